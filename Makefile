@@ -1,0 +1,50 @@
+# Every target sets up what it needs: .venv/ with the exact packages of requirements.lock.
+.PHONY: help demo test repro ui lint lock clean
+.DEFAULT_GOAL := help
+
+# The first Python that requirements.lock is resolved for; override with `make PYTHON=/path/to/python3.12`.
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$p && break; done)
+READY := .venv/.installed
+# Stages call plain `python`: let it be ours.
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+
+help:
+	@echo "make demo    the whole pipeline on drawn images, offline, in some minutes"
+	@echo "make test    all tests"
+	@echo "make repro   the whole pipeline on the real images (downloads 95 MB, or takes DSB2018_ARCHIVES)"
+	@echo "make ui      the MLflow UI on http://127.0.0.1:5000 (PORT=... for another one)"
+	@echo "make lint    ruff check and format check"
+	@echo "make lock    resolve requirements.lock again (needs uv)"
+
+$(READY): requirements.lock
+	@test -n "$(PYTHON)" || { echo "error: no Python 3.11, 3.12 or 3.13 found; install one or set PYTHON=" >&2; exit 1; }
+	@echo "setting up .venv with $(PYTHON) (once, some minutes) ..."
+	@$(PYTHON) -m venv --clear .venv
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@touch $@
+
+demo: $(READY)
+	@python -m pipeline.demo
+
+test: $(READY)
+	@python -m pytest
+
+repro: $(READY)
+	@dvc repro
+
+ui: $(READY)
+	@echo "MLflow: http://127.0.0.1:$(or $(PORT),5000)   (Ctrl-C ends it)"
+	@mlflow ui --host 127.0.0.1 --port $(or $(PORT),5000) \
+		--backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}"
+
+lint: $(READY)
+	@ruff check .
+	@ruff format --check .
+
+lock:
+	@uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+		--extra dev pyproject.toml -o requirements.lock
+
+clean:
+	rm -rf .venv demo .pytest_cache .ruff_cache

@@ -1,0 +1,218 @@
+"""The schema of params.yaml: one frozen section a stage, and an error that names the key when a value is wrong."""
+
+import json
+from io import StringIO
+from pathlib import Path
+from typing import Annotated, Literal
+
+import pydantic
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from pipeline.stage import InputError
+
+PARAMS_FILE = Path("params.yaml")
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+Range = tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
+
+
+class Section(BaseModel):
+    """A part of params.yaml: read-only, and a key it does not know is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class SyntheticParams(Section):
+    """Size of the drawn data set (`download.source: synthetic`)."""
+
+    train: Annotated[int, Field(ge=4)]
+    test: Count
+    seed: Annotated[int, Field(ge=0)]
+
+
+class DownloadParams(Section):
+    """Which images and labels the pipeline starts from."""
+
+    source: Literal["bbbc038", "bbbc038-fixed", "synthetic"]
+    synthetic: SyntheticParams
+
+
+Reaction = Literal["skip", "fail"]
+
+
+class FaultParams(Section):
+    """What happens at each kind of data fault: `skip` leaves out the mask or image at fault, `fail` stops."""
+
+    unreadable_image: Reaction
+    unreadable_mask: Reaction
+    mask_shape: Reaction
+    empty_mask: Reaction
+    overlapping_masks: Reaction
+    no_nuclei: Reaction
+    duplicate_image: Reaction
+
+
+class PreprocessParams(Section):
+    """How raw images become model input, and which of them are held out for validation."""
+
+    image_size: tuple[Annotated[int, Field(ge=16)], Annotated[int, Field(ge=16)]] | None
+    channels: Literal[1, 3]
+    invert_light_background: bool
+    percentiles: tuple[Annotated[float, Field(ge=0, lt=50)], Annotated[float, Field(gt=50, le=100)]] | None
+    validation_fraction: Annotated[float, Field(gt=0, lt=1)]
+    seed: Annotated[int, Field(ge=0)]
+    on_fault: FaultParams
+
+
+class ModelParams(Section):
+    """The U-Net's shape; see `pipeline/unet.py`."""
+
+    stem_stride: Literal[1, 2]
+    filters: Annotated[tuple[Count, ...], Field(min_length=2)]
+    dropout: tuple[Annotated[float, Field(ge=0, lt=1)], ...]
+    normalization: Literal["batch", "none"]
+    upsampling: Literal["bilinear", "nearest", "transposed"]
+
+    @model_validator(mode="after")
+    def one_dropout_a_level(self):
+        """Refuse lists of different length."""
+        if len(self.dropout) != len(self.filters):
+            raise ValueError("dropout needs one value for each entry of filters")
+        return self
+
+
+class AugmentParams(Section):
+    """Random changes of each training crop; see `pipeline/crops.py`. `zoom: [1, 1]` and 0 switch one off."""
+
+    flip: bool
+    rotate: bool
+    zoom: Range
+    gamma: Range
+    contrast: Fraction
+    noise: Fraction
+    blur: Annotated[float, Field(ge=0)]
+    invert: Fraction
+
+
+class TrainParams(Section):
+    """How the network is trained."""
+
+    seed: Annotated[int, Field(ge=0)]
+    threads: Count
+    precision: Literal["auto", "float32", "mixed_bfloat16"]
+    targets: tuple[Literal["foreground", "border", "distance"], ...]
+    crop_size: Annotated[int, Field(ge=32)]
+    kind_balance: Fraction
+    batch_size: Count
+    epochs: Count
+    steps_per_epoch: Count | None
+    optimizer: Literal["adam", "adamw"]
+    learning_rate: Annotated[float, Field(gt=0)]
+    schedule: Literal["constant", "cosine"]
+    weight_decay: Annotated[float, Field(ge=0)]
+    loss: Literal["bce", "bce_dice"]
+    early_stopping: Count | None
+    model: ModelParams
+    augment: AugmentParams
+
+    @model_validator(mode="after")
+    def foreground_first(self):
+        """Refuse targets without foreground: everything is measured on it."""
+        if not self.targets or self.targets[0] != "foreground" or len(set(self.targets)) != len(self.targets):
+            raise ValueError("targets must start with foreground and name each target once")
+        return self
+
+
+class EvaluateParams(Section):
+    """How predicted maps become a label image; see `pipeline/instances.py`. Chosen on the validation images."""
+
+    foreground_threshold: Annotated[float, Field(gt=0, lt=1)]
+    seed_threshold: Annotated[float, Field(gt=0, lt=1)]
+    border_weight: Annotated[float, Field(ge=0)]
+    min_area: Annotated[int, Field(ge=0)]
+    min_seed_area: Annotated[int, Field(ge=0)]
+
+
+class VisualizeParams(Section):
+    """What the figures show."""
+
+    examples: Count
+    dpi: Annotated[int, Field(ge=30, le=600)]
+
+
+class Params(Section):
+    """All of params.yaml."""
+
+    download: DownloadParams
+    preprocess: PreprocessParams
+    train: TrainParams
+    evaluate: EvaluateParams
+    visualize: VisualizeParams
+
+
+def load(path: Path = PARAMS_FILE) -> Params:
+    """Read and check a parameter file.
+
+    YAML 1.2 (as DVC reads it), so `1e-3` is a number. Raises InputError that names the file and each wrong key.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        # No alias is needed in a list of settings, and a few nested ones fill any memory.
+        if any(event.__class__.__name__ == "AliasEvent" for event in YAML(typ="safe", pure=True).parse(text)):
+            raise InputError(f"{path}: YAML aliases (*name) are not allowed here; write the value out")
+        raw = YAML(typ="safe", pure=True).load(text)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; run from the project's folder") from None
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    try:
+        # As JSON, since strict checks take a list for a tuple there, and still no "5" for 5.
+        return Params.model_validate_json(json.dumps(raw, default=str))
+    except pydantic.ValidationError as error:
+        faults = (f"{'.'.join(str(part) for part in e['loc']) or 'file'}: {_reason(e)}" for e in error.errors())
+        raise InputError(f"{path}: {'; '.join(faults)}") from None
+
+
+def override(text: str, values: dict[str, object]) -> str:
+    """Return the text of a parameter file with other values, {'train.epochs': 2}; comments and order stay.
+
+    Raises InputError for a key that the file does not have.
+    """
+    yaml = YAML()
+    yaml.width = 1000
+    yaml.representer.add_representer(type(None), lambda r, _: r.represent_scalar("tag:yaml.org,2002:null", "null"))
+    document = yaml.load(text)
+    for key, value in values.items():
+        *parents, last = key.split(".")
+        section = document
+        for name in parents:
+            section = section.get(name, {})
+        if last not in section:
+            raise InputError(f"{key}: no such key in the parameter file")
+        section[last] = value
+    stream = StringIO()
+    yaml.dump(document, stream)
+    return stream.getvalue()
+
+
+def _reason(error: dict) -> str:
+    if error["type"] == "extra_forbidden":
+        return "unknown key; remove it or check its spelling"
+    if error["type"] == "missing":
+        return "key is missing"
+    return f"{error['msg'].removeprefix('Value error, ')} (found {str(error['input'])[:60]})"
+
+
+def flatten(section: BaseModel, prefix: str = "") -> dict[str, object]:
+    """Return {'train.model.filters': (32, 64), ...} for all keys below `section`."""
+    flat: dict[str, object] = {}
+    for key in type(section).model_fields:
+        value = getattr(section, key)
+        if isinstance(value, BaseModel):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat

@@ -1,0 +1,71 @@
+"""What every stage does alike: clear errors, outputs that appear whole or not at all, one run at a time."""
+
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import filelock
+
+
+class InputError(Exception):
+    """Something the user gave is wrong. The message names the file or key and says what to do."""
+
+
+def run(main: Callable[[], None]) -> None:
+    """Run a stage's `main`: an `InputError` or a failing disk becomes one line on stderr and exit code 1.
+
+    A lock in `.locks/` keeps a second run of the same stage out of the same folder: killing `dvc repro` leaves
+    the stage it started running, and the next `dvc repro` would write beside it.
+    """
+    name = Path(sys.argv[0]).stem
+    try:
+        Path(".locks").mkdir(exist_ok=True)
+        with filelock.FileLock(f".locks/{name}.lock", blocking=False):
+            main()
+    except filelock.Timeout:
+        fail(f"{name}: another run of this stage is still going in this folder; wait for it or stop it")
+    except InputError as error:
+        fail(f"{name}: {error}")
+    except OSError as error:
+        fail(f"{name}: {error.strerror or error}: {error.filename or 'no file named'}")
+    except KeyboardInterrupt:
+        print(f"{name}: interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+def fail(message: str) -> None:
+    """Print one line on stderr and exit with code 1."""
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(1)
+
+
+@contextmanager
+def fresh_folder(target: Path) -> Iterator[Path]:
+    """Yield an empty folder beside `target` that replaces `target` at the end, or vanishes on an error."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(target.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    try:
+        yield partial
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    shutil.rmtree(target, ignore_errors=True)
+    partial.rename(target)
+
+
+@contextmanager
+def fresh_file(target: Path) -> Iterator[Path]:
+    """Yield a path beside `target`; what is written there replaces `target` at the end, or vanishes on an error."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # The name's ending stays the last part: writers choose the format by it.
+    partial = target.with_name(f".partial-{os.getpid()}-{target.name}")
+    try:
+        yield partial
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
