@@ -1,0 +1,211 @@
+"""The drawn data set: repeatable bytes, the layout of BBBC038, labels that hold what the real ones hold."""
+
+import csv
+import io
+import zipfile
+from collections import Counter
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline.synthetic import (
+    CROP_SHAPES,
+    blob,
+    draw_frame,
+    frames,
+    held_out_images,
+    kind_of,
+    write_archives,
+)
+
+FILES = ("stage1_train.zip", "stage1_test.zip", "stage1_solution.csv")
+TRAIN, TEST, SEED = 18, 5, 3
+
+
+@pytest.fixture(scope="module")
+def archives(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("synthetic")
+    write_archives(folder, TRAIN, TEST, SEED)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    """Kind -> (rgb, labels) of three frames of the size of a 2x2 mosaic."""
+    return {
+        kind: [draw_frame(kind, np.random.default_rng(seed), (2 * height, 2 * width)) for seed in range(3)]
+        for kind, (height, width) in CROP_SHAPES.items()
+    }
+
+
+@pytest.fixture(scope="module")
+def training(archives):
+    """ImageId -> (RGBA image, masks uint8 (n, H, W))."""
+    images, masks = {}, {}
+    with zipfile.ZipFile(archives / "stage1_train.zip") as archive:
+        for name in archive.namelist():
+            pixels = np.array(Image.open(io.BytesIO(archive.read(name))))
+            identifier, folder, _ = name.split("/")
+            if folder == "images":
+                images[identifier] = pixels
+            else:
+                masks.setdefault(identifier, []).append(pixels)
+    return {identifier: (images[identifier], np.stack(masks[identifier])) for identifier in images}
+
+
+def test_same_arguments_give_same_bytes(archives, tmp_path):
+    write_archives(tmp_path, TRAIN, TEST, SEED)
+    for name in FILES:
+        assert (tmp_path / name).read_bytes() == (archives / name).read_bytes()
+
+
+def test_another_seed_gives_other_images(archives, tmp_path):
+    write_archives(tmp_path, 4, 1, SEED + 1)
+    for name in FILES:
+        assert (tmp_path / name).read_bytes() != (archives / name).read_bytes()
+    assert not frames(4, SEED).keys() & frames(4, SEED + 1).keys()
+
+
+def test_layout(archives):
+    with zipfile.ZipFile(archives / "stage1_train.zip") as archive:
+        names = archive.namelist()
+    assert names == sorted(names)
+    identifiers = {name.split("/")[0] for name in names}
+    assert identifiers == frames(TRAIN, SEED).keys()
+    assert all(len(identifier) == 64 and set(identifier) <= set("0123456789abcdef") for identifier in identifiers)
+    for identifier in identifiers:
+        assert f"{identifier}/images/{identifier}.png" in names
+        assert f"{identifier}/masks/1.png" in names
+    with zipfile.ZipFile(archives / "stage1_test.zip") as archive:
+        tests = [name.split("/") for name in archive.namelist()]
+    assert len(tests) == TEST
+    assert all(folder == "images" and file == f"{identifier}.png" for identifier, folder, file in tests)
+    assert not identifiers & {identifier for identifier, _, _ in tests}
+
+
+def test_masks_are_disjoint_not_empty_and_of_the_image_shape(training):
+    assert len(training) == TRAIN
+    for image, masks in training.values():
+        assert image.dtype == np.uint8 and image.shape[2] == 4 and (image[..., 3] == 255).all()
+        assert masks.dtype == np.uint8 and masks.shape[1:] == image.shape[:2]
+        assert set(np.unique(masks)) == {0, 255}
+        assert (masks > 0).sum(axis=(1, 2)).min() >= 8
+        assert (masks > 0).sum(axis=0).max() == 1
+
+
+def test_frames_have_four_crops_but_the_last():
+    assert Counter(frames(18, 0).values()) == {0: 4, 1: 4, 2: 4, 3: 4, 4: 2}
+    assert {kind_of(frame) for frame in range(5)} == set(CROP_SHAPES)
+
+
+def test_crops_of_a_frame_continue_one_another(training):
+    by_frame = {}
+    for identifier, frame in frames(TRAIN, SEED).items():
+        by_frame.setdefault(frame, []).append(training[identifier])
+    seams, strangers = [], []  # pairs of borders that were cut apart, and that never met
+    for crops in by_frame.values():
+        if len(crops) < 4:
+            continue
+        nuclei = [masks.any(axis=0) for _, masks in crops]
+        grey = [image[..., :3].mean(axis=2) for image, _ in crops]
+        for left, right in ((0, 1), (2, 3)):
+            seams.append((nuclei[left][:, -1], nuclei[right][:, 0]))
+            strangers.append((nuclei[left][:, 0], nuclei[right][:, -1]))
+            assert np.corrcoef(grey[left][:, -1], grey[right][:, 0])[0, 1] > 0.5
+        for top, bottom in ((0, 2), (1, 3)):
+            seams.append((nuclei[top][-1], nuclei[bottom][0]))
+            strangers.append((nuclei[top][0], nuclei[bottom][-1]))
+            assert np.corrcoef(grey[top][-1], grey[bottom][0])[0, 1] > 0.5
+    assert len(seams) == 16
+    assert overlap(seams) > 0.8
+    assert overlap(strangers) < 0.4
+
+
+def overlap(borders):
+    """Intersection over union of the nuclei in all pairs of borders together."""
+    return sum((a & b).sum() for a, b in borders) / sum((a | b).sum() for a, b in borders)
+
+
+def test_solution_decodes_to_the_nuclei_that_were_drawn(archives):
+    with zipfile.ZipFile(archives / "stage1_test.zip") as archive:
+        images = {
+            name.split("/")[0]: np.array(Image.open(io.BytesIO(archive.read(name)))) for name in archive.namelist()
+        }
+    with (archives / "stage1_solution.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["ImageId", "EncodedPixels", "Height", "Width", "Usage"]
+    assert {row["Usage"] for row in rows} == {"Public"}
+    for identifier, rgb, labels in held_out_images(TEST, SEED):
+        assert np.array_equal(images[identifier][..., :3], rgb)
+        own = [row for row in rows if row["ImageId"] == identifier]
+        assert {(int(row["Height"]), int(row["Width"])) for row in own} == {labels.shape}
+        covered = sum(decode(row["EncodedPixels"], labels.shape) for row in own)
+        areas = np.bincount(labels.ravel())[1:]
+        assert len(own) == (areas >= 8).sum() > 0
+        assert covered.sum() == areas[areas >= 8].sum()
+        assert np.array_equal(covered, np.isin(labels, np.flatnonzero(areas >= 8) + 1))
+
+
+def decode(code, shape):
+    """Kaggle's run-length code, decoded pixel by pixel."""
+    mask = np.zeros(shape, int)
+    numbers = [int(number) for number in code.split()]
+    for start, length in zip(numbers[::2], numbers[1::2], strict=True):
+        for position in range(start - 1, start - 1 + length):
+            mask[position % shape[0], position // shape[0]] = 1
+    return mask
+
+
+@pytest.mark.parametrize("kind", CROP_SHAPES)
+def test_nuclei_touch(kind, drawn):
+    for _, labels in drawn[kind]:
+        assert labels.dtype == np.uint16
+        assert touching_pairs(labels) >= 3
+
+
+def touching_pairs(labels):
+    """Number of pairs of labels with 8-adjacent pixels."""
+    pairs = set()
+    height, width = labels.shape
+    for down, across in ((0, 1), (1, 0), (1, 1), (1, -1)):
+        here = labels[: height - down, max(-across, 0) : width - max(across, 0)]
+        there = labels[down:, max(across, 0) : width - max(-across, 0)]
+        meet = (here != there) & (here > 0) & (there > 0)
+        pairs |= {tuple(sorted(pair)) for pair in zip(here[meet].tolist(), there[meet].tolist(), strict=True)}
+    return len(pairs)
+
+
+@pytest.mark.parametrize("kind", CROP_SHAPES)
+def test_kinds_have_their_brightness_colour_and_size(kind, drawn):
+    for rgb, labels in drawn[kind]:
+        assert rgb.dtype == np.uint8 and rgb.shape == (*labels.shape, 3)
+        inside, outside = np.median(rgb[labels > 0]), np.median(rgb[labels == 0])
+        saturation = np.ptp(rgb.astype(int), axis=2).mean()
+        area = np.median(np.bincount(labels.ravel())[1:])
+        if "fluorescent" in kind:
+            assert outside < 30 and inside > outside + 5 and saturation == 0
+            assert 100 < area < 400 if kind.startswith("small") else 1000 < area < 3500
+        else:
+            assert outside > 140 and inside < outside - 40
+            assert saturation > 15 if kind == "purple" else saturation == 0
+
+
+@pytest.mark.parametrize("kind", CROP_SHAPES)
+def test_every_quarter_has_a_nucleus(kind, drawn):
+    for _, labels in drawn[kind]:
+        rows, columns = (np.array_split(np.arange(length), 2) for length in labels.shape)
+        assert all(labels[np.ix_(row, column)].any() for row in rows for column in columns)
+
+
+def test_unknown_kind_is_an_error():
+    with pytest.raises(ValueError, match="small fluorescent"):
+        draw_frame("plants", np.random.default_rng(0), (64, 64))
+
+
+def test_blob_has_the_area_of_its_radius_and_none_outside_the_frame():
+    inside = blob(np.random.default_rng(0), (64, 64), np.array([32, 32]), 12, (1, 2), 0)
+    assert inside.coverage.sum() == pytest.approx(np.pi * 12**2, rel=0.03)
+    for centre in ((-90, 20), (20, 900)):
+        outside = blob(np.random.default_rng(0), (64, 64), np.array(centre), 12, (1, 2), 0)
+        assert outside.coverage.size == 0
