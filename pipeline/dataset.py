@@ -1,0 +1,182 @@
+"""The processed data set: what an image looks like to the network, and the one owner of its format on disk.
+
+data/processed/
+  manifest.csv      one row an image: image_id, split, kind, frame, height, width, nuclei
+  images/<id>.png   what the network sees: uint8, (H, W) or (H, W, 3), resized if preprocess.image_size says so
+  labels/<id>.png   the truth at native size: uint16 (H, W), 0 = background, 1 ... n = nuclei
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+
+from pipeline.params import PreprocessParams
+from pipeline.stage import InputError
+
+FOLDER = Path("data/processed")
+SPLITS = ("train", "validation", "test")
+MANIFEST_COLUMNS = ("image_id", "split", "kind", "frame", "height", "width", "nuclei")
+KINDS = (
+    "small-fluorescent",
+    "large-fluorescent",
+    "purple-on-white",
+    "purple-on-purple",
+    "purple-on-yellow",
+    "grey-tissue",
+)
+
+# Fluorescent nuclei of BBBC038 have median areas up to 700 px or from 870 px on: the gap lies here.
+LARGE_NUCLEUS = 800
+
+
+def to_rgb(image: np.ndarray) -> np.ndarray:
+    """Return any grey, grey + alpha, RGB or RGBA image as (H, W, 3) of the same dtype; alpha is dropped."""
+    if image.ndim == 2:
+        image = image[..., None]
+    if image.ndim != 3 or image.shape[2] not in (1, 2, 3, 4):
+        raise InputError(f"expected a grey or colour image, found an array of shape {image.shape}")
+    channels = image[..., :3] if image.shape[2] >= 3 else image[..., :1]
+    return np.ascontiguousarray(np.broadcast_to(channels, (*image.shape[:2], 3)))
+
+
+def has_light_background(rgb: np.ndarray) -> bool:
+    """Tell bright-field images (dark nuclei on a light background) from fluorescent ones.
+
+    The background is the most common brightness, so the median lies near it: above the middle of the range it is
+    light. Works for any dtype, since only ranks and the range count.
+    """
+    # Extreme percentiles: a single small nucleus on a dark field still sets the upper end.
+    low, median, high = np.percentile(rgb.astype(np.float32).mean(axis=2), (0.02, 50, 99.98))
+    return bool(median - low > high - median)
+
+
+def normalize(image: np.ndarray, params: PreprocessParams) -> np.ndarray:
+    """Turn a microscope image into what the network sees.
+
+    Parameters
+    ----------
+    image : (H, W), (H, W, 2), (H, W, 3) or (H, W, 4); any real dtype, any range
+    params : the `preprocess` section
+
+    Returns
+    -------
+    uint8 (H, W) if `params.channels` is 1, else (H, W, 3), or with `params.image_size` as H, W. Light backgrounds
+    are inverted, so that nuclei are brighter than what surrounds them; intensities are stretched between
+    `params.percentiles`, or, where that is null, divided by the dtype's range.
+
+    Raises
+    ------
+    InputError : not an image, or NaN or infinite values
+    """
+    rgb = to_rgb(image)
+    if not np.isfinite(rgb).all():
+        raise InputError("the image has NaN or infinite values; replace them first")
+    pixels = rgb.astype(np.float32)
+    if params.channels == 1:
+        pixels = pixels.mean(axis=2)
+    if params.percentiles is not None:
+        low, high = np.percentile(pixels, params.percentiles)
+    else:
+        low, high = 0.0, float(np.iinfo(rgb.dtype).max) if rgb.dtype.kind in "ui" else 1.0
+    pixels = np.clip((pixels - low) / max(high - low, 1e-6), 0, 1)
+    if params.invert_light_background and has_light_background(rgb):
+        pixels = 1 - pixels
+    if params.image_size is not None:
+        height, width = params.image_size
+        pixels = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
+    return np.rint(pixels * 255).astype(np.uint8)
+
+
+def kind_of_image(rgb: np.ndarray, median_area: float) -> str:
+    """Name the kind of a native uint8 (H, W, 3) image, one of KINDS.
+
+    Brightness and colour of the background tell the stain; the median area of the nuclei (px) tells small from
+    large fluorescent ones. Thresholds are the middles of the gaps seen in the training images.
+    """
+    if not has_light_background(rgb):
+        return "large-fluorescent" if median_area >= LARGE_NUCLEUS else "small-fluorescent"
+    grey = rgb.mean(axis=2)
+    red, green, blue = rgb[grey >= np.percentile(grey, 80)].mean(axis=0)
+    chroma = np.ptp(rgb.astype(np.int16), axis=2).mean()
+    if chroma < 6:
+        return "grey-tissue"
+    if min(red, blue) - green > 10:
+        return "purple-on-purple"
+    return "purple-on-yellow" if green - blue > 5 else "purple-on-white"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image of the processed data set."""
+
+    image_id: str
+    split: str
+    kind: str
+    image: np.ndarray
+    labels: np.ndarray
+
+
+def write_sample(folder: Path, image_id: str, image: np.ndarray, labels: np.ndarray) -> None:
+    """Write one image (uint8) and its label image (uint16) below `folder`."""
+    # Level 1: twice the speed of the default for a tenth more bytes.
+    for name, pixels in (("images", image[..., ::-1] if image.ndim == 3 else image), ("labels", labels)):
+        path = folder / name / f"{image_id}.png"
+        path.parent.mkdir(exist_ok=True)
+        if not cv2.imwrite(str(path), pixels, (cv2.IMWRITE_PNG_COMPRESSION, 1)):
+            raise OSError(f"cannot write {path}")
+
+
+def read_manifest(folder: Path = FOLDER) -> pd.DataFrame:
+    """Return manifest.csv, one row an image."""
+    path = folder / "manifest.csv"
+    if not path.exists():
+        raise InputError(f"{path}: no such file; run `dvc repro preprocess` first")
+    return pd.read_csv(path)
+
+
+def read_split(split: str, folder: Path = FOLDER) -> list[Sample]:
+    """Load all images of a split ('train', 'validation' or 'test') in the order of their ids."""
+    rows = read_manifest(folder)
+    rows = rows[rows.split == split].sort_values("image_id")
+    return [
+        Sample(
+            image_id=row.image_id,
+            split=split,
+            kind=row.kind,
+            image=read_image(folder / "images" / f"{row.image_id}.png"),
+            labels=read_labels(folder / "labels" / f"{row.image_id}.png"),
+        )
+        for row in rows.itertuples()
+    ]
+
+
+def read_image(path: Path) -> np.ndarray:
+    """Read a processed image: uint8 (H, W) or (H, W, 3)."""
+    pixels = _read_png(path)
+    return np.ascontiguousarray(pixels[..., ::-1]) if pixels.ndim == 3 else pixels
+
+
+def read_labels(path: Path) -> np.ndarray:
+    """Read a label image: uint16 (H, W)."""
+    return _read_png(path).astype(np.uint16, copy=False)
+
+
+def write_labels(path: Path, labels: np.ndarray) -> None:
+    """Write a label image as 16-bit PNG."""
+    if not cv2.imwrite(str(path), labels.astype(np.uint16)):
+        raise OSError(f"cannot write {path}")
+
+
+def resize_labels(labels: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Return a uint16 label image at another size; every pixel takes the label nearest to it."""
+    return cv2.resize(labels, shape[::-1], interpolation=cv2.INTER_NEAREST_EXACT) if labels.shape != shape else labels
+
+
+def _read_png(path: Path) -> np.ndarray:
+    pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    if pixels is None:
+        raise InputError(f"{path}: missing or not a readable PNG; run `dvc repro preprocess` again")
+    return pixels

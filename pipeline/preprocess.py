@@ -1,0 +1,218 @@
+"""DVC stage: one mask a nucleus becomes one label image, and images become what the network sees.
+
+    python -m pipeline.preprocess
+
+Reads data/raw/ (stage1_train.zip, stage1_test.zip, stage1_solution.csv) and the `preprocess` section of params.yaml.
+Writes data/processed/ (see `pipeline/dataset.py`) and reports/data_audit.json: what was found wrong in the data.
+"""
+
+import hashlib
+import json
+import os
+import zipfile
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import cache, partial
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from pipeline import archives, dataset, frames, params, run_lengths, stage
+from pipeline.params import FaultParams, PreprocessParams
+from pipeline.stage import InputError
+
+RAW = Path("data/raw")
+AUDIT = Path("reports/data_audit.json")
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Something wrong in the data: its kind (a key of preprocess.on_fault), where, and what exactly."""
+
+    fault: str
+    image_id: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class Image:
+    """What is kept in memory of one image that was read and written: all but most of its pixels."""
+
+    image_id: str
+    kind: str
+    nuclei: int
+    digest: str
+    borders: frames.Borders
+
+
+def main() -> None:
+    """Write data/processed/ and reports/data_audit.json."""
+    settings = params.load()
+    solution = run_lengths.read_solution(RAW / "stage1_solution.csv")
+    with stage.fresh_folder(dataset.FOLDER) as folder, stage.fresh_file(AUDIT) as audit:
+        train, train_faults = process(RAW / "stage1_train.zip", folder, settings.preprocess)
+        test, test_faults = process(RAW / "stage1_test.zip", folder, settings.preprocess, solution)
+        manifest = make_manifest(train, test, settings.preprocess)
+        manifest.to_csv(folder / "manifest.csv", index=False, lineterminator="\n")
+        summary = audit_of(settings.download.source, manifest, train_faults + test_faults, settings.preprocess.on_fault)
+        audit.write_text(json.dumps(summary, indent=2) + "\n")
+    for split, count in summary["images"].items():
+        print(f"{split}: {count} images, {summary['nuclei'][split]} nuclei")
+
+
+def process(
+    archive: Path, folder: Path, settings: PreprocessParams, solution: dict[str, np.ndarray] | None = None
+) -> tuple[list[Image], list[Fault]]:
+    """Read, check, normalise and write all images of a canonical zip, several at a time.
+
+    `solution` holds label images by id for a zip without masks. Returns the images written, in the order of their
+    ids, and the faults that were skipped; a fault that on_fault does not skip raises InputError.
+    """
+    ids = archives.image_ids(archives.open_archive(archive))
+    if solution is not None:
+        if missing := sorted(set(ids) ^ set(solution)):
+            raise InputError(f"{archive.parent}: stage1_test.zip and stage1_solution.csv do not agree on {missing[0]}")
+        labels = [solution[image_id] for image_id in ids]
+    else:
+        labels = [None] * len(ids)
+    images, faults, by_digest = [], [], {}
+    work = partial(process_image, archive, folder, settings)
+    with ProcessPoolExecutor(cpus(), initializer=cv2.setNumThreads, initargs=(1,)) as pool:
+        results = pool.map(work, ids, labels, chunksize=4)
+        for image, found in tqdm(results, archive.stem, len(ids), unit="image", disable=None):
+            if image is not None and image.digest in by_digest:
+                twin = by_digest[image.digest]
+                found.append(Fault("duplicate_image", image.image_id, f"has the same pixels as {twin}"))
+                for name in ("images", "labels"):
+                    (folder / name / f"{image.image_id}.png").unlink()
+            elif image is not None:
+                by_digest[image.digest] = image.image_id
+                images.append(image)
+            for fault in found:
+                if getattr(settings.on_fault, fault.fault) == "fail":
+                    pool.shutdown(cancel_futures=True)
+                    raise InputError(
+                        f"{archive}: image {fault.image_id}: {fault.detail}; mend it, or set "
+                        f"preprocess.on_fault.{fault.fault} to skip to leave it out"
+                    )
+            faults += found
+    return images, faults
+
+
+def process_image(
+    archive: Path, folder: Path, settings: PreprocessParams, image_id: str, labels: np.ndarray | None
+) -> tuple[Image | None, list[Fault]]:
+    """Read, check, normalise and write one image; None if it has to be left out.
+
+    `labels` is its label image, or None if the zip holds its masks.
+    """
+    zipped, masks = opened(archive)
+    try:
+        rgb = dataset.to_rgb(archives.read_image(zipped, archives.image_member(image_id)))
+    except InputError as error:
+        return None, [Fault("unreadable_image", image_id, str(error))]
+    faults = []
+    if labels is None:
+        labels, faults = merge_masks(zipped, masks[image_id], image_id, rgb.shape[:2])
+    elif labels.shape != rgb.shape[:2]:
+        shapes = f"the solution's size {labels.shape} is not the image's {rgb.shape[:2]}"
+        return None, [Fault("mask_shape", image_id, shapes)]
+    nuclei = int(labels.max())
+    if nuclei == 0:
+        return None, [*faults, Fault("no_nuclei", image_id, "has no nucleus")]
+    dataset.write_sample(folder, image_id, dataset.normalize(rgb, settings), labels)
+    kind = dataset.kind_of_image(rgb, median_area=float(np.median(np.bincount(labels.ravel())[1:])))
+    digest = hashlib.sha256(repr(rgb.shape).encode() + rgb.tobytes()).hexdigest()
+    return Image(image_id, kind, nuclei, digest, frames.borders(rgb)), faults
+
+
+@cache
+def opened(archive: Path) -> tuple[zipfile.ZipFile, dict[str, list[str]]]:
+    """Open a canonical zip, once in each worker process, and list its masks."""
+    zipped = archives.open_archive(archive)
+    return zipped, archives.mask_members(zipped)
+
+
+def merge_masks(
+    archive: zipfile.ZipFile, members: list[str], image_id: str, shape: tuple[int, int]
+) -> tuple[np.ndarray, list[Fault]]:
+    """Paint masks into one label image, uint16 (H, W): 1 ... n in the order of their names.
+
+    A mask's nucleus is where it is above half of its dtype's range, so grey edges do not fatten it. A pixel of two
+    masks stays with the first.
+    """
+    labels, faults, count = np.zeros(shape, np.uint16), [], 0
+    for member in members:
+        name = member.rpartition("/")[2]
+        try:
+            mask = archives.read_image(archive, member)
+        except InputError as error:
+            faults.append(Fault("unreadable_mask", image_id, str(error)))
+            continue
+        if mask.shape[:2] != shape:
+            faults.append(Fault("mask_shape", image_id, f"mask {name} is {mask.shape[:2]}, the image {shape}"))
+            continue
+        mask = mask if mask.ndim == 2 else mask[..., :3].max(axis=2)
+        # Only the box around the nucleus is looked at: most of a mask is empty, and there are thousands of them.
+        inside = mask > np.iinfo(mask.dtype).max // 2
+        x, y, width, height = cv2.boundingRect(inside.view(np.uint8))
+        box = np.s_[y : y + height, x : x + width]
+        inside = inside[box]
+        free = inside & (labels[box] == 0)
+        if not free.any():
+            detail = "lies wholly under other masks" if inside.any() else "is empty"
+            faults.append(Fault("empty_mask", image_id, f"mask {name} {detail}"))
+            continue
+        if overlap := int(inside.sum() - free.sum()):
+            faults.append(Fault("overlapping_masks", image_id, f"mask {name} shares {overlap} px with others"))
+        count += 1
+        labels[box][free] = count
+    return labels, faults
+
+
+def make_manifest(train: list[Image], test: list[Image], settings: PreprocessParams) -> pd.DataFrame:
+    """Return the manifest: images in the order of their ids, training images split by source frame."""
+    if not train or not test:
+        raise InputError(f"{RAW}: no usable {'test' if train else 'training'} image; see the faults above")
+    frame = frames.group_frames([image.borders for image in train])
+    held_out = frames.split_by_frame(
+        frame, [image.kind for image in train], settings.validation_fraction, settings.seed
+    )
+    if not held_out.any() or held_out.all():
+        raise InputError(
+            f"preprocess.validation_fraction: {settings.validation_fraction} of {len(train)} images in "
+            f"{frame.max() + 1} source frames leaves training or validation empty; choose another fraction"
+        )
+    # Test images are never compared with others: each counts as a frame of its own.
+    numbers = [*frame.tolist(), *range(frame.max() + 1, frame.max() + 1 + len(test))]
+    splits = [*np.where(held_out, "validation", "train").tolist(), *["test"] * len(test)]
+    rows = [
+        (image.image_id, split, image.kind, number, *image.borders.shape, image.nuclei)
+        for image, split, number in zip(train + test, splits, numbers, strict=True)
+    ]
+    return pd.DataFrame(rows, columns=dataset.MANIFEST_COLUMNS).sort_values("image_id", ignore_index=True)
+
+
+def audit_of(source: str, manifest: pd.DataFrame, faults: list[Fault], handled: FaultParams) -> dict:
+    """Summarise the data set and name its faults, for reports/data_audit.json."""
+    by_split = manifest.groupby("split")
+    return {
+        "source": source,
+        "images": {split: int(by_split.size()[split]) for split in dataset.SPLITS},
+        "nuclei": {split: int(by_split.nuclei.sum()[split]) for split in dataset.SPLITS},
+        "frames": int(manifest[manifest.split != "test"].frame.nunique()),
+        "fault_counts": {name: sum(f.fault == name for f in faults) for name in type(handled).model_fields},
+        "faults": [asdict(fault) | {"handled": getattr(handled, fault.fault)} for fault in faults],
+    }
+
+
+def cpus() -> int:
+    """Return the number of CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+if __name__ == "__main__":
+    stage.run(main)
