@@ -1,0 +1,153 @@
+"""Training input: crop number n is a pure function of (images, parameters, seed, n).
+
+So the order of work, the number of threads and a restart in the middle change nothing.
+"""
+
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+import tensorflow as tf
+
+from pipeline.dataset import Sample
+from pipeline.instances import TARGETS, target_maps
+from pipeline.params import AugmentParams, TrainParams
+
+
+class Crops:
+    """Draws random crops of images and of the maps that the network has to learn from them."""
+
+    def __init__(self, samples: list[Sample], params: TrainParams):
+        self.params = params
+        self.images = [sample.image for sample in samples]
+        self.maps = [_fit(target_maps(sample.labels), sample.image) for sample in samples]
+        self.weights = kind_weights([sample.kind for sample in samples], params.kind_balance)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def draw(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return crop `number`: image uint8 (size, size, channels) and maps uint8 (size, size, targets)."""
+        rng = np.random.default_rng([self.params.seed, number])
+        if self.params.kind_balance:
+            index = rng.choice(len(self), p=self.weights)
+        else:
+            # Every image once before any comes twice.
+            order = np.random.default_rng([self.params.seed, number // len(self), 1]).permutation(len(self))
+            index = order[number % len(self)]
+        image, maps = self.images[index], self.maps[index]
+        crop, flags = window(image.shape[:2], self.params.crop_size, self.params.augment, rng)
+        image, maps = (
+            cv2.warpAffine(
+                pixels,
+                crop,
+                (self.params.crop_size, self.params.crop_size),
+                flags=flags | cv2.WARP_INVERSE_MAP,
+                borderMode=cv2.BORDER_REFLECT_101,
+            )
+            for pixels in (image, maps)
+        )
+        image = change_intensities(image, self.params.augment, rng)
+        return _channels(image), select_targets(maps, self.params.targets)
+
+
+def window(
+    shape: tuple[int, int], size: int, params: AugmentParams, rng: np.random.Generator
+) -> tuple[np.ndarray, int]:
+    """Place a random crop: the affine map (2, 3) from crop to image pixels, and the interpolation it needs."""
+    zoom = np.exp(rng.uniform(*np.log(params.zoom)))
+    angle = rng.uniform(0, 2 * np.pi) if params.rotate else 0.0
+    mirror = rng.choice((-1, 1)) if params.flip else 1
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) / zoom
+    turn[:, 0] *= mirror
+    # The crop's centre, (x, y): so far inside that the upright crop would fit, or in the middle if none fits.
+    reach = size / zoom / 2
+    extent = np.array(shape[::-1], float)
+    low = np.minimum(reach, extent / 2)
+    centre = low + rng.uniform(size=2) * (extent - 2 * low)
+    offset = centre - 0.5 - turn @ np.full(2, (size - 1) / 2)
+    if zoom == 1 and angle == 0:
+        # Whole pixels, so that what is not augmented stays as it is.
+        return np.column_stack([turn, np.rint(offset)]), cv2.INTER_NEAREST
+    return np.column_stack([turn, offset]), cv2.INTER_LINEAR
+
+
+def change_intensities(image: np.ndarray, params: AugmentParams, rng: np.random.Generator) -> np.ndarray:
+    """Vary focus, gamma, contrast, brightness and noise of a uint8 image; shape and dtype stay."""
+    if params.blur:
+        # Half of the crops stay sharp.
+        sigma = rng.uniform(-params.blur, params.blur)
+        if sigma > 0.1:
+            image = cv2.GaussianBlur(image, (0, 0), sigma)
+    pixels = image.astype(np.float32) / 255
+    pixels = pixels ** np.float32(np.exp(rng.uniform(*np.log(params.gamma))))
+    if params.contrast:
+        factor, shift = rng.uniform(1 - params.contrast, 1 + params.contrast), rng.uniform(-0.5, 0.5) * params.contrast
+        pixels = (pixels - pixels.mean()) * np.float32(factor) + pixels.mean() + np.float32(shift * pixels.mean())
+    if params.noise:
+        pixels += rng.standard_normal(pixels.shape, np.float32) * np.float32(rng.uniform(0, params.noise))
+    if params.invert and rng.uniform() < params.invert:
+        pixels = 1 - pixels
+    return np.rint(np.clip(pixels, 0, 1) * 255).astype(np.uint8)
+
+
+def kind_weights(kinds: list[str], balance: float) -> np.ndarray:
+    """Return each image's probability, float (n,): kinds weigh as count ** (1 - balance)."""
+    _, inverse, counts = np.unique(kinds, return_inverse=True, return_counts=True)
+    weights = (counts.astype(float) ** -balance)[inverse]
+    return weights / weights.sum()
+
+
+def select_targets(maps: np.ndarray, targets: tuple[str, ...]) -> np.ndarray:
+    """Return the channels of `target_maps` that the network learns, in its order."""
+    return maps[..., [TARGETS.index(name) for name in targets]]
+
+
+def centre_crops(samples: list[Sample], params: TrainParams) -> tuple[np.ndarray, np.ndarray]:
+    """Return the middle of each image: uint8 (N, size, size, channels) and (N, size, size, targets)."""
+    size = params.crop_size
+    images, maps = [], []
+    for sample in samples:
+        top, left = ((side - size) // 2 for side in sample.image.shape[:2])
+        move = np.array([[1, 0, left], [0, 1, top]], float)
+        for pixels, crops in ((sample.image, images), (_fit(target_maps(sample.labels), sample.image), maps)):
+            flags = cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
+            crops.append(cv2.warpAffine(pixels, move, (size, size), flags=flags, borderMode=cv2.BORDER_REFLECT_101))
+    return np.stack([_channels(image) for image in images]), select_targets(np.stack(maps), params.targets)
+
+
+def as_dataset(
+    draw: Callable[[int], tuple[np.ndarray, np.ndarray]], numbers: range, params: TrainParams, channels: int
+) -> tf.data.Dataset:
+    """Return batches ({image}, {target: map}) of crops number `numbers`, float32 in 0 ... 255 and 0 ... 1."""
+    size, targets = params.crop_size, params.targets
+
+    def load(number):
+        image, maps = tf.numpy_function(lambda n: draw(int(n)), [number], (tf.uint8, tf.uint8), stateful=False)
+        image.set_shape((size, size, channels))
+        maps.set_shape((size, size, len(targets)))
+        return image, maps
+
+    def split(image, maps):
+        maps = tf.cast(maps, tf.float32) / 255
+        return tf.cast(image, tf.float32), {name: maps[..., i : i + 1] for i, name in enumerate(targets)}
+
+    return (
+        tf.data.Dataset.range(numbers.start, numbers.stop)
+        .map(load, num_parallel_calls=params.threads, deterministic=True)
+        .batch(params.batch_size)
+        .map(split)
+        .prefetch(4)
+    )
+
+
+def _fit(maps: np.ndarray, image: np.ndarray) -> np.ndarray:
+    """Bring maps of native size to the size of an image that preprocess resized."""
+    if maps.shape[:2] == image.shape[:2]:
+        return maps
+    return cv2.resize(maps, image.shape[1::-1], interpolation=cv2.INTER_AREA)
+
+
+def _channels(image: np.ndarray) -> np.ndarray:
+    """Give grey images (..., H, W) their channel axis."""
+    return image[..., None] if image.ndim == 2 else image

@@ -1,0 +1,73 @@
+"""The network: a U-Net (Ronneberger et al. 2015) in one function. Keras only, so that any backend can run it."""
+
+from keras import Model, layers
+
+from pipeline.params import ModelParams
+
+
+def build(channels: int, targets: tuple[str, ...], params: ModelParams) -> Model:
+    """Build a U-Net for images of any height and width that `size_multiple` divides.
+
+    Input: float or uint8 (N, H, W, channels), 0 ... 255. Output: one map a target, {name: float32 (N, H, W, 1)},
+    values in [0, 1].
+    """
+    image = layers.Input((None, None, channels), name="image")
+    x = layers.Rescaling(1 / 255, name="to_unit_range")(image)
+    if params.stem_stride > 1:
+        # The U-Net proper works on a coarser grid: a quarter of the work for the same field of view.
+        x = layers.Conv2D(
+            params.filters[0],
+            5,
+            params.stem_stride,
+            "same",
+            activation="relu",
+            kernel_initializer="he_normal",
+            name="stem",
+        )(x)
+
+    skips = []
+    for level, (filters, dropout) in enumerate(zip(params.filters, params.dropout, strict=True)):
+        if level:
+            x = layers.MaxPooling2D(name=f"down{level}_pool")(x)
+        x = _two_convolutions(x, filters, dropout, params.normalization, f"down{level}")
+        skips.append(x)
+    for level in reversed(range(len(params.filters) - 1)):
+        filters, dropout = params.filters[level], params.dropout[level]
+        if params.upsampling == "transposed":
+            x = layers.Conv2DTranspose(filters, 2, 2, name=f"up{level}_double")(x)
+        else:
+            x = layers.UpSampling2D(interpolation=params.upsampling, name=f"up{level}_double")(x)
+        x = layers.Concatenate(name=f"up{level}_join")([x, skips[level]])
+        x = _two_convolutions(x, filters, dropout, params.normalization, f"up{level}")
+
+    # With a stem this brings each target back to full size, as a 1x1 convolution and a pixel shuffle would.
+    # float32 even in mixed precision: probabilities near 0 and 1 need the digits.
+    maps = {
+        name: layers.Conv2DTranspose(
+            1, params.stem_stride, params.stem_stride, activation="sigmoid", dtype="float32", name=name
+        )(x)
+        for name in targets
+    }
+    return Model(image, maps, name="unet")
+
+
+def _two_convolutions(x, filters: int, dropout: float, normalization: str, name: str):
+    for number in (1, 2):
+        conv = f"{name}_conv{number}"
+        if normalization == "batch":
+            x = layers.Conv2D(filters, 3, padding="same", use_bias=False, kernel_initializer="he_normal", name=conv)(x)
+            # Averages over some ten steps, not a hundred: validation follows the weights from the first epoch on.
+            x = layers.BatchNormalization(momentum=0.9, name=f"{conv}_norm")(x)
+            x = layers.Activation("relu", name=f"{conv}_relu")(x)
+        else:
+            x = layers.Conv2D(filters, 3, padding="same", activation="relu", kernel_initializer="he_normal", name=conv)(
+                x
+            )
+        if number == 1 and dropout:
+            x = layers.Dropout(dropout, name=f"{name}_dropout")(x)
+    return x
+
+
+def size_multiple(params: ModelParams) -> int:
+    """Return the number of pixels that must divide an image's height and width."""
+    return params.stem_stride * 2 ** (len(params.filters) - 1)
