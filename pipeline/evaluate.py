@@ -1,0 +1,197 @@
+"""DVC stage: score the trained U-Net on the validation images and on the official test images, at native size.
+
+    python -m pipeline.evaluate
+
+Reads models/model.keras, data/processed/ and the `evaluate` section of params.yaml. Writes
+  data/predictions/<id>.png     predicted label images, uint16
+  reports/metrics.json          scores of each split
+  reports/per_image.csv         one row an image
+  reports/by_kind.csv           means by kind of image
+  reports/ap_by_threshold.csv   pooled average precision over IoU thresholds
+"""
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from pipeline import dataset, metrics, model_file, params, runtime, stage, tracking
+from pipeline.instances import label_nuclei, otsu_nuclei
+from pipeline.params import EvaluateParams
+from pipeline.predict import Predictor
+
+PREDICTIONS = Path("data/predictions")
+REPORTS = Path("reports")
+TABLES = ("metrics.json", "per_image.csv", "by_kind.csv", "ap_by_threshold.csv")
+SPLITS = ("validation", "test")
+
+
+@dataclass(frozen=True)
+class Score:
+    """The counts of one image, of the U-Net and of Otsu's threshold: all that scores are made of."""
+
+    sample: dataset.Sample
+    predicted: np.ndarray
+    pixels: metrics.PixelCounts
+    instances: metrics.InstanceCounts
+    otsu_pixels: metrics.PixelCounts
+    otsu_instances: metrics.InstanceCounts
+
+
+def main() -> None:
+    """Write data/predictions/ and the tables in reports/."""
+    settings = params.load()
+    runtime.configure(settings.train)
+    predictor = Predictor(model_file.load(), settings.train.model)
+    started = time.monotonic()
+    scores: dict[str, list[Score]] = {}
+    with stage.fresh_folder(PREDICTIONS) as folder:
+        for split in SPLITS:
+            samples = dataset.read_split(split)
+            scored = score(samples, predictor, settings.evaluate)
+            scores[split] = list(tqdm(scored, split, len(samples), unit="image", disable=None))
+            for item in scores[split]:
+                dataset.write_labels(folder / f"{item.sample.image_id}.png", item.predicted)
+    summary = {split: summarise(items) for split, items in scores.items()}
+    images = pd.DataFrame([row(item) for items in scores.values() for item in items])
+    write_tables(summary, images, by_kind(images), ap_by_threshold(scores))
+    tracking.log_stage(
+        settings,
+        "evaluate",
+        time.monotonic() - started,
+        flat_metrics(summary),
+        *(REPORTS / name for name in TABLES),
+        Path("reports/data_audit.json"),
+    )
+    print(text_table(summary))
+
+
+def score(samples: list[dataset.Sample], predictor: Predictor, settings: EvaluateParams) -> Iterator[Score]:
+    """Predict and count, image by image."""
+    for sample in samples:
+        truth = sample.labels
+        predicted = label_nuclei(predictor.maps(sample.image, truth.shape), settings)
+        otsu = dataset.resize_labels(otsu_nuclei(sample.image, settings), truth.shape)
+        yield Score(
+            sample,
+            predicted,
+            metrics.pixel_counts(truth, predicted),
+            metrics.instance_counts(truth, predicted),
+            metrics.pixel_counts(truth, otsu),
+            metrics.instance_counts(truth, otsu),
+        )
+
+
+def row(item: Score) -> dict:
+    """Return one image's row of per_image.csv."""
+    otsu = metrics.pixel_scores(item.otsu_pixels)
+    height, width = item.sample.labels.shape
+    return {
+        "image_id": item.sample.image_id,
+        "split": item.sample.split,
+        "kind": item.sample.kind,
+        "height": height,
+        "width": width,
+        "nuclei": item.instances.n_truth,
+        "predicted_nuclei": item.instances.n_predicted,
+        **metrics.pixel_scores(item.pixels),
+        "dsb_score": metrics.dsb_score(item.instances),
+        **{f"ap{t:.0f}": metrics.average_precision(item.instances, t / 100) for t in (50, 75, 90)},
+        "pq": metrics.panoptic_quality(item.instances),
+        "count_error": metrics.count_error(item.instances),
+        "otsu_iou": otsu["iou"],
+        "otsu_dsb_score": metrics.dsb_score(item.otsu_instances),
+    }
+
+
+def summarise(items: list[Score]) -> dict:
+    """Return the scores of one split: means over images, but `pixel_pooled`, ap50, ap75, ap90 and pq over all pixels
+    or nuclei together.
+    """
+    pixel = pd.DataFrame([metrics.pixel_scores(item.pixels) for item in items]).mean()
+    nuclei = metrics.pooled(item.instances for item in items)
+    otsu_nuclei_ = metrics.pooled(item.otsu_instances for item in items)
+    all_pixels = sum((item.pixels for item in items), metrics.PixelCounts(0, 0, 0))
+    summary = {
+        "n_images": len(items),
+        "instance": {
+            "dsb_score": np.mean([metrics.dsb_score(item.instances) for item in items]),
+            "ap50": metrics.average_precision(nuclei, 0.5),
+            "ap75": metrics.average_precision(nuclei, 0.75),
+            "ap90": metrics.average_precision(nuclei, 0.9),
+            "pq": metrics.panoptic_quality(nuclei),
+            "count_error": np.mean([metrics.count_error(item.instances) for item in items]),
+        },
+        "pixel": pixel.to_dict(),
+        "pixel_pooled": metrics.pixel_scores(all_pixels),
+        "otsu": {
+            "iou": np.mean([metrics.pixel_scores(item.otsu_pixels)["iou"] for item in items]),
+            "dsb_score": np.mean([metrics.dsb_score(item.otsu_instances) for item in items]),
+            "ap50": metrics.average_precision(otsu_nuclei_, 0.5),
+        },
+    }
+    # Six digits say all that 65 images can, and read well in a diff.
+    return {k: {n: round(float(x), 6) for n, x in v.items()} if isinstance(v, dict) else v for k, v in summary.items()}
+
+
+def by_kind(images: pd.DataFrame) -> pd.DataFrame:
+    """Return the means over images of each split and kind."""
+    columns = ["iou", "dice", "dsb_score", "ap50", "otsu_iou", "otsu_dsb_score"]
+    groups = images.groupby(["split", "kind"], sort=True)
+    table = groups[columns].mean()
+    table.insert(0, "n_images", groups.size())
+    # Validation first: it is what choices are made on.
+    return table.reset_index().sort_values(["split", "kind"], ascending=[False, True], ignore_index=True)
+
+
+def ap_by_threshold(scores: dict[str, list[Score]]) -> pd.DataFrame:
+    """Return the pooled average precision of U-Net and Otsu at each IoU threshold, per split."""
+    rows = []
+    for split, items in scores.items():
+        unet = metrics.pooled(item.instances for item in items)
+        otsu = metrics.pooled(item.otsu_instances for item in items)
+        for threshold in metrics.IOU_THRESHOLDS:
+            unet_ap, otsu_ap = (metrics.average_precision(counts, threshold) for counts in (unet, otsu))
+            rows.append({"split": split, "iou_threshold": threshold, "unet": unet_ap, "otsu": otsu_ap})
+    return pd.DataFrame(rows)
+
+
+def write_tables(summary: dict, images: pd.DataFrame, kinds: pd.DataFrame, precision: pd.DataFrame) -> None:
+    """Write reports/metrics.json and the three CSV files."""
+    with stage.fresh_file(REPORTS / "metrics.json") as path:
+        path.write_text(json.dumps(summary, indent=2) + "\n")
+    for name, table in (("per_image", images), ("by_kind", kinds), ("ap_by_threshold", precision)):
+        with stage.fresh_file(REPORTS / f"{name}.csv") as path:
+            table.to_csv(path, index=False, float_format="%.6g", lineterminator="\n")
+
+
+def flat_metrics(summary: dict) -> dict[str, float]:
+    """Return {'test/instance/dsb_score': ...}, the names that MLflow shows."""
+    return {
+        f"{split}/{group}/{name}": value
+        for split, groups in summary.items()
+        for group, values in groups.items()
+        if isinstance(values, dict)
+        for name, value in values.items()
+    }
+
+
+def text_table(summary: dict) -> str:
+    """Return the main scores as a small table for the terminal."""
+    lines = [f"{'':12}{'images':>8}{'IoU':>8}{'dsb_score':>11}{'AP50':>8}{'Otsu IoU':>10}{'Otsu dsb_score':>16}"]
+    for split, scores in summary.items():
+        pixel, instance, otsu = scores["pixel"], scores["instance"], scores["otsu"]
+        lines.append(
+            f"{split:12}{scores['n_images']:8d}{pixel['iou']:8.3f}{instance['dsb_score']:11.3f}{instance['ap50']:8.3f}"
+            f"{otsu['iou']:10.3f}{otsu['dsb_score']:16.3f}"
+        )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    stage.run(main)
