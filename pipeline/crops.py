@@ -10,8 +10,8 @@ import numpy as np
 import tensorflow as tf
 
 from pipeline.dataset import Sample
-from pipeline.instances import TARGETS, target_maps
 from pipeline.params import AugmentParams, TrainParams
+from pipeline.targets import TARGETS, target_maps
 
 
 class Crops:

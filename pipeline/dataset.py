@@ -36,7 +36,7 @@ def to_rgb(image: np.ndarray) -> np.ndarray:
     """Return any grey, grey + alpha, RGB or RGBA image as (H, W, 3) of the same dtype; alpha is dropped."""
     if image.ndim == 2:
         image = image[..., None]
-    if image.ndim != 3 or image.shape[2] not in (1, 2, 3, 4):
+    if image.ndim != 3 or image.shape[2] not in (1, 2, 3, 4) or image.size == 0:
         raise InputError(f"expected a grey or colour image, found an array of shape {image.shape}")
     channels = image[..., :3] if image.shape[2] >= 3 else image[..., :1]
     return np.ascontiguousarray(np.broadcast_to(channels, (*image.shape[:2], 3)))
@@ -134,7 +134,8 @@ def read_manifest(folder: Path = FOLDER) -> pd.DataFrame:
     path = folder / "manifest.csv"
     if not path.exists():
         raise InputError(f"{path}: no such file; run `dvc repro preprocess` first")
-    return pd.read_csv(path)
+    # Ids are names: "007" and "1e5" are not to become numbers, nor "NA" a gap.
+    return pd.read_csv(path, dtype={"image_id": str}, keep_default_na=False)
 
 
 def read_split(split: str, folder: Path = FOLDER) -> list[Sample]:

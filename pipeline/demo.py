@@ -21,9 +21,11 @@ from pipeline.stage import InputError, run
 FOLDER = Path("demo")
 OVERRIDES = {
     "download.source": "synthetic",
+    "download.synthetic.train": 64,
+    "preprocess.validation_fraction": 0.3,
     "train.crop_size": 192,
-    "train.epochs": 6,
-    "train.steps_per_epoch": 30,
+    "train.epochs": 10,
+    "train.steps_per_epoch": 40,
     "train.batch_size": 8,
     "train.model.filters": [16, 32, 64, 96],
     "visualize.examples": 2,

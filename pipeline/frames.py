@@ -50,7 +50,9 @@ def group_frames(tiles: list[Borders], duplicates: Iterable[tuple[int, int]] = (
     by_shape = defaultdict(list)
     for index, tile in enumerate(tiles):
         by_shape[tile.shape].append(index)
-    for indices in by_shape.values():
+    for shape, indices in by_shape.items():
+        if min(shape) < 2:  # has no line inside its border to compare with
+            continue
         pairs |= _neighbours(tiles, indices)
     rows, columns = np.array(sorted(pairs), dtype=int).reshape(-1, 2).T
     graph = coo_array((np.ones(len(rows)), (rows, columns)), shape=(len(tiles), len(tiles)))

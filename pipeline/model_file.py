@@ -30,7 +30,7 @@ def load(path: Path = MODEL) -> keras.Model:
     """Load a trained model. Raises InputError that names the file if it is missing or damaged."""
     try:
         return keras.saving.load_model(path, compile=False, safe_mode=True)
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, TypeError, KeyError, zipfile.BadZipFile) as error:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise InputError(f"{path}: not a model that can be loaded ({reason[:120]}); run `dvc repro train`") from None
 

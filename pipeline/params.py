@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import pydantic
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -16,7 +16,15 @@ PARAMS_FILE = Path("params.yaml")
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
-Range = tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
+
+
+def _ordered(limits: tuple[float, float]) -> tuple[float, float]:
+    if limits[0] > limits[1]:
+        raise ValueError("the lower limit comes first")
+    return limits
+
+
+Range = Annotated[tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]], AfterValidator(_ordered)]
 
 
 class Section(BaseModel):
@@ -125,15 +133,23 @@ class TrainParams(Section):
             raise ValueError("targets must start with foreground and name each target once")
         return self
 
+    @model_validator(mode="after")
+    def crop_fits_network(self):
+        """Refuse crops that the network cannot halve as often as it has to."""
+        multiple = self.model.stem_stride * 2 ** (len(self.model.filters) - 1)
+        if self.crop_size % multiple:
+            raise ValueError(f"crop_size must be a multiple of {multiple}, as model.stem_stride and model.filters ask")
+        return self
+
 
 class EvaluateParams(Section):
     """How predicted maps become a label image; see `pipeline/instances.py`. Chosen on the validation images."""
 
     foreground_threshold: Annotated[float, Field(gt=0, lt=1)]
-    seed_threshold: Annotated[float, Field(gt=0, lt=1)]
     border_weight: Annotated[float, Field(ge=0)]
+    smoothing: Annotated[float, Field(ge=0)]
+    prominence: Annotated[float, Field(gt=0, lt=1)]
     min_area: Annotated[int, Field(ge=0)]
-    min_seed_area: Annotated[int, Field(ge=0)]
 
 
 class VisualizeParams(Section):
@@ -166,14 +182,16 @@ def load(path: Path = PARAMS_FILE) -> Params:
         raw = YAML(typ="safe", pure=True).load(text)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; run from the project's folder") from None
-    except (YAMLError, UnicodeDecodeError) as error:
+    except (YAMLError, ValueError, RecursionError) as error:  # ValueError: !!int abc, 2018-99-99, no UTF-8
         raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     try:
         # As JSON, since strict checks take a list for a tuple there, and still no "5" for 5.
         return Params.model_validate_json(json.dumps(raw, default=str))
+    except TypeError:
+        raise InputError(f"{path}: a key is a list or a mapping; keys are names here") from None
     except pydantic.ValidationError as error:
         faults = (f"{'.'.join(str(part) for part in e['loc']) or 'file'}: {_reason(e)}" for e in error.errors())
-        raise InputError(f"{path}: {'; '.join(faults)}") from None
+        raise InputError(f"{path}: {' '.join('; '.join(faults).split())}") from None
 
 
 def override(text: str, values: dict[str, object]) -> str:

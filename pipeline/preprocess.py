@@ -175,6 +175,8 @@ def merge_masks(
 
 def make_manifest(train: list[Image], test: list[Image], settings: PreprocessParams) -> pd.DataFrame:
     """Return the manifest: images in the order of their ids, training images split by source frame."""
+    if shared := sorted({image.image_id for image in train} & {image.image_id for image in test}):
+        raise InputError(f"{RAW}: image {shared[0]} is in stage1_train.zip and in stage1_test.zip; rename one")
     if not train or not test:
         raise InputError(f"{RAW}: no usable {'test' if train else 'training'} image; see the faults above")
     frame = frames.group_frames([image.borders for image in train])

@@ -37,7 +37,7 @@ from pipeline import dataset, model_file
 from pipeline.params import Params, flatten
 
 EXPERIMENT = "nuclei-unet"
-DEFAULT_STORE = "sqlite:///mlflow.db"
+STORE = Path("mlflow.db")  # where MLFLOW_TRACKING_URI does not say otherwise
 HISTORY = Path("reports/history.csv")
 SECTIONS = ("download", "preprocess", "train", "evaluate")  # those that shape a run's numbers
 
@@ -53,7 +53,7 @@ class Tracker:
         self.broken = False
         self.run_id: str | None = None
         with self.forgiving():
-            mlflow.set_tracking_uri(os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_STORE)
+            mlflow.set_tracking_uri(os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{STORE.absolute()}")
             self.client = mlflow.MlflowClient()
             self.experiment_id = self._experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT)
 

@@ -1,0 +1,64 @@
+"""What several test modules share: the committed parameters, a small drawn data set, TensorFlow set up once."""
+
+import os
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from pipeline import archives, dataset, download, frames, params
+
+PARAMS = Path(__file__).parents[1] / "params.yaml"
+
+
+@pytest.fixture(scope="session")
+def settings():
+    """Return all parameters, as committed."""
+    return params.load(PARAMS)
+
+
+@pytest.fixture(scope="session")
+def raw(tmp_path_factory):
+    """Return a folder as data/raw/: 20 drawn training images of 5 frames, 4 test images."""
+    folder = tmp_path_factory.mktemp("raw")
+    download.write_synthetic(folder, train=20, test=4, seed=7)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def published():
+    """Return the folder of the real archives, or skip."""
+    folder = Path(os.environ.get(download.ARCHIVES_VARIABLE) or "no such folder")
+    if not (folder / "stage1_train.zip").is_file():
+        pytest.skip(f"{download.ARCHIVES_VARIABLE} names no folder with stage1_train.zip")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def published_training(published):
+    """Return ImageId -> (kind if all nuclei were small, border lines) of the real training images."""
+    found = {}
+    with archives.open_archive(published / "stage1_train.zip") as archive:
+        for name, member in archives.check_members(archive).items():
+            image_id, folder, _ = name.split("/")
+            if folder == "images":
+                rgb = dataset.to_rgb(archives.decode(archive.read(member), name))
+                found[image_id] = dataset.kind_of_image(rgb, median_area=0), frames.borders(rgb)
+    return found
+
+
+@pytest.fixture(scope="session")
+def known_groups(published):
+    """Return what people saw in the real images: mosaic (2x2 crops of one frame), foreground and background colour."""
+    path = published / "known_groups.csv"
+    if not path.is_file():
+        pytest.skip("no known_groups.csv beside the archives")
+    return pd.read_csv(path, index_col="image_id")
+
+
+@pytest.fixture(scope="session")
+def tensorflow(settings):
+    """Pin TensorFlow as training does, before its first operation."""
+    from pipeline import runtime  # takes seconds to import
+
+    runtime.configure(settings.train.model_copy(update={"precision": "float32"}))

@@ -1,0 +1,166 @@
+"""The pipeline as DVC runs it: in a copy of the project, on a tiny synthetic data set."""
+
+import ast
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import mlflow
+import pandas as pd
+import pytest
+from ruamel.yaml import YAML
+
+from pipeline import demo, params
+
+ROOT = Path(__file__).parents[1]
+STAGES = ("download", "preprocess", "train", "evaluate", "visualize")
+# How files are written, checked and mirrored; none of them shapes what an output holds.
+NO_DEPENDENCY = {"stage", "params", "tracking", "quiet"}
+TINY = {
+    "download.source": "synthetic",
+    "download.synthetic.train": 16,
+    "download.synthetic.test": 3,
+    "preprocess.validation_fraction": 0.4,
+    "train.precision": "float32",
+    "train.crop_size": 64,
+    "train.batch_size": 2,
+    "train.epochs": 2,
+    "train.steps_per_epoch": 3,
+    "train.model.filters": [4, 8],
+    "train.model.dropout": [0, 0.1],
+    "visualize.examples": 1,
+    "visualize.dpi": 50,
+}
+
+
+def run(folder: Path, *command: str) -> str:
+    """Run a command with this Python first on PATH; its output, or a failing test that shows it."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW", "DSB2018", "DVC"))}
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, f"{command}: {done.stdout[-3000:]}{done.stderr[-3000:]}"
+    return done.stdout + done.stderr
+
+
+def set_params(folder: Path, values: dict) -> None:
+    file = folder / "params.yaml"
+    file.write_text(params.override(file.read_text(), values))
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """A git repository with the project's files, in which `dvc repro` has run once and was committed."""
+    folder = tmp_path_factory.mktemp("project")
+    demo.copy_project(ROOT, folder)
+    (folder / ".dvc/config.local").unlink()
+    set_params(folder, TINY)
+    run(folder, "git", "init", "-q", "-b", "main")
+    run(folder, "git", "config", "user.email", "tests@example.org")
+    run(folder, "git", "config", "user.name", "tests")
+    (folder / "first_repro.log").write_text(run(folder, "dvc", "repro"))
+    (folder / ".git/info/exclude").write_text("first_repro.log\n")
+    run(folder, "git", "add", ".")
+    run(folder, "git", "commit", "-q", "-m", "first results")
+    return folder
+
+
+def test_repro_runs_all_stages_and_writes_every_output(project):
+    log = (project / "first_repro.log").read_text()
+    assert re.findall(r"Running stage '(\w+)'", log) == list(STAGES)
+    history = pd.read_csv(project / "reports/history.csv")
+    assert list(history.epoch) == [1, 2]
+    assert {"loss", "val_loss", "val_foreground_iou", "val_foreground_dice", "learning_rate"} <= set(history)
+    scores = json.loads((project / "reports/metrics.json").read_text())
+    for split in ("validation", "test"):
+        assert set(scores[split]["pixel"]) == {"iou", "dice", "precision", "recall"}
+        assert set(scores[split]["instance"]) == {"dsb_score", "ap50", "ap75", "ap90", "pq", "count_error"}
+        assert set(scores[split]["otsu"]) == {"iou", "dsb_score", "ap50"}
+    assert scores["test"]["n_images"] == 3
+    assert len(pd.read_csv(project / "reports/per_image.csv")) == 3 + scores["validation"]["n_images"]
+    assert len(list((project / "reports/figures").glob("*.png"))) == 7
+    assert "synthetic" in (project / "reports/report.html").read_text().lower()
+
+
+def test_repro_leaves_git_clean_but_for_its_results(project):
+    assert run(project, "git", "status", "--porcelain") == ""
+    tracked = run(project, "git", "ls-files", "data", "models", "reports").split()
+    assert not [name for name in tracked if name.endswith((".png", ".zip", ".keras", ".html"))]
+    assert {"reports/metrics.json", "reports/history.csv", "reports/data_audit.json"} <= set(tracked)
+
+
+def test_no_tensorflow_start_up_lines(project):
+    log = (project / "first_repro.log").read_text()
+    assert not re.search("oneDNN|cuda|absl|cpu_feature_guard", log, re.IGNORECASE)
+
+
+def test_second_repro_runs_nothing(project):
+    log = run(project, "dvc", "repro")
+    assert "Running stage" not in log
+    assert "up to date" in log
+
+
+def test_learning_rate_reruns_train_but_not_preprocess(project):
+    set_params(project, {"train.learning_rate": 0.1})
+    try:
+        log = run(project, "dvc", "repro", "--dry")
+    finally:
+        run(project, "git", "checkout", "-q", "params.yaml")
+    assert re.findall(r"Running stage '(\w+)'", log)[0] == "train"
+
+
+def test_metrics_diff_shows_what_a_change_did(project):
+    run(project, "git", "checkout", "-q", "-b", "other")
+    set_params(project, {"evaluate.foreground_threshold": 0.2})
+    log = run(project, "dvc", "repro")
+    assert re.findall(r"Running stage '(\w+)'", log) == ["evaluate", "visualize"]
+    table = run(project, "dvc", "metrics", "diff", "main")
+    assert re.search(r"metrics\.json\s+test\.pixel\.recall\s+[\d.]+\s+[\d.]+\s+-?[\d.]+", table)
+    assert re.search(r"evaluate\.foreground_threshold\s+0\.5\s+0\.2", run(project, "dvc", "params", "diff", "main"))
+    run(project, "dvc", "plots", "diff", "main")
+    run(project, "git", "checkout", "-q", "-f", "main")
+    # Back on main DVC brings everything from its cache, without training again.
+    assert "Running stage" not in run(project, "dvc", "checkout") + run(project, "dvc", "repro")
+
+
+def test_mlflow_has_one_finished_run_with_everything(project):
+    mlflow.set_tracking_uri(f"sqlite:///{project / 'mlflow.db'}")
+    client = mlflow.MlflowClient()
+    experiment = client.get_experiment_by_name("nuclei-unet")
+    first, *_ = client.search_runs([experiment.experiment_id], "params.`evaluate.foreground_threshold` = '0.5'")
+    assert first.info.status == "FINISHED"
+    assert first.data.params["train.epochs"] == "2"
+    scores = json.loads(run(project, "git", "show", "main:reports/metrics.json"))
+    assert first.data.metrics["test/instance/dsb_score"] == scores["test"]["instance"]["dsb_score"]
+    assert [m.step for m in client.get_metric_history(first.info.run_id, "val_foreground_iou")] == [1, 2]
+    assert {"model_sha256", "precision", "seconds.train", "seconds.evaluate", "seconds.visualize"} <= set(
+        first.data.tags
+    )
+    artifacts = {item.path for item in client.list_artifacts(first.info.run_id)}
+    assert {"metrics.json", "history.csv", "per_image.csv", "report.html", "figures"} <= artifacts
+    assert first.inputs.dataset_inputs[0].dataset.name == "synthetic"
+    model = mlflow.keras.load_model(f"models:/{first.outputs.model_outputs[0].model_id}")
+    assert model.input_shape == (None, None, None, 1)
+    mlflow.set_tracking_uri(None)
+
+
+def imports(module: str, seen: frozenset[str] = frozenset()) -> set[str]:
+    """Return the modules of pipeline/ that a module needs, itself included, as far as they shape an output."""
+    found = {module}
+    for node in ast.walk(ast.parse((ROOT / "pipeline" / f"{module}.py").read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module == "pipeline":
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("pipeline."):
+            found.add(node.module.removeprefix("pipeline."))
+    for other in found - seen - NO_DEPENDENCY - {module}:
+        found |= imports(other, seen | found)
+    return found - NO_DEPENDENCY
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_dvc_yaml_names_every_module_that_shapes_an_output(name):
+    stages = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]
+    named = {Path(dep).stem for dep in stages[name]["deps"] if dep.endswith(".py")}
+    assert named == imports(name)

@@ -1,0 +1,148 @@
+"""Crops of one source frame are found from their borders, and a validation split never cuts a frame."""
+
+import numpy as np
+import pytest
+
+from pipeline import frames, synthetic
+
+
+def noise(count, height, width):
+    rng = np.random.default_rng(3)
+    return [rng.integers(20, 80, (height, width, 1), dtype=np.uint8).repeat(3, axis=2) for _ in range(count)]
+
+
+def smooth(count, height, width):
+    """Return something like micrographs: neighbouring pixels resemble each other."""
+    rng = np.random.default_rng(3)
+    fields = [synthetic.smooth_noise(rng, (height, width), 6) for _ in range(count)]
+    return [(120 + 30 * field[..., None]).clip(0, 255).repeat(3, axis=2) for field in fields]
+
+
+def group(images, **more):
+    return frames.group_frames([frames.borders(image) for image in images], **more).tolist()
+
+
+def quarters(image):
+    height, width = image.shape[0] // 2, image.shape[1] // 2
+    return [image[y : y + height, x : x + width] for y in (0, height) for x in (0, width)]
+
+
+def test_borders_are_the_two_outermost_lines():
+    grey = np.arange(20).reshape(4, 5)
+    found = frames.borders(np.dstack([grey, grey, grey]))
+    assert found.shape == (4, 5)
+    assert found.top.tolist() == [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9]]
+    assert found.bottom.tolist() == [[15, 16, 17, 18, 19], [10, 11, 12, 13, 14]]
+    assert found.left.tolist() == [[0, 5, 10, 15], [1, 6, 11, 16]]
+    assert found.right.tolist() == [[4, 9, 14, 19], [3, 8, 13, 18]]
+
+
+def test_quarters_of_a_frame_belong_together():
+    first, second = smooth(2, 120, 160)
+    assert group([*quarters(first), *quarters(second)]) == [0, 0, 0, 0, 1, 1, 1, 1]
+
+
+def test_frames_are_numbered_in_order_of_appearance():
+    first, second = smooth(2, 120, 160)
+    mixed = [crop for pair in zip(quarters(first), quarters(second), strict=True) for crop in pair]
+    assert group(mixed) == [0, 1] * 4
+
+
+def test_unrelated_images_stay_apart():
+    assert group(noise(6, 60, 80)) == list(range(6))
+
+
+def test_crops_of_different_shape_are_no_neighbours():
+    (image,) = smooth(1, 100, 100)
+    assert group([image[:50], image[50:]]) == [0, 0]
+    assert group([image[:50], image[50:, :99]]) == [0, 1]
+
+
+def test_named_duplicates_belong_together():
+    assert group(noise(4, 60, 80), duplicates=[(1, 3)]) == [0, 1, 2, 1]
+
+
+def test_one_image_none_and_tiny_ones():
+    assert group([]) == []
+    assert group(noise(1, 9, 9)) == [0]
+    assert group(noise(2, 1, 1)) == [0, 1]
+    assert group(noise(2, 1, 50)) == [0, 1]
+
+
+def test_flat_images_are_no_neighbours():
+    assert group([np.full((9, 9, 3), 7, np.uint8)] * 3) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("seed", [1, 5])
+def test_frames_of_the_drawn_data_set(seed):
+    truth = list(synthetic.frames(24, seed).values())
+    found = group([rgb for _, rgb, _ in synthetic.training_images(24, seed)])
+    # Appearance orders both, so the same groups have the same numbers.
+    assert found == truth
+
+
+def test_published_mosaics_are_whole(published_training, known_groups):
+    found = frames.group_frames([borders for _, borders in published_training.values()])
+    mosaics = known_groups.loc[list(published_training), "mosaic"].to_numpy()
+    numbers = np.unique(mosaics[~np.isnan(mosaics)])
+    assert len(numbers) > 70
+    for number in numbers:
+        assert len(set(found[mosaics == number])) == 1
+    # Not all in one heap: a group seldom holds two mosaics, never three.
+    held = [len(set(mosaics[(found == group) & ~np.isnan(mosaics)])) for group in np.unique(found)]
+    assert max(held) <= 2 and held.count(2) < 0.1 * len(numbers)
+    assert np.bincount(found).max() < 50
+
+
+def test_published_split_cuts_no_mosaic(published_training, known_groups, settings):
+    kinds = [kind for kind, _ in published_training.values()]
+    found = frames.group_frames([borders for _, borders in published_training.values()])
+    chosen = frames.split_by_frame(found, kinds, settings.preprocess.validation_fraction, settings.preprocess.seed)
+    mosaics = known_groups.loc[list(published_training), "mosaic"].to_numpy()
+    known = ~np.isnan(mosaics)
+    assert chosen[known].any() and not set(mosaics[known & chosen]) & set(mosaics[known & ~chosen])
+    assert abs(chosen.mean() - settings.preprocess.validation_fraction) < 0.02
+
+
+# 30 frames of 1 to 5 images, two kinds.
+FRAMES = np.repeat(np.arange(30), np.arange(30) % 5 + 1)
+KINDS = ["dark" if frame < 20 else "light" for frame in FRAMES]
+
+
+@pytest.mark.parametrize("fraction", [0.1, 0.15, 0.3, 0.5])
+def test_split_is_near_the_fraction_in_each_kind_and_cuts_no_frame(fraction):
+    chosen = frames.split_by_frame(FRAMES, KINDS, fraction, seed=1)
+    assert not set(FRAMES[chosen]) & set(FRAMES[~chosen])
+    for kind in ("dark", "light"):
+        members = np.array(KINDS) == kind
+        # The last frame to come or to stay out has at most five images.
+        assert abs(chosen[members].sum() - fraction * members.sum()) <= 2.5
+
+
+def test_split_follows_from_the_seed():
+    splits = [frames.split_by_frame(FRAMES, KINDS, 0.3, seed).tolist() for seed in (1, 1, 2)]
+    assert splits[0] == splits[1] != splits[2]
+
+
+def test_a_kind_is_split_the_same_without_the_others():
+    dark = np.array(KINDS) == "dark"
+    alone = frames.split_by_frame(FRAMES[dark], ["dark"] * dark.sum(), 0.3, seed=1)
+    np.testing.assert_array_equal(alone, frames.split_by_frame(FRAMES, KINDS, 0.3, seed=1)[dark])
+
+
+def test_a_kind_of_one_frame_stays_in_training():
+    chosen = frames.split_by_frame(np.array([0, 0, 1, 1, 2]), ["rare", "rare", "a", "a", "a"], 0.9, seed=0)
+    assert not chosen[:2].any()
+    assert chosen[2:].sum() in (1, 2)
+
+
+def test_training_keeps_a_frame_of_each_kind():
+    for seed in range(5):
+        chosen = frames.split_by_frame(np.arange(4), ["a", "a", "b", "b"], 0.99, seed)
+        assert chosen.tolist().count(False) == 2 and chosen[:2].any() and chosen[2:].any()
+
+
+def test_a_frame_has_the_kind_of_most_of_its_images():
+    # By image, "b" would have two frames to choose from; by frame it has one, which stays in training.
+    chosen = frames.split_by_frame(np.array([0, 0, 0, 1, 2, 3]), ["a", "a", "b", "b", "a", "a"], 0.9, seed=0)
+    assert not chosen[3]

@@ -1,0 +1,168 @@
+"""params.yaml: the committed one loads, and every mistake becomes one line that names file and key."""
+
+import re
+
+import pytest
+from conftest import PARAMS
+from pydantic import ValidationError
+from ruamel.yaml import YAML
+
+from pipeline import params
+from pipeline.stage import InputError
+
+
+def changed(tmp_path, key, value):
+    """Write the committed parameters with one key (dotted) set to `value`, or removed if that is `...`."""
+    yaml, path = YAML(), tmp_path / "params.yaml"
+    content = yaml.load(PARAMS)
+    *sections, last = key.split(".")
+    section = content
+    for name in sections:
+        section = section[name]
+    if value is ...:
+        del section[last]
+    else:
+        section[last] = value
+    yaml.dump(content, path)
+    return path
+
+
+def fault(path) -> str:
+    with pytest.raises(InputError) as caught:
+        params.load(path)
+    message = str(caught.value)
+    assert message.startswith(f"{path}: ") and "\n" not in message
+    return message.removeprefix(f"{path}: ")
+
+
+def fault_of_text(tmp_path, text) -> str:
+    path = tmp_path / "params.yaml"
+    path.write_text(text, encoding="utf-8")
+    return fault(path)
+
+
+def test_committed_parameters_load_as_written():
+    loaded = params.load(PARAMS)
+    written = YAML(typ="safe", pure=True).load(PARAMS)
+    assert loaded.model_dump(mode="json") == written
+
+
+def test_sections_are_read_only(settings):
+    with pytest.raises(ValidationError, match="frozen"):
+        settings.train.epochs = 1
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "reason"),
+    [
+        ("train.epoch", 5, "unknown key"),
+        ("extra", {}, "unknown key"),
+        ("train.epochs", ..., "missing"),
+        ("train.model.filters", ..., "missing"),
+        ("visualize", ..., "missing"),
+        ("train.epochs", "5", "valid integer .found 5."),
+        ("train.epochs", True, "valid integer .found True."),
+        ("train.epochs", 5.0, "valid integer"),
+        ("train.epochs", -1, "greater than or equal to 1 .found -1."),
+        ("train.epochs", None, "valid integer .found None."),
+        ("train.augment.flip", 1, "valid boolean"),
+        ("train.learning_rate", float("nan"), "finite"),
+        ("train.learning_rate", float("inf"), "finite"),
+        ("train.learning_rate", 0, "greater than 0"),
+        ("train.optimizer", "sgd", "'adam' or 'adamw' .found sgd."),
+        ("preprocess", 3, "found 3"),
+        ("preprocess.channels", 2, "1 or 3"),
+        ("preprocess.on_fault.empty_mask", "ignore", "'skip' or 'fail'"),
+        ("preprocess.validation_fraction", 1.0, "less than 1"),
+        ("download.source", "line\nbreak", "found line break"),
+    ],
+)
+def test_a_wrong_value_is_named(tmp_path, key, value, reason):
+    message = fault(changed(tmp_path, key, value))
+    assert message.startswith(f"{key}: ") and re.search(reason, message)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "starts"),
+    [
+        ("preprocess.percentiles", [0.5], "preprocess.percentiles.1: key is missing"),
+        ("preprocess.percentiles", [60, 99], "preprocess.percentiles.0: "),
+        ("preprocess.image_size", [8, 256], "preprocess.image_size.0: "),
+        ("train.targets", ["foreground", "edge"], "train.targets.1: "),
+        ("train.augment.zoom", [2, 0.5], "train.augment.zoom: the lower limit comes first"),
+        ("train.targets", ["border"], "train: targets must start with foreground"),
+        ("train.targets", ["distance", "foreground"], "train: targets must start with foreground"),
+        ("train.targets", ["foreground", "foreground"], "train: targets must start with foreground"),
+        ("train.targets", [], "train: targets must start with foreground"),
+        ("train.model.dropout", [0, 0.1], "train.model: dropout needs one value for each entry of filters"),
+        ("train.crop_size", 250, "train: crop_size must be a multiple of 16"),
+    ],
+)
+def test_wrong_lists_and_values_that_do_not_fit_together(tmp_path, key, value, starts):
+    assert fault(changed(tmp_path, key, value)).startswith(starts)
+
+
+def test_all_mistakes_are_named_at_once(tmp_path):
+    text = PARAMS.read_text(encoding="utf-8").replace("train:\n", "train:\n  speed: 3\n").replace("dpi:", "dots:")
+    message = fault_of_text(tmp_path, text)
+    for part in ("train.speed: unknown", "visualize.dots: unknown", "visualize.dpi: key is missing"):
+        assert part in message
+
+
+def test_exponents_without_a_dot_are_numbers(tmp_path):
+    # A string in YAML 1.1, where DVC reads a number.
+    path = tmp_path / "params.yaml"
+    text = PARAMS.read_text(encoding="utf-8")
+    path.write_text(re.sub(r"learning_rate: \S+", "learning_rate: 1e-3", text), encoding="utf-8")
+    assert params.load(path).train.learning_rate == 0.001
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "train: [1, 2",
+        "train:\n\t- 1",
+        "train: {}\ntrain: {}",
+        "train: {}\n---\ntrain: {}",
+        "train: !!python/object/apply:os.getcwd []",
+        "train: !!int abc",
+        "train: 2018-99-99",
+        "train: " + "9" * 5000,
+        "train: " + "[" * 3000 + "]" * 3000,
+    ],
+)
+def test_bad_yaml(tmp_path, text):
+    assert fault_of_text(tmp_path, text).startswith("not valid YAML: ")
+
+
+def test_another_encoding(tmp_path):
+    path = tmp_path / "params.yaml"
+    path.write_bytes("# Zellkerne für alle".encode("latin-1"))
+    assert fault(path).startswith("not valid YAML: 'utf-8' codec")
+
+
+@pytest.mark.parametrize("text", ["", "# nothing", "- 1", "3"])
+def test_a_file_without_sections(tmp_path, text):
+    assert fault_of_text(tmp_path, text).startswith("file: ")
+
+
+def test_a_list_as_key(tmp_path):
+    assert "key is a list" in fault_of_text(tmp_path, "? [a, b]\n: 1\n")
+
+
+def test_an_alias_bomb_is_refused_before_it_grows(tmp_path):
+    lines = ["a0: &a0 [x, x]"] + [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 30)]
+    assert "aliases" in fault_of_text(tmp_path, "\n".join(lines))
+
+
+def test_a_missing_file(tmp_path):
+    assert fault(tmp_path / "params.yaml").startswith("no such file")
+
+
+def test_flatten(settings):
+    flat = params.flatten(settings.train)
+    assert flat["model.filters"] == settings.train.model.filters
+    assert flat["epochs"] == settings.train.epochs
+    assert not {"model", "augment"} & set(flat)
+    assert params.flatten(settings)["train.augment.flip"] is settings.train.augment.flip
+    assert list(params.flatten(settings.visualize, "see.")) == ["see.examples", "see.dpi"]

@@ -1,0 +1,333 @@
+"""The preprocess stage on archives made by hand, with every fault that data may have."""
+
+import hashlib
+import json
+import re
+import zipfile
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import PARAMS
+from ruamel.yaml import YAML
+
+from pipeline import dataset, preprocess, run_lengths
+from pipeline.stage import InputError
+
+FAULTS = list(preprocess.FaultParams.model_fields)
+NO_PNG = b"this is no PNG"
+
+
+def picture(number, dtype=np.uint8):
+    """Return a dark noisy field (40 + number, 50), so no two are alike or neighbours, with a bright square."""
+    image = np.random.default_rng(number).integers(0, 20, (40 + number, 50)).astype(dtype)
+    image[5:15, 5:15] += 100
+    return image
+
+
+def mask(number, rows=slice(5, 15), columns=slice(5, 15), value=255):
+    painted = np.zeros((40 + number, 50), np.uint8)
+    painted[rows, columns] = value
+    return painted
+
+
+def png(pixels) -> bytes:
+    return pixels if isinstance(pixels, bytes) else cv2.imencode(".png", pixels)[1].tobytes()
+
+
+def write_zip(path, images):
+    """Write {id: (image, masks)}; arrays become PNGs in OpenCV's channel order, bytes stay as they are."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for image_id, (image, masks) in images.items():
+            archive.writestr(f"{image_id}/images/{image_id}.png", png(image))
+            for number, pixels in enumerate(masks, start=1):
+                archive.writestr(f"{image_id}/masks/{number}.png", png(pixels))
+    return path
+
+
+def train_images():
+    return {f"train{n}": (picture(n), [mask(n)]) for n in range(6)}
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """Return a function that makes tmp_path a project: params.yaml, data/raw/ with six sound images and one of test."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data" / "raw").mkdir(parents=True)
+
+    def make(train=None, test=(picture(9), []), solution=None, **on_fault):
+        yaml = YAML()
+        content = yaml.load(PARAMS)
+        content["preprocess"]["validation_fraction"] = 0.34
+        content["preprocess"]["on_fault"] |= dict.fromkeys(FAULTS, "skip") | on_fault
+        yaml.dump(content, tmp_path / "params.yaml")
+        write_zip(Path("data/raw/stage1_train.zip"), train_images() | (train or {}))
+        write_zip(Path("data/raw/stage1_test.zip"), {"test0": test})
+        rows = solution or [("test0", run_lengths.encode_run_lengths(mask(9)), 49, 50, "Public")]
+        pd.DataFrame(rows, columns=run_lengths.COLUMNS).to_csv("data/raw/stage1_solution.csv", index=False)
+
+    return make
+
+
+def audit():
+    return json.loads(Path("reports/data_audit.json").read_text())
+
+
+def outputs(folder):
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for name in ("data/processed", "reports")
+        for path in sorted((folder / name).rglob("*"))
+        if path.is_file()
+    }
+
+
+def process_one(tmp_path, settings, image, masks, **changes):
+    """Process one training image in this process; return what is kept of it, its faults, and the sample."""
+    archive = write_zip(tmp_path / f"{len(list(tmp_path.iterdir()))}.zip", {"a": (image, masks)})
+    section = settings.preprocess.model_copy(update=changes)
+    (tmp_path / "out").mkdir(exist_ok=True)
+    kept, faults = preprocess.process_image(archive, tmp_path / "out", section, "a", None)
+    if kept is None:
+        assert not any((tmp_path / "out").rglob("*.png"))
+        return None, faults, None
+    pixels = dataset.read_image(tmp_path / "out" / "images" / "a.png")
+    return kept, faults, (pixels, dataset.read_labels(tmp_path / "out" / "labels" / "a.png"))
+
+
+# ---- one image
+
+
+def test_masks_become_labels_in_the_order_of_their_names(tmp_path, settings):
+    masks = [mask(0, columns=slice(start, start + 3)) for start in (30, 10, 20)]
+    kept, faults, (_, labels) = process_one(tmp_path, settings, picture(0), masks)
+    assert (kept.nuclei, kept.kind, kept.borders.shape, faults) == (3, "small-fluorescent", (40, 50), [])
+    np.testing.assert_array_equal(labels[5, [30, 10, 20]], [1, 2, 3])
+    assert (labels > 0).sum() == 3 * 30
+
+
+def test_grey_edges_of_a_mask_do_not_fatten_its_nucleus(tmp_path, settings):
+    soft = mask(0)
+    soft[4] = soft[15] = 127
+    soft[5, 5:15] = 128
+    _, faults, (_, labels) = process_one(tmp_path, settings, picture(0), [soft])
+    np.testing.assert_array_equal(labels, mask(0) > 0)
+    assert faults == []
+
+
+def test_colour_alpha_and_16_bit_masks(tmp_path, settings):
+    left, middle, right = (mask(0, columns=slice(start, start + 3)) for start in (10, 20, 30))
+    opaque = np.full_like(left, 255)
+    masks = [np.dstack([left] * 3), np.dstack([middle] * 3 + [opaque]), right.astype(np.uint16) * 257]
+    _, faults, (_, labels) = process_one(tmp_path, settings, picture(0), masks)
+    np.testing.assert_array_equal(labels, (left > 0) * 1 + (middle > 0) * 2 + (right > 0) * 3)
+    assert faults == []
+
+
+def test_overlapping_pixels_stay_with_the_first_mask(tmp_path, settings):
+    masks = [mask(0, columns=slice(5, 15)), mask(0, columns=slice(13, 20))]
+    _, faults, (_, labels) = process_one(tmp_path, settings, picture(0), masks)
+    np.testing.assert_array_equal(labels[5, 4:21], [0] + [1] * 10 + [2] * 5 + [0])
+    assert [(f.fault, f.detail) for f in faults] == [("overlapping_masks", "mask 2.png shares 20 px with others")]
+
+
+@pytest.mark.parametrize(
+    ("bad", "fault", "detail"),
+    [
+        (mask(0, value=0), "empty_mask", "is empty"),
+        (mask(0, value=100), "empty_mask", "is empty"),
+        (mask(0, rows=slice(6, 8)), "empty_mask", "lies wholly under other masks"),
+        (mask(1), "mask_shape", r"mask 2.png is \(41, 50\), the image \(40, 50\)"),
+        (NO_PNG, "unreadable_mask", "masks/2.png: no PNG"),
+        (png(mask(0))[:-9], "unreadable_mask", "masks/2.png: PNG is cut short"),
+    ],
+)
+def test_a_bad_mask_is_left_out_without_a_gap_in_the_labels(tmp_path, settings, bad, fault, detail):
+    masks = [mask(0), bad, mask(0, columns=slice(30, 40))]
+    kept, faults, (_, labels) = process_one(tmp_path, settings, picture(0), masks)
+    np.testing.assert_array_equal(labels, (masks[0] > 0) * 1 + (masks[2] > 0) * 2)
+    assert kept.nuclei == 2
+    assert [found.fault for found in faults] == [fault] and re.search(detail, faults[0].detail)
+
+
+@pytest.mark.parametrize("masks", [[], [mask(0, value=0)]])
+def test_an_image_without_nuclei_is_left_out(tmp_path, settings, masks):
+    kept, faults, _ = process_one(tmp_path, settings, picture(0), masks)
+    assert kept is None and faults[-1].fault == "no_nuclei"
+
+
+@pytest.mark.parametrize("bad", [NO_PNG, b"", png(picture(0))[:-20]])
+def test_an_unreadable_image_is_left_out(tmp_path, settings, bad):
+    kept, faults, _ = process_one(tmp_path, settings, bad, [mask(0)])
+    assert kept is None and [found.fault for found in faults] == ["unreadable_image"]
+
+
+def test_nuclei_of_one_pixel(tmp_path, settings):
+    masks = [mask(0, slice(row, row + 1), slice(column, column + 1)) for row, column in ((0, 0), (0, 1), (39, 49))]
+    kept, faults, (_, labels) = process_one(tmp_path, settings, picture(0), masks)
+    assert kept.nuclei == 3 and faults == []
+    assert (labels[0, 0], labels[0, 1], labels[39, 49], (labels > 0).sum()) == (1, 2, 3, 3)
+
+
+def test_a_nucleus_that_covers_the_whole_image(tmp_path, settings):
+    kept, faults, (_, labels) = process_one(tmp_path, settings, picture(0), [mask(0, slice(None), slice(None))])
+    assert (labels == 1).all() and (kept.nuclei, kept.kind, faults) == (1, "large-fluorescent", [])
+
+
+def test_an_image_of_one_pixel(tmp_path, settings):
+    one = np.full((1, 1), 255, np.uint8)
+    kept, faults, (pixels, labels) = process_one(tmp_path, settings, one, [one])
+    assert kept.nuclei == 1 and faults == [] and pixels.tolist() == [[0]] and labels.tolist() == [[1]]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_grey_colour_alpha_and_16_bit_images_look_alike(tmp_path, settings, channels):
+    grey = picture(0)
+    alpha = np.full_like(grey, 255)
+    forms = [grey, np.dstack([grey] * 3), np.dstack([grey] * 3 + [alpha]), grey.astype(np.uint16) * 257]
+    seen = [process_one(tmp_path, settings, form, [mask(0)], channels=channels)[2][0] for form in forms]
+    assert seen[0].shape == ((40, 50) if channels == 1 else (40, 50, 3))
+    for pixels in seen[1:]:
+        np.testing.assert_array_equal(pixels, seen[0])
+
+
+def test_image_size_leaves_the_truth_at_native_size(tmp_path, settings):
+    kept, _, (pixels, labels) = process_one(tmp_path, settings, picture(0), [mask(0)], image_size=(32, 16))
+    assert pixels.shape == (32, 16) and labels.shape == kept.borders.shape == (40, 50)
+
+
+# ---- the stage
+
+
+def test_sound_data(project):
+    project(**dict.fromkeys(FAULTS, "fail"))
+    preprocess.main()
+    manifest = dataset.read_manifest()
+    assert tuple(manifest.columns) == dataset.MANIFEST_COLUMNS
+    assert manifest.image_id.tolist() == ["test0", *(f"train{n}" for n in range(6))]
+    assert manifest.split.value_counts().to_dict() == {"train": 4, "validation": 2, "test": 1}
+    assert manifest.frame.nunique() == 7 and manifest.height.tolist() == [49, 40, 41, 42, 43, 44, 45]
+    samples = [sample for split in dataset.SPLITS for sample in dataset.read_split(split)]
+    for sample in samples:
+        np.testing.assert_array_equal(sample.labels > 0, mask(len(sample.labels) - 40) > 0)
+    found = audit()
+    assert found["images"] == found["nuclei"] == {"train": 4, "validation": 2, "test": 1}
+    assert found["frames"] == 6 and found["faults"] == []
+    assert found["fault_counts"] == dict.fromkeys(FAULTS, 0)
+
+
+# One training image at fault, called "bad": (fault, image, masks, whether the image itself is left out).
+BAD = [
+    ("unreadable_image", NO_PNG, [mask(7)], True),
+    ("unreadable_mask", picture(7), [mask(7), NO_PNG], False),
+    ("mask_shape", picture(7), [mask(7), mask(8)], False),
+    ("empty_mask", picture(7), [mask(7), mask(7, value=0)], False),
+    ("overlapping_masks", picture(7), [mask(7), mask(7, columns=slice(14, 20))], False),
+    ("no_nuclei", picture(7), [], True),
+    ("duplicate_image", np.dstack([picture(3)] * 3), [mask(3)], False),
+]
+
+
+@pytest.mark.parametrize(("fault", "image", "masks", "left_out"), BAD, ids=[row[0] for row in BAD])
+def test_a_skipped_fault_is_counted(project, fault, image, masks, left_out):
+    project(train={"bad": (image, masks)})
+    preprocess.main()
+    found = audit()
+    assert found["fault_counts"] == dict.fromkeys(FAULTS, 0) | {fault: 1}
+    # Of twins the one that comes first, here "bad", is kept.
+    assert [(f["fault"], f["image_id"], f["handled"]) for f in found["faults"]] == [
+        (fault, "train3" if fault == "duplicate_image" else "bad", "skip")
+    ]
+    kept = {"bad", *train_images(), "test0"} - ({"bad"} if left_out else set())
+    kept -= {"train3"} if fault == "duplicate_image" else set()
+    assert set(dataset.read_manifest().image_id) == kept
+    for name in ("images", "labels"):
+        assert {path.stem for path in Path("data/processed", name).iterdir()} == kept
+
+
+@pytest.mark.parametrize(("fault", "image", "masks", "left_out"), BAD, ids=[row[0] for row in BAD])
+def test_a_fault_set_to_fail_stops_and_leaves_what_was_there(project, tmp_path, fault, image, masks, left_out):
+    project(train={"bad": (image, masks)}, **{fault: "fail"})
+    Path("data/processed").mkdir()
+    Path("data/processed/manifest.csv").write_text("of an earlier run")
+    Path("reports").mkdir()
+    before = outputs(tmp_path)
+    name = "train3" if fault == "duplicate_image" else "bad"
+    with pytest.raises(InputError, match=f"stage1_train.zip: image {name}: ") as caught:
+        preprocess.main()
+    message = str(caught.value)
+    assert f"preprocess.on_fault.{fault} to skip" in message and "\n" not in message
+    assert outputs(tmp_path) == before
+    assert {path.name for path in Path("data").iterdir()} == {"raw", "processed"}
+
+
+def test_a_failure_of_the_first_run_leaves_nothing(project):
+    project(train={"bad": (NO_PNG, [])}, unreadable_image="fail")
+    with pytest.raises(InputError):
+        preprocess.main()
+    assert [path.name for path in Path("data").iterdir()] == ["raw"]
+    assert not any(Path("reports").iterdir())
+
+
+def test_a_second_run_gives_the_same_bytes(project, raw, tmp_path, monkeypatch):
+    project()
+    for path in raw.iterdir():
+        Path("data/raw", path.name).write_bytes(path.read_bytes())
+    preprocess.main()
+    first = outputs(tmp_path)
+    monkeypatch.setattr(preprocess, "cpus", lambda: 1)
+    preprocess.main()
+    assert outputs(tmp_path) == first and len(first) == 2 * 24 + 2
+    manifest = dataset.read_manifest()
+    frames = manifest[manifest.split != "test"].groupby("frame").split
+    assert frames.ngroups == 5 and (frames.size() == 4).all() and (frames.nunique() == 1).all()
+
+
+TRUTH = run_lengths.encode_run_lengths(mask(9))
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([("test1", TRUTH, 49, 50, "Public")], "do not agree on test0"),
+        ([("test0", TRUTH, 49, 50, "Public"), ("test1", "", 9, 9, "Public")], "do not agree on test1"),
+        ([("test0", "1 3", 48, 50, "Public")], r"image test0: the solution's size \(48, 50\) is not the image's"),
+        ([("test0", "", 49, 50, "Public")], "image test0: has no nucleus"),
+    ],
+)
+def test_a_solution_that_does_not_fit_the_images(project, rows, message):
+    project(solution=rows, mask_shape="fail", no_nuclei="fail")
+    with pytest.raises(InputError, match=message):
+        preprocess.main()
+    assert [path.name for path in Path("data").iterdir()] == ["raw"]
+
+
+def test_no_test_image_left(project):
+    project(solution=[("test0", "", 49, 50, "Public")])
+    with pytest.raises(InputError, match="no usable test image"):
+        preprocess.main()
+
+
+def test_the_same_name_in_training_and_test_is_refused(project):
+    # One would overwrite the other.
+    project(train={"test0": (picture(7), [mask(7)])})
+    with pytest.raises(InputError, match="test0 is in stage1_train.zip and in stage1_test.zip"):
+        preprocess.main()
+
+
+def test_a_fraction_that_leaves_no_validation(project):
+    project()
+    text = Path("params.yaml").read_text().replace("validation_fraction: 0.34", "validation_fraction: 0.01")
+    Path("params.yaml").write_text(text)
+    with pytest.raises(InputError, match=r"preprocess.validation_fraction: 0.01 of 6 images in 6 source frames"):
+        preprocess.main()
+
+
+def test_missing_raw_data(project):
+    project()
+    Path("data/raw/stage1_test.zip").unlink()
+    with pytest.raises(InputError, match=r"stage1_test.zip: no such file"):
+        preprocess.main()
+    assert [path.name for path in Path("data").iterdir()] == ["raw"]

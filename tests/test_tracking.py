@@ -1,0 +1,99 @@
+"""The mirror in MLflow: a run that all stages find, and a pipeline that does not care whether MLflow is there."""
+
+import time
+from pathlib import Path
+
+import keras
+import mlflow
+import pandas as pd
+import pytest
+
+from pipeline import dataset, model_file, params, tracking, unet
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """The files that tracking mirrors, in an empty folder that is made the working directory."""
+    settings = params.load()
+    monkeypatch.chdir(tmp_path)
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME"):
+        monkeypatch.delenv(name, raising=False)
+    for folder in ("data/processed", "models", "reports"):
+        (tmp_path / folder).mkdir(parents=True)
+    row = ("a", "train", "grey-tissue", 0, 8, 8, 1)
+    pd.DataFrame([row], columns=dataset.MANIFEST_COLUMNS).to_csv("data/processed/manifest.csv", index=False)
+    yield settings
+    mlflow.set_tracking_uri(None)
+
+
+def write_results(settings, seed=1):
+    keras.utils.set_random_seed(seed)
+    small = settings.train.model.model_copy(update={"filters": (2, 4), "dropout": (0.0, 0.0)})
+    model_file.save(unet.build(1, settings.train.targets, small), model_file.MODEL)
+    pd.DataFrame({"epoch": [1, 2], "loss": [2.0, 1.0]}).to_csv("reports/history.csv", index=False)
+
+
+def train(settings):
+    with tracking.training_run(settings, "float32") as log_epoch:
+        log_epoch(1, {"loss": 2.0})
+        log_epoch(2, {"loss": 1.0})
+        write_results(settings)
+
+
+def client_of(store):
+    # The full path: MLflow keeps one connection for each address, whatever the working directory.
+    return mlflow.MlflowClient(f"sqlite:///{Path(store).absolute()}")
+
+
+def runs(store="mlflow.db"):
+    client = client_of(store)
+    return client.search_runs([client.get_experiment_by_name("nuclei-unet").experiment_id])
+
+
+def test_later_stages_find_the_run_of_the_model(project):
+    train(project)
+    tracking.log_stage(project, "evaluate", 3.2, {"test/pixel/iou": 0.8}, tracking.HISTORY)
+    tracking.log_stage(project, "visualize", 1.0, {})
+    (run,) = runs()
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics == {"loss": 1.0, "test/pixel/iou": 0.8}
+    assert run.data.params["train.model.filters"] == "(32, 64, 128, 192)"
+    assert run.data.tags["seconds.evaluate"] == "3"
+    loaded = mlflow.keras.load_model(f"models:/{run.outputs.model_outputs[0].model_id}")
+    assert sorted(loaded.output_names) == sorted(project.train.targets)
+
+
+def test_a_run_that_a_store_lacks_is_made_again_from_the_files(project, tmp_path, monkeypatch):
+    train(project)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/other.db")
+    tracking.log_stage(project, "evaluate", 1, {"test/pixel/iou": 0.8})
+    (run,) = runs("other.db")
+    client = client_of("other.db")
+    assert [m.value for m in client.get_metric_history(run.info.run_id, "loss")] == [2.0, 1.0]
+    assert run.data.tags["rebuilt_from_files"] == "true"
+
+
+def test_other_parameters_get_a_run_of_their_own(project):
+    train(project)
+    changed = project.model_copy(update={"evaluate": project.evaluate.model_copy(update={"foreground_threshold": 0.4})})
+    tracking.log_stage(changed, "evaluate", 1, {"test/pixel/iou": 0.7})
+    assert sorted(run.data.params["evaluate.foreground_threshold"] for run in runs()) == ["0.4", "0.5"]
+
+
+def test_a_failed_training_is_marked(project):
+    with pytest.raises(ZeroDivisionError), tracking.training_run(project, "float32"):
+        raise ZeroDivisionError
+    assert runs()[0].info.status == "FAILED"
+
+
+@pytest.mark.parametrize("uri", ["http://127.0.0.1:9", "sqlite:///params.yaml/mlflow.db"])
+def test_a_dead_store_costs_one_warning_and_no_result(project, uri, monkeypatch, capsys):
+    Path("params.yaml").touch()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    started = time.monotonic()
+    train(project)
+    tracking.log_stage(project, "evaluate", 1, {"x": 1.0})
+    assert time.monotonic() - started < 60
+    assert model_file.MODEL.exists()
+    # One warning of two lines for each of the two stages.
+    assert capsys.readouterr().err.count("MLflow cannot be written to") == 2
