@@ -199,7 +199,7 @@ def mask_members(archive: zipfile.ZipFile) -> dict[str, list[str]]:
 def read_image(archive: zipfile.ZipFile, name: str) -> np.ndarray:
     """Read and decode one PNG of a canonical zip; see `decode`.
 
-    A ZipFile shares one file position: open one in each process, not one for all.
+    Threads may share a ZipFile; processes may not, since it has one file position.
     """
     try:
         data = archive.read(name)

@@ -10,9 +10,9 @@ import hashlib
 import json
 import os
 import zipfile
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -71,18 +71,17 @@ def process(
     `solution` holds label images by id for a zip without masks. Returns the images written, in the order of their
     ids, and the faults that were skipped; a fault that on_fault does not skip raises InputError.
     """
-    ids = archives.image_ids(archives.open_archive(archive))
-    if solution is not None:
-        if missing := sorted(set(ids) ^ set(solution)):
-            raise InputError(f"{archive.parent}: stage1_test.zip and stage1_solution.csv do not agree on {missing[0]}")
-        labels = [solution[image_id] for image_id in ids]
-    else:
-        labels = [None] * len(ids)
+    zipped = archives.open_archive(archive)
+    masks = archives.mask_members(zipped)
+    if solution is not None and (wrong := sorted(set(masks) ^ set(solution))):
+        raise InputError(f"{archive.parent}: {archive.name} and stage1_solution.csv do not agree on {wrong[0]}")
+    truth = [solution[image_id] for image_id in masks] if solution else masks.values()
+    work = partial(process_image, zipped, folder, settings)
     images, faults, by_digest = [], [], {}
-    work = partial(process_image, archive, folder, settings)
-    with ProcessPoolExecutor(cpus(), initializer=cv2.setNumThreads, initargs=(1,)) as pool:
-        results = pool.map(work, ids, labels, chunksize=4)
-        for image, found in tqdm(results, archive.stem, len(ids), unit="image", disable=None):
+    # Threads, since most of the time goes into OpenCV, which lets other threads run, and they cannot be killed alone.
+    with ThreadPoolExecutor(cpus()) as pool:
+        results = pool.map(work, masks, truth)
+        for image, found in tqdm(results, archive.stem, len(masks), unit="image", disable=None):
             if image is not None and image.digest in by_digest:
                 twin = by_digest[image.digest]
                 found.append(Fault("duplicate_image", image.image_id, f"has the same pixels as {twin}"))
@@ -103,20 +102,19 @@ def process(
 
 
 def process_image(
-    archive: Path, folder: Path, settings: PreprocessParams, image_id: str, labels: np.ndarray | None
+    archive: zipfile.ZipFile, folder: Path, settings: PreprocessParams, image_id: str, truth: list[str] | np.ndarray
 ) -> tuple[Image | None, list[Fault]]:
     """Read, check, normalise and write one image; None if it has to be left out.
 
-    `labels` is its label image, or None if the zip holds its masks.
+    `truth` is its label image, or the names of its masks in the zip.
     """
-    zipped, masks = opened(archive)
     try:
-        rgb = dataset.to_rgb(archives.read_image(zipped, archives.image_member(image_id)))
+        rgb = dataset.to_rgb(archives.read_image(archive, archives.image_member(image_id)))
     except InputError as error:
         return None, [Fault("unreadable_image", image_id, str(error))]
-    faults = []
-    if labels is None:
-        labels, faults = merge_masks(zipped, masks[image_id], image_id, rgb.shape[:2])
+    labels, faults = truth, []
+    if isinstance(truth, list):
+        labels, faults = merge_masks(archive, truth, image_id, rgb.shape[:2])
     elif labels.shape != rgb.shape[:2]:
         shapes = f"the solution's size {labels.shape} is not the image's {rgb.shape[:2]}"
         return None, [Fault("mask_shape", image_id, shapes)]
@@ -127,13 +125,6 @@ def process_image(
     kind = dataset.kind_of_image(rgb, median_area=float(np.median(np.bincount(labels.ravel())[1:])))
     digest = hashlib.sha256(repr(rgb.shape).encode() + rgb.tobytes()).hexdigest()
     return Image(image_id, kind, nuclei, digest, frames.borders(rgb)), faults
-
-
-@cache
-def opened(archive: Path) -> tuple[zipfile.ZipFile, dict[str, list[str]]]:
-    """Open a canonical zip, once in each worker process, and list its masks."""
-    zipped = archives.open_archive(archive)
-    return zipped, archives.mask_members(zipped)
 
 
 def merge_masks(
