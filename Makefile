@@ -19,6 +19,7 @@ help:
 
 $(READY): requirements.lock
 	@test -n "$(PYTHON)" || { echo "error: no Python 3.11, 3.12 or 3.13 found; install one or set PYTHON=" >&2; exit 1; }
+	@test "$$(uname -sm)" != "Darwin x86_64" || { echo "error: TensorFlow has no packages for Intel Macs" >&2; exit 1; }
 	@echo "setting up .venv with $(PYTHON) (once, some minutes) ..."
 	@$(PYTHON) -m venv --clear .venv
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock

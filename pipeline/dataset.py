@@ -74,14 +74,15 @@ def normalize(image: np.ndarray, params: PreprocessParams) -> np.ndarray:
     rgb = to_rgb(image)
     if not np.isfinite(rgb).all():
         raise InputError("the image has NaN or infinite values; replace them first")
-    pixels = rgb.astype(np.float32)
+    # Doubles where a float would not hold the range.
+    pixels = rgb.astype(np.float32 if rgb.dtype.itemsize <= 2 else np.float64)
     if params.channels == 1:
         pixels = pixels.mean(axis=2)
     if params.percentiles is not None:
         low, high = np.percentile(pixels, params.percentiles)
     else:
         low, high = 0.0, float(np.iinfo(rgb.dtype).max) if rgb.dtype.kind in "ui" else 1.0
-    pixels = np.clip((pixels - low) / max(high - low, 1e-6), 0, 1)
+    pixels = np.clip((pixels - low) / max(high - low, 1e-6), 0, 1).astype(np.float32)
     if params.invert_light_background and has_light_background(rgb):
         pixels = 1 - pixels
     if params.image_size is not None:
@@ -100,7 +101,7 @@ def kind_of_image(rgb: np.ndarray, median_area: float) -> str:
         return "large-fluorescent" if median_area >= LARGE_NUCLEUS else "small-fluorescent"
     grey = rgb.mean(axis=2)
     red, green, blue = rgb[grey >= np.percentile(grey, 80)].mean(axis=0)
-    chroma = np.ptp(rgb.astype(np.int16), axis=2).mean()
+    chroma = np.ptp(rgb.astype(np.float32), axis=2).mean()
     if chroma < 6:
         return "grey-tissue"
     if min(red, blue) - green > 10:
@@ -174,6 +175,14 @@ def write_labels(path: Path, labels: np.ndarray) -> None:
 def resize_labels(labels: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """Return a uint16 label image at another size; every pixel takes the label nearest to it."""
     return cv2.resize(labels, shape[::-1], interpolation=cv2.INTER_NEAREST_EXACT) if labels.shape != shape else labels
+
+
+def renumber(labels: np.ndarray) -> np.ndarray:
+    """Return the same nuclei as uint16 with labels 1 ... n without gaps."""
+    values = np.union1d(labels, 0)
+    if values.size > 2**16:
+        raise ValueError(f"{values.size - 1} nuclei do not fit into a 16-bit label image")
+    return np.searchsorted(values, labels).astype(np.uint16)
 
 
 def _read_png(path: Path) -> np.ndarray:

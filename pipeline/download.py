@@ -12,6 +12,7 @@ import tempfile
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import requests
 from tqdm import tqdm
@@ -183,7 +184,11 @@ def fetch(url: str, target: Path, pause: float = 1.0) -> None:
             time.sleep(pause * 2 ** (attempt - 1))
         try:
             _continue(url, part)
-        except (_Again, requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
+        except requests.Timeout:
+            reason = f"no answer within {TIMEOUT_SECONDS} s"
+        except requests.ConnectionError:
+            reason = f"no connection to {urlsplit(url).netloc}"
+        except (_Again, requests.exceptions.ChunkedEncodingError) as error:
             reason = _one_line(error)
         except requests.RequestException as error:
             raise InputError(f"{url}: {_one_line(error)}") from None
@@ -191,9 +196,8 @@ def fetch(url: str, target: Path, pause: float = 1.0) -> None:
             part.replace(target)
             return
     raise InputError(
-        f"{url}: cannot be downloaded, tried {TRIES} times ({reason}). Run again to go on, or without internet: get "
-        f"{', '.join(source.url for source in (TRAIN, TEST, SOLUTION, TRAIN_FIXED))} on another machine, keep the "
-        f"names ({TRAIN_FIXED.name} for the last), and set {ARCHIVES_VARIABLE} to their folder"
+        f"{url}: cannot be downloaded, tried {TRIES} times: {reason}. Run again to go on; without internet "
+        f"set {ARCHIVES_VARIABLE} to a folder with the files (README.md, 'Without internet', names them)"
     )
 
 

@@ -150,15 +150,16 @@ def by_kind(images: pd.DataFrame) -> pd.DataFrame:
 
 
 def ap_by_threshold(scores: dict[str, list[Score]]) -> pd.DataFrame:
-    """Return the pooled average precision of U-Net and Otsu at each IoU threshold, per split."""
-    rows = []
+    """Return the pooled average precision at each IoU threshold: one row a threshold, one column a curve."""
+    curves = {}
     for split, items in scores.items():
-        unet = metrics.pooled(item.instances for item in items)
-        otsu = metrics.pooled(item.otsu_instances for item in items)
-        for threshold in metrics.IOU_THRESHOLDS:
-            unet_ap, otsu_ap = (metrics.average_precision(counts, threshold) for counts in (unet, otsu))
-            rows.append({"split": split, "iou_threshold": threshold, "unet": unet_ap, "otsu": otsu_ap})
-    return pd.DataFrame(rows)
+        curves[f"{split}_unet"] = metrics.pooled(item.instances for item in items)
+        curves[f"{split}_otsu"] = metrics.pooled(item.otsu_instances for item in items)
+    return pd.DataFrame(
+        {"iou_threshold": threshold}
+        | {name: metrics.average_precision(counts, threshold) for name, counts in curves.items()}
+        for threshold in metrics.IOU_THRESHOLDS
+    )
 
 
 def write_tables(summary: dict, images: pd.DataFrame, kinds: pd.DataFrame, precision: pd.DataFrame) -> None:

@@ -286,9 +286,9 @@ def average_precision_curves(by_threshold: pd.DataFrame, dpi: int) -> Figure:
     figure = Figure(figsize=(8, 3.2), dpi=dpi)
     axes = figure.subplots(1, 2, sharey=True)
     for ax, split in zip(axes, ("validation", "test"), strict=True):
-        rows = by_threshold[by_threshold.split == split]
-        ax.plot(rows.iou_threshold, rows.unet, color=BLUE, marker="o", markersize=4, label="U-Net")
-        ax.plot(rows.iou_threshold, rows.otsu, color=ORANGE, marker="s", markersize=4, linestyle="--", label="Otsu")
+        threshold, unet, otsu = (by_threshold[name] for name in ("iou_threshold", f"{split}_unet", f"{split}_otsu"))
+        ax.plot(threshold, unet, color=BLUE, marker="o", markersize=4, label="U-Net")
+        ax.plot(threshold, otsu, color=ORANGE, marker="s", markersize=4, linestyle="--", label="Otsu")
         ax.set(title=split, xlabel="IoU that a match needs", ylim=(0, 1))
     axes[0].set_ylabel("average precision")
     axes[0].legend()

@@ -8,6 +8,7 @@ from skimage.measure import label
 from skimage.morphology import reconstruction
 from skimage.segmentation import watershed
 
+from pipeline.dataset import renumber
 from pipeline.params import EvaluateParams
 
 
@@ -86,11 +87,3 @@ def fill_holes(labels: np.ndarray) -> np.ndarray:
         holes = ndimage.binary_fill_holes(inside) & ~inside & (labels[box] == 0)
         filled[box][holes] = number
     return filled
-
-
-def renumber(labels: np.ndarray) -> np.ndarray:
-    """Return the same nuclei as uint16 with labels 1 ... n without gaps."""
-    values = np.union1d(labels, 0)
-    if values.size > 2**16:
-        raise ValueError(f"{values.size - 1} nuclei do not fit into a 16-bit label image")
-    return np.searchsorted(values, labels).astype(np.uint16)

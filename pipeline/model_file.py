@@ -28,6 +28,8 @@ def save(model: keras.Model, path: Path) -> None:
 
 def load(path: Path = MODEL) -> keras.Model:
     """Load a trained model. Raises InputError that names the file if it is missing or damaged."""
+    if not zipfile.is_zipfile(path):
+        raise InputError(f"{path}: {'damaged' if path.exists() else 'no such file'}; run `dvc repro train`")
     try:
         return keras.saving.load_model(path, compile=False, safe_mode=True)
     except (OSError, ValueError, TypeError, KeyError, zipfile.BadZipFile) as error:
@@ -36,7 +38,7 @@ def load(path: Path = MODEL) -> keras.Model:
 
 
 def _dump(value) -> bytes:
-    return json.dumps(value, indent=1, sort_keys=True).encode()
+    return json.dumps(value, indent=1).encode()
 
 
 def _renumber(value, numbers: dict):

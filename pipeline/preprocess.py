@@ -118,6 +118,7 @@ def process_image(
     elif labels.shape != rgb.shape[:2]:
         shapes = f"the solution's size {labels.shape} is not the image's {rgb.shape[:2]}"
         return None, [Fault("mask_shape", image_id, shapes)]
+    labels = dataset.renumber(labels)
     nuclei = int(labels.max())
     if nuclei == 0:
         return None, [*faults, Fault("no_nuclei", image_id, "has no nucleus")]
@@ -136,6 +137,8 @@ def merge_masks(
     masks stays with the first.
     """
     labels, faults, count = np.zeros(shape, np.uint16), [], 0
+    if len(members) > 2**16 - 1:
+        raise InputError(f"{archive.filename}: {image_id}: {len(members):,} masks; a label image holds 65,535")
     for member in members:
         name = member.rpartition("/")[2]
         try:

@@ -77,7 +77,7 @@ def train(
         verbose=1 if sys.stdout.isatty() else 2,
     )
     # Saved as layers and weights alone: whoever loads it needs none of our losses.
-    return keras.Model(model.inputs, model.output, name=model.name), pd.DataFrame(epochs.rows)
+    return keras.Model(model.input, model.output, name=model.name), pd.DataFrame(epochs.rows)
 
 
 def make_schedule(settings: TrainParams, total: int):

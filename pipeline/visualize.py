@@ -37,7 +37,7 @@ TABLES = {
     ),
     "per_image": ("evaluate", ("image_id", "split", "kind", "nuclei", "predicted_nuclei", *SCORE_COLUMNS)),
     "by_kind": ("evaluate", ("split", "kind", "n_images", "dice", "ap50", *SCORE_COLUMNS)),
-    "ap_by_threshold": ("evaluate", ("split", "iou_threshold", "unet", "otsu")),
+    "ap_by_threshold": ("evaluate", ("iou_threshold", "validation_unet", "validation_otsu", "test_unet", "test_otsu")),
 }
 
 

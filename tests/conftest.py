@@ -1,6 +1,7 @@
 """What several test modules share: the committed parameters, a small drawn data set, TensorFlow set up once."""
 
 import os
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -56,9 +57,9 @@ def known_groups(published):
     return pd.read_csv(path, index_col="image_id")
 
 
-@pytest.fixture(scope="session")
-def tensorflow(settings):
-    """Pin TensorFlow as training does, before its first operation."""
-    from pipeline import runtime  # takes seconds to import
+def pytest_collection_finish():
+    """Pin TensorFlow as training does, before its first operation in any test, if a test module imported it."""
+    if "tensorflow" in sys.modules:
+        from pipeline import runtime  # takes seconds to import
 
-    runtime.configure(settings.train.model_copy(update={"precision": "float32"}))
+        runtime.configure(params.load(PARAMS).train.model_copy(update={"precision": "float32"}))

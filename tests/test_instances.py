@@ -5,7 +5,7 @@ import pytest
 from skimage.draw import disk
 from skimage.measure import label
 
-from pipeline import instances, metrics
+from pipeline import dataset, instances, metrics
 from pipeline.targets import TARGETS, target_maps
 
 
@@ -227,19 +227,19 @@ def test_otsu_of_a_constant_image_finds_nothing(image, evaluate):
 
 
 def test_renumber_closes_gaps():
-    found = instances.renumber(np.array([[7, 0, 300], [70000, 7, 0]]))
+    found = dataset.renumber(np.array([[7, 0, 300], [70000, 7, 0]]))
     np.testing.assert_array_equal(found, [[1, 0, 2], [3, 1, 0]])
     assert found.dtype == np.uint16
-    np.testing.assert_array_equal(instances.renumber(np.array([[5, 5]])), [[1, 1]])
+    np.testing.assert_array_equal(dataset.renumber(np.array([[5, 5]])), [[1, 1]])
 
 
 def test_renumber_holds_65535_nuclei_and_refuses_more():
     full = np.arange(2**16).reshape(256, 256)
-    np.testing.assert_array_equal(instances.renumber(full), full)
+    np.testing.assert_array_equal(dataset.renumber(full), full)
     with pytest.raises(ValueError, match="65536 nuclei"):
-        instances.renumber(full + 1)
+        dataset.renumber(full + 1)
     with pytest.raises(ValueError, match="65536 nuclei"):
-        instances.renumber(np.arange(2**16 + 1)[None])
+        dataset.renumber(np.arange(2**16 + 1)[None])
 
 
 def test_small_labels():

@@ -13,7 +13,7 @@ import pytest
 from conftest import PARAMS
 from ruamel.yaml import YAML
 
-from pipeline import dataset, preprocess, run_lengths
+from pipeline import archives, dataset, preprocess, run_lengths
 from pipeline.stage import InputError
 
 FAULTS = list(preprocess.FaultParams.model_fields)
@@ -57,14 +57,14 @@ def project(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data" / "raw").mkdir(parents=True)
 
-    def make(train=None, test=(picture(9), []), solution=None, **on_fault):
+    def make(train=None, solution=None, **on_fault):
         yaml = YAML()
         content = yaml.load(PARAMS)
         content["preprocess"]["validation_fraction"] = 0.34
         content["preprocess"]["on_fault"] |= dict.fromkeys(FAULTS, "skip") | on_fault
         yaml.dump(content, tmp_path / "params.yaml")
         write_zip(Path("data/raw/stage1_train.zip"), train_images() | (train or {}))
-        write_zip(Path("data/raw/stage1_test.zip"), {"test0": test})
+        write_zip(Path("data/raw/stage1_test.zip"), {"test0": (picture(9), [])})
         rows = solution or [("test0", run_lengths.encode_run_lengths(mask(9)), 49, 50, "Public")]
         pd.DataFrame(rows, columns=run_lengths.COLUMNS).to_csv("data/raw/stage1_solution.csv", index=False)
 
@@ -89,7 +89,9 @@ def process_one(tmp_path, settings, image, masks, **changes):
     archive = write_zip(tmp_path / f"{len(list(tmp_path.iterdir()))}.zip", {"a": (image, masks)})
     section = settings.preprocess.model_copy(update=changes)
     (tmp_path / "out").mkdir(exist_ok=True)
-    kept, faults = preprocess.process_image(archive, tmp_path / "out", section, "a", None)
+    with archives.open_archive(archive) as zipped:
+        names = archives.mask_members(zipped)["a"]
+        kept, faults = preprocess.process_image(zipped, tmp_path / "out", section, "a", names)
     if kept is None:
         assert not any((tmp_path / "out").rglob("*.png"))
         return None, faults, None

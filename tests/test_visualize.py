@@ -172,7 +172,8 @@ def write_reports(folder, ids):
         dict(split=s, kind=k, n_images=n + 1, **score) for s in ("validation", "test") for n, k in enumerate(KINDS)
     ]
     pd.DataFrame(by_kind).to_csv(folder / "by_kind.csv", index=False)
-    curve = [dict(split=s, iou_threshold=t, unet=0.5, otsu=0.3) for s in ("validation", "test") for t in (0.5, 0.55)]
+    columns = visualize.TABLES["ap_by_threshold"][1]
+    curve = [dict.fromkeys(columns, 0.5) | dict(iou_threshold=t) for t in (0.5, 0.55)]
     pd.DataFrame(curve).to_csv(folder / "ap_by_threshold.csv", index=False)
     history = {column: [0.5, 0.25] for column in visualize.TABLES["history"][1]} | {"epoch": [1, 2]}
     pd.DataFrame(history).to_csv(folder / "history.csv", index=False)

@@ -1,0 +1,76 @@
+"""Scores of whole splits, from images worked out by hand."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipeline import dataset, evaluate
+
+
+class OneMap:
+    """A stand-in for the network: the foreground is what is bright; at any size asked for."""
+
+    def maps(self, image, shape):
+        bright = dataset.resize_labels((image > 128).astype(np.uint16), shape)
+        return {"foreground": bright.astype(np.float32)}
+
+
+def sample(image_id, labels, image=None, kind="small-fluorescent", split="test"):
+    labels = np.asarray(labels, np.uint16)
+    image = np.where(labels > 0, 255, 0).astype(np.uint8) if image is None else image
+    return dataset.Sample(image_id, split, kind, image, labels)
+
+
+TWO = np.repeat(np.repeat([[1, 1, 0, 2, 2]], 4, axis=0), 4, axis=1)  # two nuclei of 32 px, 16 px apart
+MERGED = np.where(np.repeat(np.repeat([[1, 1, 1, 1, 1]], 4, axis=0), 4, axis=1), 255, 0).astype(np.uint8)
+
+
+@pytest.fixture
+def scores(settings):
+    settings = settings.evaluate.model_copy(update={"min_area": 1})
+    found, merged = sample("found", TWO), sample("merged", TWO, image=MERGED, kind="grey-tissue")
+    return list(evaluate.score([found, merged], OneMap(), settings))
+
+
+def test_summary_averages_images_and_pools_nuclei(scores):
+    summary = evaluate.summarise(scores)
+    assert summary["n_images"] == 2
+    # One image is perfect; of the other one nothing matches: 80 px predicted, 32 or 64 of them true.
+    assert summary["instance"]["dsb_score"] == 0.5
+    assert summary["instance"]["ap50"] == pytest.approx(2 / (2 + 1 + 2))
+    assert summary["instance"]["pq"] == pytest.approx(2 / (2 + (1 + 2) / 2), abs=1e-6)
+    assert summary["instance"]["count_error"] == 0.25
+    assert summary["pixel"]["iou"] == pytest.approx((1 + 64 / 80) / 2)
+    assert summary["pixel_pooled"]["iou"] == pytest.approx(128 / 144, abs=1e-6)
+    assert summary["pixel"]["recall"] == 1
+
+
+def test_tables_say_the_same_as_the_summary(scores):
+    images = pd.DataFrame([evaluate.row(item) for item in scores])
+    assert images.dsb_score.mean() == evaluate.summarise(scores)["instance"]["dsb_score"]
+    assert list(images.predicted_nuclei) == [2, 1]
+    kinds = evaluate.by_kind(images)
+    assert list(kinds.kind) == ["grey-tissue", "small-fluorescent"]
+    assert list(kinds.dsb_score) == [0, 1]
+    curves = evaluate.ap_by_threshold({"test": scores})
+    assert list(curves.columns) == ["iou_threshold", "test_unet", "test_otsu"]
+    assert curves.test_unet.iloc[0] == pytest.approx(0.4)
+
+
+def test_resized_images_are_scored_at_native_size(settings):
+    small = dataset.resize_labels(TWO.astype(np.uint16), (2, 10))
+    resized = sample("small", TWO, image=np.where(small > 0, 255, 0).astype(np.uint8))
+    (item,) = evaluate.score([resized], OneMap(), settings.evaluate)
+    assert item.predicted.shape == TWO.shape
+    assert evaluate.row(item)["iou"] == 1
+
+
+def test_an_image_without_nuclei_scores_one_if_nothing_is_found(settings):
+    (item,) = evaluate.score([sample("empty", np.zeros((16, 16)))], OneMap(), settings.evaluate)
+    assert evaluate.row(item)["dsb_score"] == 1
+
+
+def test_flat_metrics_are_numbers_by_path(scores):
+    flat = evaluate.flat_metrics({"test": evaluate.summarise(scores)})
+    assert flat["test/instance/dsb_score"] == 0.5
+    assert all(isinstance(value, float) for value in flat.values())

@@ -1,0 +1,434 @@
+"""The network and all around it: losses, crops, training, the model file, prediction."""
+
+import zipfile
+
+import keras
+import numpy as np
+import pytest
+
+from pipeline import crops, dataset, losses, model_file, runtime, targets, train, unet
+from pipeline.predict import Predictor
+from pipeline.stage import InputError
+
+
+@pytest.fixture(scope="module")
+def model_params(settings):
+    """Return a `train.model` section of a tiny network, with other values for some of its keys."""
+    plain = {"stem_stride": 1, "filters": (2, 3), "dropout": (0.0, 0.1), "normalization": "batch"}
+    return lambda **values: settings.train.model.model_copy(update=plain | values)
+
+
+@pytest.fixture(scope="module")
+def train_params(settings, model_params):
+    """Return a `train` section that is over in seconds and changes no crop, with other values for some keys."""
+    still = {
+        "flip": False,
+        "rotate": False,
+        "zoom": (1.0, 1.0),
+        "gamma": (1.0, 1.0),
+        "contrast": 0.0,
+        "noise": 0.0,
+        "blur": 0.0,
+        "invert": 0.0,
+    }
+    plain = {
+        "precision": "float32",
+        "targets": targets.TARGETS,
+        "crop_size": 32,
+        "kind_balance": 0.0,
+        "batch_size": 2,
+        "epochs": 1,
+        "steps_per_epoch": 2,
+        "model": model_params(),
+    }
+
+    def make(augment=(), **values):
+        section = settings.train.augment.model_copy(update=still | dict(augment))
+        return settings.train.model_copy(update=plain | {"augment": section} | values)
+
+    return make
+
+
+def sample(number, shape=(32, 32), kind="small-fluorescent"):
+    """Return an image that is its own foreground: nuclei 255, background 0."""
+    labels = np.zeros(shape, np.uint16)
+    rng = np.random.default_rng(number)
+    for label in range(1, 5):
+        row, column = rng.integers(0, np.maximum(np.array(shape) - 7, 1))
+        labels[row : row + 7, column : column + 7] = label
+    return dataset.Sample(f"image{number}", "train", kind, ((labels > 0) * 255).astype(np.uint8), labels)
+
+
+# ---- network
+
+
+@pytest.mark.parametrize("stem", [1, 2])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_one_map_a_target_as_large_as_the_image(stem, channels, model_params):
+    model = unet.build(channels, ("foreground", "distance"), model_params(stem_stride=stem))
+    assert model.input_shape == (None, None, None, channels)
+    maps = model(np.full((2, 8, 12, channels), 255, np.float32))
+    assert list(maps) == ["foreground", "distance"]
+    for values in maps.values():
+        assert values.shape == (2, 8, 12, 1) and values.dtype == "float32"
+        assert values.numpy().min() >= 0 and values.numpy().max() <= 1
+
+
+@pytest.mark.parametrize("upsampling", ["nearest", "bilinear", "transposed"])
+@pytest.mark.parametrize("normalization", ["batch", "none"])
+@pytest.mark.parametrize("dropout", [(0.0, 0.0, 0.0), (0.2, 0.0, 0.5)])
+def test_variants(upsampling, normalization, dropout, model_params):
+    params = model_params(filters=(2, 3, 4), dropout=dropout, normalization=normalization, upsampling=upsampling)
+    model = unet.build(1, ("foreground",), params)
+    assert model(np.zeros((1, 8, 8, 1), np.float32))["foreground"].shape == (1, 8, 8, 1)
+    kinds = [type(layer).__name__ for layer in model.layers]
+    # Five blocks of two convolutions: three down, two up.
+    assert kinds.count("Conv2D") == 10
+    assert kinds.count("BatchNormalization") == (10 if normalization == "batch" else 0)
+    assert kinds.count("Dropout") == 3 * bool(any(dropout))  # levels 0 (down and up) and 2
+    assert kinds.count("UpSampling2D") == (0 if upsampling == "transposed" else 2)
+    assert kinds.count("Conv2DTranspose") == (3 if upsampling == "transposed" else 1)
+
+
+def test_mixed_precision_gives_float32_maps(model_params):
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = unet.build(1, ("foreground",), model_params(stem_stride=2))
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert model.get_layer("down0_conv1").compute_dtype == "bfloat16"
+    assert model(np.zeros((1, 8, 8, 1), np.float32))["foreground"].dtype == "float32"
+
+
+@pytest.mark.parametrize(("stem", "filters", "multiple"), [(1, (2, 2), 2), (2, (2, 2), 4), (2, (2, 2, 2, 2), 16)])
+def test_size_multiple(stem, filters, multiple, model_params):
+    assert unet.size_multiple(model_params(stem_stride=stem, filters=filters)) == multiple
+
+
+# ---- prediction
+
+
+@pytest.fixture(scope="module")
+def predictor(model_params):
+    params = model_params(stem_stride=2)
+    return Predictor(unet.build(1, ("foreground", "border"), params), params)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 50), (37, 53), (256, 256), (300, 517)])
+def test_any_size(shape, predictor):
+    image = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    maps = predictor.maps(image)
+    assert list(maps) == ["foreground", "border"]
+    for values in maps.values():
+        assert values.shape == shape and values.dtype == np.float32
+        assert 0 <= values.min() <= values.max() <= 1
+
+
+def test_what_the_network_sees_of_the_image_stays_in_place(predictor):
+    # 8 x 12 needs no padding; 7 x 11 is padded with what is there in the other.
+    image = np.random.default_rng(0).integers(0, 256, (7, 11), dtype=np.uint8)
+    padded = np.pad(image, ((0, 1), (0, 1)), mode="symmetric")
+    for name, values in predictor.maps(image).items():
+        np.testing.assert_allclose(values, predictor.maps(padded)[name][:7, :11], atol=1e-6)
+
+
+def test_colour_images_and_maps_at_another_size(model_params):
+    params = model_params()
+    predictor = Predictor(unet.build(3, ("foreground",), params), params)
+    image = np.random.default_rng(0).integers(0, 256, (9, 14, 3), dtype=np.uint8)
+    native, larger = predictor.maps(image)["foreground"], predictor.maps(image, (18, 42))["foreground"]
+    assert native.shape == (9, 14) and larger.shape == (18, 42)
+    assert native.min() <= larger.min() <= larger.max() <= native.max()
+    np.testing.assert_array_equal(predictor.maps(image, (9, 14))["foreground"], native)
+
+
+# ---- losses
+
+
+def maps_of(*rows):
+    """Return maps (N, 1, W, 1), a list a map."""
+    return np.array(rows, np.float32)[:, None, :, None]
+
+
+def test_losses_are_near_0_if_perfect_and_large_if_all_is_wrong():
+    truth = maps_of([0, 0, 1, 1] * 500)
+    for loss in (losses.bce, losses.bce_dice):
+        assert loss(truth, truth).shape == (1,)
+        assert float(loss(truth, truth)[0]) < 1e-5
+        assert float(loss(truth, 1 - truth)[0]) > 10
+
+
+def test_bce_by_hand():
+    found = losses.bce(maps_of([1, 0], [1, 1]), maps_of([0.5, 0.5], [0.25, 1]))
+    np.testing.assert_allclose(found, [np.log(2), np.log(4) / 2], rtol=1e-5)
+
+
+def test_bce_dice_adds_1_minus_dice_by_hand():
+    truth, predicted = maps_of([1, 1, 0, 0]), maps_of([0.5, 0.5, 0.5, 0.5])
+    # shared 1, total 2 + 2, and 100 on top of both
+    np.testing.assert_allclose(losses.bce_dice(truth, predicted), [np.log(2) + 1 - 102 / 104], rtol=1e-5)
+
+
+def test_bce_dice_without_foreground_has_no_dice_to_speak_of():
+    empty = maps_of([0] * 50)
+    assert float(losses.bce_dice(empty, empty)[0]) < 1e-5
+
+
+def test_iou_and_dice_by_hand():
+    truth = maps_of([1, 1, 1, 0], [0, 0, 0, 0], [0, 0, 0, 0], [1, 1, 0, 0], [1, 1, 1, 1])
+    predicted = maps_of([0.9, 0.6, 0.5, 0.8], [0.1, 0.2, 0.5, 0], [0.6, 0, 0, 0], [0, 0, 0, 0], [1, 1, 1, 1])
+    # 0.5 is not above the threshold.
+    np.testing.assert_allclose(losses.iou(truth, predicted), [2 / 4, 1, 0, 0, 1])
+    np.testing.assert_allclose(losses.dice(truth, predicted), [4 / 6, 1, 0, 0, 1], rtol=1e-6)
+
+
+# ---- crops
+
+
+AUGMENTED = {"flip": True, "rotate": True, "zoom": (0.6, 1.8), "gamma": (0.6, 1.6), "contrast": 0.3, "noise": 0.05}
+
+
+def test_a_crop_follows_from_its_number(train_params):
+    samples = [sample(n, (50, 60)) for n in range(3)]
+    params = train_params(AUGMENTED, kind_balance=0.5)
+    first, again = crops.Crops(samples, params), crops.Crops(samples, params)
+    drawn = [first.draw(number) for number in range(6)]
+    for number in reversed(range(6)):
+        for pixels, same in zip(drawn[number], again.draw(number), strict=True):
+            np.testing.assert_array_equal(pixels, same)
+    assert len({image.tobytes() for image, _ in drawn}) == 6
+    other = crops.Crops(samples, params.model_copy(update={"seed": params.seed + 1}))
+    assert (other.draw(0)[0] != drawn[0][0]).any()
+
+
+@pytest.mark.parametrize("augment", [{}, {"flip": True}, {"rotate": True}, {"flip": True, "zoom": (0.5, 2.0)}])
+def test_image_and_maps_move_together(augment, train_params):
+    source = crops.Crops([sample(0, (50, 60))], train_params(augment))
+    found = [source.draw(number) for number in range(8)]
+    for image, maps in found:
+        assert image.shape == (32, 32, 1) and maps.shape == (32, 32, 3) and image.dtype == maps.dtype == np.uint8
+        np.testing.assert_array_equal(image[..., 0], maps[..., 0])
+    assert len({image.tobytes() for image, _ in found if image.any()}) > 5
+
+
+def test_without_augmentation_a_crop_as_large_as_the_image_is_the_image(train_params):
+    samples = [sample(n) for n in range(3)]
+    source = crops.Crops(samples, train_params())
+    drawn = {image.tobytes(): maps for image, maps in map(source.draw, range(3))}
+    assert len(drawn) == 3
+    for one in samples:
+        np.testing.assert_array_equal(drawn[one.image.tobytes()], targets.target_maps(one.labels))
+
+
+def test_a_flip_mirrors_exactly(train_params):
+    one = sample(0)
+    source = crops.Crops([one], train_params({"flip": True}))
+    found = {source.draw(number)[0].tobytes() for number in range(12)}
+    assert found == {one.image.tobytes(), np.ascontiguousarray(one.image[:, ::-1]).tobytes()}
+
+
+def test_without_balance_every_image_comes_once_before_any_twice(train_params):
+    samples = [sample(n) for n in range(5)]
+    source = crops.Crops(samples, train_params())
+    for start in (0, 5, 10):
+        assert len({source.draw(number)[0].tobytes() for number in range(start, start + 5)}) == 5
+
+
+def test_colours_stay_in_their_channels(train_params):
+    one = sample(0)
+    image = np.dstack([one.image, one.image // 2, np.zeros_like(one.image)])
+    source = crops.Crops([dataset.Sample("a", "train", "purple-on-white", image, one.labels)], train_params())
+    np.testing.assert_array_equal(source.draw(0)[0], image)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 70), (70, 3), (20, 90)])
+def test_images_smaller_than_a_crop_are_mirrored(shape, train_params):
+    one = dataset.Sample("a", "train", "grey-tissue", np.full(shape, 9, np.uint8), np.ones(shape, np.uint16))
+    for image, maps in (
+        crops.Crops([one], train_params({"rotate": True})).draw(0),
+        [batch[0] for batch in crops.centre_crops([one], train_params())],
+    ):
+        assert (image == 9).all() and image.shape == (32, 32, 1)
+        assert (maps[..., 0] == 255).all() and maps.shape == (32, 32, 3)
+
+
+def test_centre_crops_are_the_middle(train_params):
+    one = sample(0, (40, 52))
+    images, maps = crops.centre_crops([one], train_params(targets=("foreground", "distance")))
+    np.testing.assert_array_equal(images[0, ..., 0], one.image[4:36, 10:42])
+    np.testing.assert_array_equal(maps[0], targets.target_maps(one.labels)[4:36, 10:42, [0, 2]])
+
+
+def test_maps_follow_a_resized_image(train_params):
+    one = sample(0, (64, 64))
+    resized = dataset.Sample("a", "train", "grey-tissue", one.image[::2, ::2], one.labels)
+    maps = crops.Crops([resized], train_params()).draw(0)[1]
+    assert maps.shape == (32, 32, 3) and ((maps[..., 0] > 127) == (resized.image > 0)).mean() > 0.9
+
+
+@pytest.mark.parametrize(
+    ("augment", "changed"),
+    [
+        ({}, False),
+        ({"gamma": (0.5, 0.5)}, True),
+        ({"contrast": 0.5}, True),
+        ({"noise": 0.2}, True),
+        ({"invert": 1.0}, True),
+    ],
+)
+def test_intensities(augment, changed, train_params):
+    image = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    found = crops.change_intensities(image, train_params(augment).augment, np.random.default_rng(1))
+    assert found.dtype == np.uint8 and found.shape == image.shape
+    assert (found != image).any() == changed
+    if "invert" in augment:
+        np.testing.assert_array_equal(found, 255 - image)
+
+
+def test_blur_is_left_out_of_half_of_the_crops(train_params):
+    image = sample(0).image
+    params = train_params({"blur": 2.0}).augment
+    seen = [crops.change_intensities(image, params, np.random.default_rng(n)) for n in range(40)]
+    sharp = sum((pixels == image).all() for pixels in seen)
+    assert 10 < sharp < 30 and all(abs(float(pixels.mean()) - image.mean()) < 2 for pixels in seen)
+
+
+def test_kind_weights():
+    kinds = ["a", "b", "a", "a"]
+    np.testing.assert_allclose(crops.kind_weights(kinds, 0), [1 / 4] * 4)
+    np.testing.assert_allclose(crops.kind_weights(kinds, 1), [1 / 6, 1 / 2, 1 / 6, 1 / 6])
+    # Kinds weigh as the roots of their counts.
+    of_a = np.sqrt(3) / (np.sqrt(3) + 1) / 3
+    np.testing.assert_allclose(crops.kind_weights(kinds, 0.5), [of_a, 1 - 3 * of_a, of_a, of_a])
+
+
+def test_batches_hold_all_crops_in_order(train_params):
+    one = crops.Crops([sample(0, (50, 60))], train_params(AUGMENTED))
+    batches = list(crops.as_dataset(one.draw, range(3), train_params(), channels=1))
+    assert [images.shape[0] for images, _ in batches] == [2, 1]
+    for number, (image, maps) in enumerate(map(one.draw, range(3))):
+        images, wanted = batches[number // 2]
+        np.testing.assert_array_equal(images[number % 2], image)
+        assert list(wanted) == list(targets.TARGETS)
+        for i, name in enumerate(targets.TARGETS):
+            np.testing.assert_allclose(wanted[name][number % 2, ..., 0], maps[..., i] / 255, rtol=1e-6)
+
+
+# ---- model file
+
+
+@pytest.fixture
+def saved(tmp_path, model_params):
+    """Return a function that builds a network, writes it and returns (model, path)."""
+
+    def save(name="model.keras"):
+        keras.utils.set_random_seed(3)
+        model = unet.build(1, ("foreground", "border"), model_params(stem_stride=2))
+        model_file.save(model, tmp_path / name)
+        return model, tmp_path / name
+
+    return save
+
+
+def test_the_same_weights_give_the_same_bytes(saved, model_params, tmp_path):
+    _, first = saved("first.keras")
+    unet.build(1, ("foreground",), model_params())  # moves all counters and addresses
+    _, second = saved("second.keras")
+    assert first.read_bytes() == second.read_bytes()
+    assert {path.name for path in tmp_path.iterdir()} == {"first.keras", "second.keras"}
+
+
+@pytest.mark.parametrize("load", [keras.saving.load_model, model_file.load])
+def test_a_saved_model_loads_and_predicts_the_same(load, saved):
+    model, path = saved()
+    image = np.random.default_rng(0).integers(0, 256, (1, 8, 8, 1)).astype(np.float32)
+    before, after = model(image), load(path)(image)
+    assert set(after) == {"foreground", "border"}
+    for name in before:
+        np.testing.assert_array_equal(before[name], after[name])
+
+
+def rewritten(path, member, data):
+    """Write a model file again with other content for one member, or without it if that is None."""
+    with zipfile.ZipFile(path) as archive:
+        files = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in files.items():
+            if name != member:
+                archive.writestr(name, content)
+            elif data is not None:
+                archive.writestr(name, data)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: path.unlink(),
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_bytes(b"no model"),
+        lambda path: path.write_bytes(path.read_bytes()[:-1000]),
+        lambda path: path.write_bytes(path.read_bytes().replace(b"HDF", b"XXX")),
+        lambda path: rewritten(path, "config.json", None),
+        lambda path: rewritten(path, "config.json", b"{"),
+        lambda path: rewritten(path, "config.json", b"[]"),
+        lambda path: rewritten(path, "config.json", b'{"module": "os", "class_name": "system", "config": {}}'),
+        lambda path: rewritten(path, "model.weights.h5", None),
+        lambda path: rewritten(path, "model.weights.h5", b"no weights"),
+    ],
+)
+def test_a_damaged_model_file_is_named(damage, saved):
+    _, path = saved()
+    damage(path)
+    with pytest.raises(InputError, match=r"model\.keras: .*run `dvc repro train`") as caught:
+        model_file.load(path)
+    assert "\n" not in str(caught.value)
+
+
+# ---- training
+
+
+def trained(params, calls=None):
+    runtime.configure(params)
+    samples = [sample(n, (40, 48), kind=f"kind{n % 2}") for n in range(4)]
+    return train.train(samples[:3], samples[3:], params, 1, lambda *row: None if calls is None else calls.append(row))
+
+
+def test_training_twice_gives_the_same_weights_and_history(train_params, tmp_path):
+    params, calls = train_params(AUGMENTED, kind_balance=0.5, targets=("foreground", "border")), []
+    (model, history), (again, same) = trained(params, calls), trained(params)
+    for weights, others in zip(model.get_weights(), again.get_weights(), strict=True):
+        np.testing.assert_array_equal(weights, others)
+    assert history.equals(same)
+    for name, one in (("a.keras", model), ("b.keras", again)):
+        model_file.save(one, tmp_path / name)
+    assert (tmp_path / "a.keras").read_bytes() == (tmp_path / "b.keras").read_bytes()
+
+    assert history.epoch.tolist() == [1] and np.isfinite(history.to_numpy(float)).all()
+    metrics = {"loss", "val_loss", "foreground_iou", "val_foreground_iou", "foreground_dice", "learning_rate"}
+    assert metrics <= set(history.columns)
+    assert [epoch for epoch, _ in calls] == [1] and calls[0][1]["loss"] == history.loss[0]
+
+
+def test_training_keeps_the_weights_of_the_best_epoch(train_params):
+    # Far too fast after the first epoch, so that a later one is worse.
+    params = train_params(epochs=3, learning_rate=0.5, schedule="constant", optimizer="adam", targets=("foreground",))
+    model, history = trained(params)
+    images, maps = crops.centre_crops([sample(3, (40, 48), kind="kind1")], params)
+    loss = losses.bce_dice(
+        maps.astype(np.float32) / 255, model(images.astype(np.float32), training=False)["foreground"]
+    )
+    assert len(history) == 3 and history.val_loss.nunique() > 1
+    assert float(loss[0]) == pytest.approx(history.val_loss.min(), rel=1e-4)
+
+
+def test_early_stopping(train_params):
+    params = train_params(epochs=8, early_stopping=1, learning_rate=1e-12, schedule="constant", optimizer="adam")
+    params = params.model_copy(update={"model": params.model.model_copy(update={"normalization": "none"})})
+    _, history = trained(params)
+    assert len(history) < 8
+
+
+def test_a_loss_that_is_no_number_stops(train_params, monkeypatch):
+    monkeypatch.setattr(losses, "bce_dice", lambda truth, predicted: losses.bce(truth, predicted) * float("nan"))
+    with pytest.raises(InputError, match=r"train.learning_rate: the loss became nan at step 1; lower it"):
+        trained(train_params())
