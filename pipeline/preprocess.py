@@ -61,6 +61,8 @@ def main() -> None:
         audit.write_text(json.dumps(summary, indent=2) + "\n")
     for split, count in summary["images"].items():
         print(f"{split}: {count} images, {summary['nuclei'][split]} nuclei")
+    if summary["faults"]:
+        print(f"{len(summary['faults'])} faults in the data were skipped; {AUDIT} names them")
 
 
 def process(
