@@ -47,7 +47,7 @@ def main() -> None:
     """Write data/predictions/ and the tables in reports/."""
     settings = params.load()
     runtime.configure(settings.train)
-    predictor = Predictor(model_file.load(), settings.train.model)
+    predictor = Predictor(model_file.load(), settings.train.model, settings.evaluate.flips)
     started = time.monotonic()
     scores: dict[str, list[Score]] = {}
     with stage.fresh_folder(PREDICTIONS) as folder:

@@ -145,6 +145,7 @@ class TrainParams(Section):
 class EvaluateParams(Section):
     """How predicted maps become a label image; see `pipeline/instances.py`. Chosen on the validation images."""
 
+    flips: bool
     foreground_threshold: Annotated[float, Field(gt=0, lt=1)]
     border_weight: Annotated[float, Field(ge=0)]
     smoothing: Annotated[float, Field(ge=0)]
