@@ -100,6 +100,7 @@ class AugmentParams(Section):
     zoom: Range
     gamma: Range
     contrast: Fraction
+    shading: Fraction
     noise: Fraction
     blur: Annotated[float, Field(ge=0)]
     invert: Fraction
