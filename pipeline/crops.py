@@ -73,7 +73,7 @@ def window(
 
 
 def change_intensities(image: np.ndarray, params: AugmentParams, rng: np.random.Generator) -> np.ndarray:
-    """Vary focus, gamma, contrast, brightness, light and noise of a uint8 image; shape and dtype stay."""
+    """Vary focus, gamma, contrast, brightness and noise of a uint8 image; shape and dtype stay."""
     if params.blur:
         # Half of the crops stay sharp.
         sigma = rng.uniform(-params.blur, params.blur)
@@ -84,21 +84,11 @@ def change_intensities(image: np.ndarray, params: AugmentParams, rng: np.random.
     if params.contrast:
         factor, shift = rng.uniform(1 - params.contrast, 1 + params.contrast), rng.uniform(-0.5, 0.5) * params.contrast
         pixels = (pixels - pixels.mean()) * np.float32(factor) + pixels.mean() + np.float32(shift * pixels.mean())
-    if params.shading:
-        pixels = pixels * shading(pixels.shape, params.shading, rng)
     if params.noise:
         pixels += rng.standard_normal(pixels.shape, np.float32) * np.float32(rng.uniform(0, params.noise))
     if params.invert and rng.uniform() < params.invert:
         pixels = 1 - pixels
     return np.rint(np.clip(pixels, 0, 1) * 255).astype(np.uint8)
-
-
-def shading(shape: tuple[int, ...], strength: float, rng: np.random.Generator) -> np.ndarray:
-    """Return uneven light, float32 of an image's shape: a smooth field between 1 - strength and 1."""
-    # Drawn on a few points and enlarged: neighbouring nuclei differ in brightness, pixels of one hardly.
-    coarse = rng.uniform(1 - rng.uniform(0, strength), 1, (4, 4)).astype(np.float32)
-    field = cv2.resize(coarse, shape[1::-1], interpolation=cv2.INTER_LINEAR)
-    return field if len(shape) == 2 else field[..., None]
 
 
 def kind_weights(kinds: list[str], balance: float) -> np.ndarray:

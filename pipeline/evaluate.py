@@ -47,7 +47,7 @@ def main() -> None:
     """Write data/predictions/ and the tables in reports/."""
     settings = params.load()
     runtime.configure(settings.train)
-    predictor = Predictor(model_file.load(), settings.train.model, settings.evaluate.flips)
+    predictor = Predictor(model_file.load(), settings.train.model, settings.evaluate)
     started = time.monotonic()
     scores: dict[str, list[Score]] = {}
     with stage.fresh_folder(PREDICTIONS) as folder:
@@ -115,7 +115,7 @@ def summarise(items: list[Score]) -> dict:
     """
     pixel = pd.DataFrame([metrics.pixel_scores(item.pixels) for item in items]).mean()
     nuclei = metrics.pooled(item.instances for item in items)
-    otsu_nuclei_ = metrics.pooled(item.otsu_instances for item in items)
+    otsu = metrics.pooled(item.otsu_instances for item in items)
     all_pixels = sum((item.pixels for item in items), metrics.PixelCounts(0, 0, 0))
     summary = {
         "n_images": len(items),
@@ -132,7 +132,7 @@ def summarise(items: list[Score]) -> dict:
         "otsu": {
             "iou": np.mean([metrics.pixel_scores(item.otsu_pixels)["iou"] for item in items]),
             "dsb_score": np.mean([metrics.dsb_score(item.otsu_instances) for item in items]),
-            "ap50": metrics.average_precision(otsu_nuclei_, 0.5),
+            "ap50": metrics.average_precision(otsu, 0.5),
         },
     }
     # Six digits say all that 65 images can, and read well in a diff.

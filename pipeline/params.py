@@ -100,7 +100,6 @@ class AugmentParams(Section):
     zoom: Range
     gamma: Range
     contrast: Fraction
-    shading: Fraction
     noise: Fraction
     blur: Annotated[float, Field(ge=0)]
     invert: Fraction
@@ -146,7 +145,8 @@ class TrainParams(Section):
 class EvaluateParams(Section):
     """How predicted maps become a label image; see `pipeline/instances.py`. Chosen on the validation images."""
 
-    flips: bool
+    orientations: Literal[1, 2, 4, 8]
+    scales: Annotated[tuple[Annotated[float, Field(ge=0.1, le=4)], ...], Field(min_length=1)]
     foreground_threshold: Annotated[float, Field(gt=0, lt=1)]
     border_weight: Annotated[float, Field(ge=0)]
     smoothing: Annotated[float, Field(ge=0)]

@@ -12,6 +12,13 @@ from pipeline import archives, dataset, download, frames, params
 PARAMS = Path(__file__).parents[1] / "params.yaml"
 
 
+@pytest.fixture(autouse=True)
+def own_tracking_store(tmp_path, monkeypatch):
+    """Keep tests out of the user's MLflow, whatever the environment says."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    monkeypatch.delenv("MLFLOW_EXPERIMENT_NAME", raising=False)
+
+
 @pytest.fixture(scope="session")
 def settings():
     """Return all parameters, as committed."""
