@@ -120,7 +120,9 @@ def process_image(
     elif labels.shape != rgb.shape[:2]:
         shapes = f"the solution's size {labels.shape} is not the image's {rgb.shape[:2]}"
         return None, [Fault("mask_shape", image_id, shapes)]
-    labels = dataset.renumber(labels)
+    else:
+        # A nucleus wholly under an earlier one leaves a gap in the solution's labels.
+        labels = dataset.renumber(labels)
     nuclei = int(labels.max())
     if nuclei == 0:
         return None, [*faults, Fault("no_nuclei", image_id, "has no nucleus")]
@@ -153,10 +155,9 @@ def merge_masks(
             continue
         mask = mask if mask.ndim == 2 else mask[..., :3].max(axis=2)
         # Only the box around the nucleus is looked at: most of a mask is empty, and there are thousands of them.
-        inside = mask > np.iinfo(mask.dtype).max // 2
-        x, y, width, height = cv2.boundingRect(inside.view(np.uint8))
+        x, y, width, height = cv2.boundingRect(mask if mask.dtype == np.uint8 else (mask > 0).view(np.uint8))
         box = np.s_[y : y + height, x : x + width]
-        inside = inside[box]
+        inside = mask[box] > np.iinfo(mask.dtype).max // 2
         free = inside & (labels[box] == 0)
         if not free.any():
             detail = "lies wholly under other masks" if inside.any() else "is empty"

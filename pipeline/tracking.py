@@ -219,7 +219,9 @@ def _code_tags() -> dict[str, str]:
     commit = _git("rev-parse", "HEAD")
     if not commit:
         return {}
-    dirty = str(bool(_git("status", "--porcelain", "--untracked-files=no"))).lower()
+    # What stages write themselves says nothing about the code.
+    changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!reports", ":!dvc.lock")
+    dirty = str(bool(changed)).lower()
     return {"git_commit": commit, "git_branch": _git("rev-parse", "--abbrev-ref", "HEAD"), "git_dirty": dirty}
 
 
