@@ -31,6 +31,8 @@ TINY = {
     "train.steps_per_epoch": 3,
     "train.model.filters": [4, 8],
     "train.model.dropout": [0, 0.1],
+    "evaluate.foreground_threshold": 0.5,
+    "evaluate.scales": [1],
     "visualize.examples": 1,
     "visualize.dpi": 50,
 }

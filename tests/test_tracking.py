@@ -75,9 +75,12 @@ def test_a_run_that_a_store_lacks_is_made_again_from_the_files(project, tmp_path
 
 def test_other_parameters_get_a_run_of_their_own(project):
     train(project)
-    changed = project.model_copy(update={"evaluate": project.evaluate.model_copy(update={"foreground_threshold": 0.4})})
+    changed = project.model_copy(update={"evaluate": project.evaluate.model_copy(update={"foreground_threshold": 0.9})})
     tracking.log_stage(changed, "evaluate", 1, {"test/pixel/iou": 0.7})
-    assert sorted(run.data.params["evaluate.foreground_threshold"] for run in runs()) == ["0.4", "0.5"]
+    assert sorted(run.data.params["evaluate.foreground_threshold"] for run in runs()) == [
+        str(project.evaluate.foreground_threshold),
+        "0.9",
+    ]
 
 
 def test_a_failed_training_is_marked(project):
