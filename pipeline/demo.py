@@ -24,10 +24,11 @@ OVERRIDES = {
     "download.synthetic.train": 64,
     "preprocess.validation_fraction": 0.3,
     "train.crop_size": 192,
-    "train.epochs": 10,
-    "train.steps_per_epoch": 40,
+    "train.epochs": 12,
+    "train.steps_per_epoch": 100,
     "train.batch_size": 8,
     "train.model.filters": [16, 32, 64, 96],
+    "evaluate.scales": [1],
     "visualize.examples": 2,
 }
 
