@@ -6,6 +6,7 @@ evaluate and visualize see the same run, also when DVC took some stages from its
 another server or after mlflow.db was deleted, is made again from the files.
 """
 
+import functools
 import hashlib
 import logging
 import os
@@ -46,28 +47,37 @@ for name in ("mlflow", "alembic", "mlflow.keras", "mlflow.store.db.utils"):
 warnings.filterwarnings("ignore", module="mlflow")
 
 
+def forgiving(method: Callable) -> Callable:
+    """Turn the first exception of a Tracker's methods into one warning; after it they do nothing."""
+
+    @functools.wraps(method)
+    def call(self, *arguments):
+        if self.broken:
+            return
+        try:
+            method(self, *arguments)
+        except Exception as error:  # MLflow raises its own, those of requests, SQLAlchemy, boto ...
+            self.broken = True
+            reason = next(iter(str(error).splitlines()), type(error).__name__)[:200]
+            print(f"warning: MLflow cannot be written to: {reason}", file=sys.stderr)
+            print("warning: going on without it; results are in reports/ and models/", file=sys.stderr)
+
+    return call
+
+
 class Tracker:
     """One run, written to from one stage; after the first failure it only keeps quiet."""
 
     def __init__(self):
         self.broken = False
         self.run_id: str | None = None
-        with self.forgiving():
-            mlflow.set_tracking_uri(os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{STORE.absolute()}")
-            self.client = mlflow.MlflowClient()
-            self.experiment_id = self._experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT)
+        self._connect()
 
-    @contextmanager
-    def forgiving(self) -> Iterator[None]:
-        """Turn any exception of the block into one warning, once."""
-        try:
-            yield
-        except Exception as error:  # MLflow raises its own, those of requests, SQLAlchemy, boto ...
-            if not self.broken:
-                reason = next(iter(str(error).splitlines()), type(error).__name__)[:200]
-                print(f"warning: MLflow cannot be written to: {reason}", file=sys.stderr)
-                print("warning: going on without it; results are in reports/ and models/", file=sys.stderr)
-            self.broken = True
+    @forgiving
+    def _connect(self) -> None:
+        mlflow.set_tracking_uri(os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{STORE.absolute()}")
+        self.client = mlflow.MlflowClient()
+        self.experiment_id = self._experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT)
 
     def _experiment(self, name: str) -> str:
         uri = mlflow.get_tracking_uri()
@@ -80,91 +90,78 @@ class Tracker:
             artifacts = (store.parent / "mlruns").as_uri() if store else None
             return self.client.create_experiment(name, artifact_location=artifacts)
 
+    @forgiving
     def start(self, settings: Params, tags: dict[str, str]) -> None:
         """Start a new run with all parameters, what is known of the code, and the data set as input."""
-        if self.broken:
-            return
-        with self.forgiving():
-            tags = _code_tags() | {"params_sha256": _params_digest(settings)} | tags
-            name = f"{settings.download.source}-{time.strftime('%Y%m%d-%H%M%S')}"
-            self.run_id = self.client.create_run(self.experiment_id, run_name=name).info.run_id
-            self.client.log_batch(
-                self.run_id,
-                params=[Param(key, str(value)) for key, value in flatten(settings).items()],
-                tags=[RunTag(key, value) for key, value in tags.items()],
-            )
-            manifest = dataset.read_manifest()
-            digest = hashlib.sha256((dataset.FOLDER / "manifest.csv").read_bytes()).hexdigest()[:16]
-            data = mlflow.data.from_pandas(
-                manifest, source=str(dataset.FOLDER), name=settings.download.source, digest=digest
-            )
-            self._with_active_run(lambda: mlflow.log_input(data, context="training"))
+        tags = _code_tags() | {"params_sha256": _params_digest(settings)} | tags
+        name = f"{settings.download.source}-{time.strftime('%Y%m%d-%H%M%S')}"
+        self.run_id = self.client.create_run(self.experiment_id, run_name=name).info.run_id
+        self.client.log_batch(
+            self.run_id,
+            params=[Param(key, str(value)) for key, value in flatten(settings).items()],
+            tags=[RunTag(key, value) for key, value in tags.items()],
+        )
+        manifest = dataset.read_manifest()
+        digest = hashlib.sha256((dataset.FOLDER / "manifest.csv").read_bytes()).hexdigest()[:16]
+        data = mlflow.data.from_pandas(
+            manifest, source=str(dataset.FOLDER), name=settings.download.source, digest=digest
+        )
+        self._with_active_run(lambda: mlflow.log_input(data, context="training"))
 
+    @forgiving
     def find(self, settings: Params) -> None:
         """Find the run of the model in models/ and these parameters, or make it again from the files."""
-        if self.broken:
+        digest = _file_digest(model_file.MODEL)
+        found = self.client.search_runs(
+            [self.experiment_id],
+            f"tags.model_sha256 = '{digest}' and tags.params_sha256 = '{_params_digest(settings)}'",
+            max_results=1,
+        )
+        if found:
+            self.run_id = found[0].info.run_id
             return
-        with self.forgiving():
-            digest = _file_digest(model_file.MODEL)
-            found = self.client.search_runs(
-                [self.experiment_id],
-                f"tags.model_sha256 = '{digest}' and tags.params_sha256 = '{_params_digest(settings)}'",
-                max_results=1,
-            )
-            if found:
-                self.run_id = found[0].info.run_id
-                return
-            self.start(settings, {"rebuilt_from_files": "true"})
-            for row in pd.read_csv(HISTORY).to_dict("records"):
-                self.log_epoch(int(row.pop("epoch")), row)
-            self.finish_training()
+        self.start(settings, {"rebuilt_from_files": "true"})
+        for row in pd.read_csv(HISTORY).to_dict("records"):
+            self.log_epoch(int(row.pop("epoch")), row)
+        self.finish_training()
 
     def log_epoch(self, epoch: int, metrics: dict[str, float]) -> None:
         """Log one epoch's losses and metrics; the step is the epoch."""
         self.log_metrics(metrics, epoch)
 
+    @forgiving
     def log_metrics(self, metrics: dict[str, float], step: int = 0) -> None:
         """Log metrics by name."""
-        if self.broken or self.run_id is None:
-            return
-        with self.forgiving():
-            now = int(time.time() * 1000)
-            self.client.log_batch(self.run_id, metrics=[Metric(k, v, now, step) for k, v in metrics.items()])
+        now = int(time.time() * 1000)
+        self.client.log_batch(self.run_id, metrics=[Metric(k, v, now, step) for k, v in metrics.items()])
 
+    @forgiving
     def log_files(self, *paths: Path) -> None:
         """Log files and folders as artifacts under their own names."""
         for path in paths:
-            if self.broken or self.run_id is None:
-                return
-            with self.forgiving():
-                if path.is_dir():
-                    self.client.log_artifacts(self.run_id, str(path), path.name)
-                else:
-                    self.client.log_artifact(self.run_id, str(path))
+            if path.is_dir():
+                self.client.log_artifacts(self.run_id, str(path), path.name)
+            else:
+                self.client.log_artifact(self.run_id, str(path))
 
+    @forgiving
     def set_tag(self, key: str, value: str) -> None:
         """Set one tag."""
-        if self.broken or self.run_id is None:
-            return
-        with self.forgiving():
-            self.client.set_tag(self.run_id, key, value)
+        self.client.set_tag(self.run_id, key, value)
 
+    @forgiving
     def finish_training(self) -> None:
         """Log the finished model and its history from their files, and close the run."""
-        self.log_files(HISTORY)
-        if self.broken:
-            return
-        with self.forgiving():
-            self._with_active_run(_log_model)
-            # Last: from here on the other stages find this run.
-            self.set_tag("model_sha256", _file_digest(model_file.MODEL))
-            self.client.set_terminated(self.run_id, "FINISHED")
+        self.client.log_artifact(self.run_id, str(HISTORY))
+        self._with_active_run(_log_model)
+        # Last: from here on the other stages find this run.
+        self.client.set_tag(self.run_id, "model_sha256", _file_digest(model_file.MODEL))
+        self.client.set_terminated(self.run_id, "FINISHED")
 
+    @forgiving
     def fail(self) -> None:
         """Close the run as failed."""
-        if not self.broken:
-            with self.forgiving():
-                self.client.set_terminated(self.run_id, "FAILED")
+        self.client.set_terminated(self.run_id, "FAILED")
 
     def _with_active_run(self, action: Callable[[], object]) -> None:
         """Call what only MLflow's fluent API offers; the run's status stays as it was."""
