@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 
 from pipeline import dataset, download, metrics, params, preprocess, runtime, train
-from pipeline.instances import label_nuclei
 from pipeline.predict import Predictor
 
 SOURCES = ("bbbc038", "bbbc038-fixed")
@@ -42,8 +41,8 @@ def main() -> None:
         runtime.configure(settings.train)
         short = settings.train.model_copy(update={"epochs": epochs})
         model, _ = train.train(training, validation, short, settings.preprocess.channels, lambda *_: None)
-        predictor = Predictor(model, settings.train.model)
-        predicted = {s.image_id: label_nuclei(predictor.maps(s.image), settings.evaluate) for s in validation}
+        predictor = Predictor(model, settings.train.model, settings.evaluate)
+        predicted = {s.image_id: predictor.labels(s.image) for s in validation}
         for truth in SOURCES:
             counts = [metrics.instance_counts(splits[truth][name].labels, found) for name, found in predicted.items()]
             scores[source, truth] = np.mean([metrics.dsb_score(count) for count in counts])

@@ -21,7 +21,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from pipeline import dataset, metrics, model_file, params, runtime, stage, tracking
-from pipeline.instances import label_nuclei, otsu_nuclei
+from pipeline.instances import otsu_nuclei
 from pipeline.params import EvaluateParams
 from pipeline.predict import Predictor
 
@@ -75,7 +75,7 @@ def score(samples: list[dataset.Sample], predictor: Predictor, settings: Evaluat
     """Predict and count, image by image."""
     for sample in samples:
         truth = sample.labels
-        predicted = label_nuclei(predictor.maps(sample.image, truth.shape), settings)
+        predicted = predictor.labels(sample.image, truth.shape)
         otsu = dataset.resize_labels(otsu_nuclei(sample.image, settings), truth.shape)
         yield Score(
             sample,
@@ -111,16 +111,20 @@ def row(item: Score) -> dict:
 
 def summarise(items: list[Score]) -> dict:
     """Return the scores of one split: means over images, but `pixel_pooled`, ap50, ap75, ap90 and pq over all pixels
-    or nuclei together.
+    or nuclei together. dsb_score_low ... dsb_score_high is the 95% bootstrap interval of dsb_score.
     """
     pixel = pd.DataFrame([metrics.pixel_scores(item.pixels) for item in items]).mean()
     nuclei = metrics.pooled(item.instances for item in items)
     otsu = metrics.pooled(item.otsu_instances for item in items)
     all_pixels = sum((item.pixels for item in items), metrics.PixelCounts(0, 0, 0))
+    dsb_scores = [metrics.dsb_score(item.instances) for item in items]
+    low, high = metrics.bootstrap_interval(dsb_scores)
     summary = {
         "n_images": len(items),
         "instance": {
-            "dsb_score": np.mean([metrics.dsb_score(item.instances) for item in items]),
+            "dsb_score": np.mean(dsb_scores),
+            "dsb_score_low": low,
+            "dsb_score_high": high,
             "ap50": metrics.average_precision(nuclei, 0.5),
             "ap75": metrics.average_precision(nuclei, 0.75),
             "ap90": metrics.average_precision(nuclei, 0.9),

@@ -4,10 +4,11 @@ All functions are pure and take the truth first. A label image is an integer arr
 every other value one nucleus.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.stats import bootstrap
 
 # Kaggle's 2018 Data Science Bowl: 0.50, 0.55 ... 0.95, written so that 0.6 is 0.6 and not 0.6000000000000001.
 IOU_THRESHOLDS = tuple(step / 100 for step in range(50, 100, 5))
@@ -126,6 +127,18 @@ def panoptic_quality(counts: InstanceCounts) -> float:
 def count_error(counts: InstanceCounts) -> float:
     """|predicted - true| / true number of nuclei; of an image without nuclei, the number predicted."""
     return abs(counts.n_predicted - counts.n_truth) / max(counts.n_truth, 1)
+
+
+def bootstrap_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
+    """Return where the mean of other images like these would lie: the percentile bootstrap (Efron 1979) over images.
+
+    `values` is one score an image. A single image says nothing about others: its own value twice.
+    """
+    if len(values) < 2:
+        return float(np.mean(values)), float(np.mean(values))
+    # Seeded, so that the same scores have the same interval.
+    found = bootstrap((values,), np.mean, confidence_level=confidence, method="percentile", rng=2018)
+    return float(found.confidence_interval.low), float(found.confidence_interval.high)
 
 
 def pooled(counts: Iterable[InstanceCounts]) -> InstanceCounts:

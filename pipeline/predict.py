@@ -1,48 +1,71 @@
-"""From a trained model and one image to its maps, at any size."""
+"""From a trained model and one image to its maps and its nuclei, at any size."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import cv2
 import keras
 import numpy as np
 import tensorflow as tf
 
+from pipeline import unet
+from pipeline.instances import label_nuclei
 from pipeline.params import EvaluateParams, ModelParams
-from pipeline.unet import size_multiple
+
+# Pixels of a block's side as the network sees it: what bounds the memory that an image of any size takes.
+BLOCK = 2560
+# Pixels around a block's core that are predicted and thrown away: what the network sees of its surroundings, and
+# more than a large nucleus is wide.
+MARGIN = 128
 
 
 class Predictor:
     """A model ready for images of any size; traced once, not once a shape.
 
-    With `views` each image is seen in several orientations and sizes, and the maps are averaged: what the network takes
-    for a nucleus should not hang on which side is up, or on the magnification.
+    Each image is seen in the orientations and sizes of `views`, and the maps are averaged: what the network takes for
+    a nucleus should not hang on which side is up, or on the magnification.
     """
 
-    def __init__(self, model: keras.Model, params: ModelParams, views: EvaluateParams | None = None):
-        self.multiple = size_multiple(params)
-        self.scales = views.scales if views else (1.0,)
+    def __init__(self, model: keras.Model, params: ModelParams, views: EvaluateParams):
+        self.views = views
+        self.multiple = unet.size_multiple(params)
         # Two: upright and mirrored; four: both turned by 180 degrees, too; eight: also by 90 and 270.
-        self.orientations = range(0, 8, 8 // views.orientations) if views else range(1)
-        channels = model.input_shape[-1]
-        signature = tf.TensorSpec((None, None, None, channels), tf.float32)
-        self._run = tf.function(lambda images: model(images, training=False), input_signature=[signature])
+        self.orientations = range(0, 8, 8 // views.orientations)
+        network = unet.fold_batch_normalization(model, params)
+        signature = tf.TensorSpec((None, None, None, model.input_shape[-1]), tf.float32)
+        self._run = tf.function(lambda images: network(images, training=False), input_signature=[signature])
+
+    def labels(self, image: np.ndarray, shape: tuple[int, int] | None = None) -> np.ndarray:
+        """Find the nuclei of one image.
+
+        `image` is uint8 (H, W) or (H, W, 3) as `dataset.normalize` returns it. Returns a label image as
+        `instances.label_nuclei` does, of `shape` if that is given. An image larger than a block is worked on block by
+        block: memory does not grow with it, but for the label image itself.
+        """
+        # A multiple of 64, so that pooling falls on the same pixels as in the whole image, at half its size, too.
+        core = max(int(BLOCK / max(self.views.scales)) - 2 * MARGIN, 64) // 64 * 64
+        if max(image.shape[:2]) <= core + 2 * MARGIN or shape not in (None, image.shape[:2]):
+            return label_nuclei(self.maps(image, shape), self.views)
+        labels, count = np.zeros(image.shape[:2], np.uint32), 0
+        for inner, outer in blocks(image.shape[:2], core, MARGIN):
+            part = label_nuclei(self.maps(image[outer]), self.views)
+            count = add_block(labels[outer], part, _relative(inner, outer), count)
+        return labels if count >= 2**16 else labels.astype(np.uint16)
 
     def maps(self, image: np.ndarray, shape: tuple[int, int] | None = None) -> dict[str, np.ndarray]:
-        """Predict the maps of one image.
+        """Predict the maps of one image, all at once.
 
-        `image` is uint8 (H, W) or (H, W, 3) as `dataset.normalize` returns it. Returns {target: float32 (H, W)} in
-        [0, 1], brought to `shape` if that is given.
+        Returns {target: float32 (H, W)} in [0, 1], brought to `shape` if that is given.
         """
         shape = shape or image.shape[:2]
         totals: dict[str, np.ndarray] = {}
-        for scale in self.scales:
+        for scale in self.views.scales:
             pixels = _resize(image.astype(np.float32), [max(round(side * scale), 1) for side in image.shape[:2]])
             pixels = pixels.reshape(*pixels.shape[:2], -1)
             for number in self.orientations:
                 for name, values in self._upright(_turn(pixels, number)).items():
                     values = _resize(np.ascontiguousarray(_turn_back(values, number)), shape)
                     totals[name] = totals[name] + values if name in totals else values
-        return {name: values / (len(self.scales) * len(self.orientations)) for name, values in totals.items()}
+        return {name: values / (len(self.views.scales) * len(self.orientations)) for name, values in totals.items()}
 
     def _upright(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
         height, width = pixels.shape[:2]
@@ -50,6 +73,53 @@ class Predictor:
         # Mirrored, since black would be an edge; `symmetric` also fills more than the image is large.
         pixels = np.pad(pixels, ((0, down), (0, right), (0, 0)), mode="symmetric")
         return {name: values.numpy()[0, :height, :width, 0] for name, values in self._run(pixels[None]).items()}
+
+
+def blocks(shape: tuple[int, int], core: int, margin: int) -> Iterator[tuple[tuple[slice, slice], ...]]:
+    """Cut an image into cores that tile it; yield each core and the block around it, both as (rows, columns)."""
+    for top in range(0, shape[0], core):
+        for left in range(0, shape[1], core):
+            starts, ends = (top, left), (min(top + core, shape[0]), min(left + core, shape[1]))
+            yield (
+                tuple(slice(start, end) for start, end in zip(starts, ends, strict=True)),
+                tuple(
+                    slice(max(start - margin, 0), min(end + margin, side))
+                    for start, end, side in zip(starts, ends, shape, strict=True)
+                ),
+            )
+
+
+def add_block(labels: np.ndarray, part: np.ndarray, core: tuple[slice, ...], count: int) -> int:
+    """Add the nuclei of one block to the label image, in place; return the number of nuclei so far.
+
+    `labels` (H, W) is the label image where the block lies, with what earlier blocks found; `part` (H, W) is what was
+    found in the block. Nuclei that reach into the block's `core` are added; the others are left to the block in
+    whose core they lie. A nucleus that shares more than half of itself, or of the earlier one as far as it lies in the
+    block, with an earlier one is the same nucleus and keeps its number: it may go on where the earlier block ended.
+    """
+    both, free = (part > 0) & (labels > 0), labels == 0
+    areas, room = np.bincount(part.ravel()), np.bincount(part[free], minlength=int(part.max()) + 1)
+    earlier, earlier_areas = np.unique(labels, return_counts=True)
+    pairs, shared = np.unique(np.stack([part[both], labels[both]]).astype(np.int64), axis=1, return_counts=True)
+    numbers = np.zeros(len(areas), labels.dtype)
+    # The largest share last: it decides.
+    for pair in np.argsort(shared, kind="stable"):
+        number, old = pairs[:, pair]
+        if 2 * shared[pair] > min(areas[number], earlier_areas[np.searchsorted(earlier, old)]):
+            numbers[number] = old
+    for number in np.unique(part[core]):
+        # Where earlier nuclei took most of it there is nothing new to find.
+        if number and not numbers[number] and 2 * room[number] > areas[number]:
+            count += 1
+            numbers[number] = count
+    reaches = np.zeros(len(areas), bool)
+    reaches[np.unique(part[core])] = True
+    labels[free] = np.where(reaches, numbers, 0)[part[free]]
+    return count
+
+
+def _relative(inner: tuple[slice, slice], outer: tuple[slice, slice]) -> tuple[slice, ...]:
+    return tuple(slice(i.start - o.start, i.stop - o.start) for i, o in zip(inner, outer, strict=True))
 
 
 def _resize(pixels: np.ndarray, shape: Sequence[int]) -> np.ndarray:

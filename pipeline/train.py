@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline import crops, dataset, losses, model_file, params, runtime, stage, tracking, unet
+from pipeline.batch_norm import FusedBatchNormalization
 from pipeline.params import TrainParams
 from pipeline.stage import InputError
 
@@ -55,7 +56,7 @@ def train(
     images, maps = crops.centre_crops(validation, settings)
     held_out = crops.as_dataset(lambda n: (images[n], maps[n]), range(len(images)), settings, channels)
 
-    model = unet.build(channels, settings.targets, settings.model)
+    model = unet.build(channels, settings.targets, settings.model, FusedBatchNormalization)
     model.compile(
         optimizer=make_optimizer(settings, total),
         loss={name: losses.bce if name == "distance" else getattr(losses, settings.loss) for name in settings.targets},
@@ -76,8 +77,10 @@ def train(
         # A bar for a person; one line an epoch in a log file.
         verbose=1 if sys.stdout.isatty() else 2,
     )
-    # Saved as layers and weights alone: whoever loads it needs none of our losses.
-    return keras.Model(model.input, model.output, name=model.name), pd.DataFrame(epochs.rows)
+    # Keras' layers and the weights alone: whoever loads the model needs none of our code.
+    trained = unet.build(channels, settings.targets, settings.model)
+    trained.set_weights(model.get_weights())
+    return trained, pd.DataFrame(epochs.rows)
 
 
 def make_schedule(settings: TrainParams, total: int):

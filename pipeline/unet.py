@@ -1,15 +1,21 @@
 """The network: a U-Net (Ronneberger et al. 2015) in one function. Keras only, so that any backend can run it."""
 
+import numpy as np
 from keras import Model, layers
 
 from pipeline.params import ModelParams
 
 
-def build(channels: int, targets: tuple[str, ...], params: ModelParams) -> Model:
+def build(
+    channels: int,
+    targets: tuple[str, ...],
+    params: ModelParams,
+    batch_normalization: type[layers.BatchNormalization] = layers.BatchNormalization,
+) -> Model:
     """Build a U-Net for images of any height and width that `size_multiple` divides.
 
     Input: float or uint8 (N, H, W, channels), 0 ... 255. Output: one map a target, {name: float32 (N, H, W, 1)},
-    values in [0, 1].
+    values in [0, 1]. `batch_normalization` may be a faster layer with the same weights.
     """
     image = layers.Input((None, None, channels), name="image")
     x = layers.Rescaling(1 / 255, name="to_unit_range")(image)
@@ -25,11 +31,12 @@ def build(channels: int, targets: tuple[str, ...], params: ModelParams) -> Model
             name="stem",
         )(x)
 
+    norm = batch_normalization if params.normalization == "batch" else None
     skips = []
     for level, (filters, dropout) in enumerate(zip(params.filters, params.dropout, strict=True)):
         if level:
             x = layers.MaxPooling2D(name=f"down{level}_pool")(x)
-        x = _two_convolutions(x, filters, dropout, params.normalization, f"down{level}")
+        x = _two_convolutions(x, filters, dropout, norm, f"down{level}")
         skips.append(x)
     for level in reversed(range(len(params.filters) - 1)):
         filters, dropout = params.filters[level], params.dropout[level]
@@ -38,7 +45,7 @@ def build(channels: int, targets: tuple[str, ...], params: ModelParams) -> Model
         else:
             x = layers.UpSampling2D(interpolation=params.upsampling, name=f"up{level}_double")(x)
         x = layers.Concatenate(name=f"up{level}_join")([x, skips[level]])
-        x = _two_convolutions(x, filters, dropout, params.normalization, f"up{level}")
+        x = _two_convolutions(x, filters, dropout, norm, f"up{level}")
 
     # With a stem this brings each target back to full size, as a 1x1 convolution and a pixel shuffle would.
     # float32 even in mixed precision: probabilities near 0 and 1 need the digits.
@@ -51,13 +58,13 @@ def build(channels: int, targets: tuple[str, ...], params: ModelParams) -> Model
     return Model(image, maps, name="unet")
 
 
-def _two_convolutions(x, filters: int, dropout: float, normalization: str, name: str):
+def _two_convolutions(x, filters: int, dropout: float, norm: type[layers.BatchNormalization] | None, name: str):
     for number in (1, 2):
         conv = f"{name}_conv{number}"
-        if normalization == "batch":
+        if norm:
             x = layers.Conv2D(filters, 3, padding="same", use_bias=False, kernel_initializer="he_normal", name=conv)(x)
             # Averages over some ten steps, not a hundred: validation follows the weights from the first epoch on.
-            x = layers.BatchNormalization(momentum=0.9, name=f"{conv}_norm")(x)
+            x = norm(momentum=0.9, name=f"{conv}_norm")(x)
             x = layers.Activation("relu", name=f"{conv}_relu")(x)
         else:
             x = layers.Conv2D(filters, 3, padding="same", activation="relu", kernel_initializer="he_normal", name=conv)(
@@ -66,6 +73,27 @@ def _two_convolutions(x, filters: int, dropout: float, normalization: str, name:
         if number == 1 and dropout:
             x = layers.Dropout(dropout, name=f"{name}_dropout")(x)
     return x
+
+
+def fold_batch_normalization(model: Model, params: ModelParams) -> Model:
+    """Return a network of the same maps whose convolutions do the work of the batch normalization after them.
+
+    At prediction a normalization is a factor and a shift a channel: what the convolution's weights can hold as well,
+    without another pass over the pixels (Jacob et al. 2018, section 3.2). Without normalization, the model itself.
+    """
+    if params.normalization != "batch":
+        return model
+    targets = tuple(model.output)
+    folded = build(model.input_shape[-1], targets, params.model_copy(update={"normalization": "none"}))
+    for layer in folded.layers:
+        weights = model.get_layer(layer.name).get_weights()
+        if f"{layer.name}_norm" in {other.name for other in model.layers}:
+            norm = model.get_layer(f"{layer.name}_norm")
+            gamma, beta, mean, variance = norm.get_weights()
+            factor = gamma / np.sqrt(variance + norm.epsilon)
+            weights = [weights[0] * factor, beta - mean * factor]
+        layer.set_weights(weights)
+    return folded
 
 
 def size_multiple(params: ModelParams) -> int:

@@ -5,9 +5,12 @@ import zipfile
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
-from pipeline import crops, dataset, losses, model_file, runtime, targets, train, unet
-from pipeline.predict import Predictor
+from pipeline import crops, dataset, losses, metrics, model_file, predict, runtime, targets, train, unet
+from pipeline.batch_norm import FusedBatchNormalization
+from pipeline.instances import label_nuclei
+from pipeline.predict import Predictor, blocks
 from pipeline.stage import InputError
 
 
@@ -109,9 +112,16 @@ def test_size_multiple(stem, filters, multiple, model_params):
 
 
 @pytest.fixture(scope="module")
-def predictor(model_params):
+def views(settings):
+    """Return an `evaluate` section that looks at an image once, as it is, with other values for some keys."""
+    plain = {"orientations": 1, "scales": (1.0,)}
+    return lambda **values: settings.evaluate.model_copy(update=plain | values)
+
+
+@pytest.fixture(scope="module")
+def predictor(model_params, views):
     params = model_params(stem_stride=2)
-    return Predictor(unet.build(1, ("foreground", "border"), params), params)
+    return Predictor(unet.build(1, ("foreground", "border"), params), params, views())
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 50), (37, 53), (256, 256), (300, 517)])
@@ -132,14 +142,118 @@ def test_what_the_network_sees_of_the_image_stays_in_place(predictor):
         np.testing.assert_allclose(values, predictor.maps(padded)[name][:7, :11], atol=1e-6)
 
 
-def test_colour_images_and_maps_at_another_size(model_params):
+def test_colour_images_and_maps_at_another_size(model_params, views):
     params = model_params()
-    predictor = Predictor(unet.build(3, ("foreground",), params), params)
+    predictor = Predictor(unet.build(3, ("foreground",), params), params, views())
     image = np.random.default_rng(0).integers(0, 256, (9, 14, 3), dtype=np.uint8)
     native, larger = predictor.maps(image)["foreground"], predictor.maps(image, (18, 42))["foreground"]
     assert native.shape == (9, 14) and larger.shape == (18, 42)
     assert native.min() <= larger.min() <= larger.max() <= native.max()
     np.testing.assert_array_equal(predictor.maps(image, (9, 14))["foreground"], native)
+
+
+def test_folded_normalization_gives_the_same_maps(model_params):
+    params = model_params(filters=(4, 6))
+    model = unet.build(2, ("foreground", "distance"), params)
+    rng = np.random.default_rng(0)
+    for layer in model.layers:
+        if layer.name.endswith("_norm"):  # as if trained: no mean of 0, no variance of 1
+            layer.set_weights([rng.uniform(0.5, 2, weights.shape) for weights in layer.get_weights()])
+    folded = unet.fold_batch_normalization(model, params)
+    assert not [layer for layer in folded.layers if layer.name.endswith("_norm")]
+    images = rng.uniform(0, 255, (2, 8, 8, 2)).astype(np.float32)
+    for name, values in model(images, training=False).items():
+        np.testing.assert_allclose(folded(images)[name], values, atol=1e-5)
+    plain = unet.build(1, ("foreground",), model_params(normalization="none"))
+    assert unet.fold_batch_normalization(plain, model_params(normalization="none")) is plain
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (64, 200), (130, 257)])
+def test_cores_tile_the_image_and_lie_in_their_blocks(shape):
+    covered = np.zeros(shape, int)
+    for core, block in blocks(shape, 64, 16):
+        covered[core] += 1
+        for inner, outer, side in zip(core, block, shape, strict=True):
+            assert outer.start == max(inner.start - 16, 0) and outer.stop == min(inner.stop + 16, side)
+    assert (covered == 1).all()
+
+
+@pytest.fixture
+def small_blocks(monkeypatch):
+    """Let 192 pixels be a block: cores of 128 pixels."""
+    monkeypatch.setattr(predict, "BLOCK", 192)
+    monkeypatch.setattr(predict, "MARGIN", 32)
+
+
+def test_maps_of_blocks_are_the_maps_of_the_image(predictor):
+    image = np.random.default_rng(0).integers(0, 256, (300, 200), dtype=np.uint8)
+    whole = predictor.maps(image)
+    for core, block in blocks(image.shape, 128, 32):
+        inside = tuple(slice(c.start - b.start, c.stop - b.start) for c, b in zip(core, block, strict=True))
+        for name, values in predictor.maps(image[block]).items():
+            np.testing.assert_allclose(values[inside], whole[name][core], atol=1e-6)
+
+
+class Bright(Predictor):
+    """Sees nuclei where it is bright, and their middles where it is brightest."""
+
+    def __init__(self, views):
+        self.views, self.seen = views, []
+
+    def maps(self, image, shape=None):
+        self.seen.append(image.shape)
+        return {"foreground": (image > 0).astype(np.float32), "distance": image / np.float32(255)}
+
+
+def cones(shape, centres, radius):
+    """Draw nuclei, brightest in the middle."""
+    image = np.zeros(shape, np.uint8)
+    rows, columns = np.indices(shape)
+    for row, column in centres:
+        distance = np.hypot(rows - row, columns - column)
+        image = np.maximum(image, np.clip(255 * (1 - distance / radius), 0, 255).astype(np.uint8))
+    return image
+
+
+def test_nuclei_found_block_by_block_are_those_of_the_whole_image(small_blocks, views):
+    # Also on the seams (128, 256) and where four blocks meet; touching ones, too.
+    grid = [(row, column) for row in range(8, 400, 24) for column in range(8, 300, 24)]
+    image = cones((400, 300), grid, 13)
+    predictor = Bright(views(min_area=5))
+    found, whole = predictor.labels(image), label_nuclei(Bright(views()).maps(image), views(min_area=5))
+    assert len(predictor.seen) == 12 and max(max(shape) for shape in predictor.seen) <= 192
+    assert found.dtype == np.uint16 and found.max() == whole.max() == len(grid)
+    # Where nuclei touch, pixels as near to one as to the other may go to either.
+    ious = metrics.instance_counts(whole, found).matched_ious
+    assert len(ious) == len(grid) and min(ious) > 0.9
+    np.testing.assert_array_equal(found > 0, whole > 0)
+
+
+def test_a_nucleus_larger_than_the_blocks_stays_one(small_blocks, views):
+    image = cones((500, 500), [(250, 250)], 200)
+    # Its slopes are cut by the blocks' edges, but it has no second summit.
+    found = Bright(views(prominence=0.9)).labels(image)
+    assert found.max() == 1
+    np.testing.assert_array_equal(found > 0, image > 0)
+
+
+@pytest.mark.parametrize("value", [0, 255])
+def test_empty_and_full_images_block_by_block(value, small_blocks, views):
+    found = Bright(views()).labels(np.full((200, 300), value, np.uint8))
+    assert found.shape == (200, 300) and found.max() == (value > 0) and (found == (value > 0)).all()
+
+
+def test_more_nuclei_than_16_bits_hold(small_blocks, views):
+    image = np.zeros((1030, 1030), np.uint8)
+    image[::4, ::4] = 255
+    found = Bright(views(min_area=1, smoothing=0)).labels(image)
+    assert found.dtype == np.uint32 and found.max() == (image > 0).sum() == np.unique(found).size - 1
+
+
+def test_images_that_fit_are_one_block(small_blocks, views):
+    predictor = Bright(views())
+    predictor.labels(np.zeros((192, 100), np.uint8))
+    assert predictor.seen == [(192, 100)]
 
 
 # ---- losses
@@ -407,6 +521,25 @@ def test_training_twice_gives_the_same_weights_and_history(train_params, tmp_pat
     metrics = {"loss", "val_loss", "foreground_iou", "val_foreground_iou", "foreground_dice", "learning_rate"}
     assert metrics <= set(history.columns)
     assert [epoch for epoch, _ in calls] == [1] and calls[0][1]["loss"] == history.loss[0]
+
+
+def test_the_fused_normalization_is_keras_own():
+    inputs = np.random.default_rng(0).normal(3, 2, (4, 8, 8, 5)).astype(np.float32)
+    outputs, moving = [], []
+    for kind in (keras.layers.BatchNormalization, FusedBatchNormalization):
+        layer = kind(momentum=0.9)
+        with tf.GradientTape() as tape:
+            x = tf.constant(inputs)
+            tape.watch(x)
+            training = layer(x, training=True)
+            loss = tf.reduce_sum(training**3)
+        outputs.append([training, tape.gradient(loss, x), layer(inputs, training=False)])
+        moving.append(layer.get_weights())
+    for ours, theirs in zip(outputs[1][:2], outputs[0][:2], strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=2e-4)
+    # The kernel's moving variance is the sum of squares over n - 1, that of Keras over n.
+    for ours, theirs in zip([outputs[1][2], *moving[1]], [outputs[0][2], *moving[0]], strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=2e-3)
 
 
 def test_training_keeps_the_weights_of_the_best_epoch(train_params):
