@@ -103,7 +103,7 @@ def main() -> None:
 def compiled(channels: int, settings: params.Params, normalization: type) -> keras.Model:
     """Return the network of params.yaml, ready to train."""
     model = unet.build(channels, settings.train.targets, settings.train.model, normalization)
-    loss = {name: losses.bce_dice for name in settings.train.targets}
+    loss = dict.fromkeys(settings.train.targets, losses.bce_dice)
     model.compile(train.make_optimizer(settings.train, 1000), loss, jit_compile=False)
     return model
 

@@ -187,12 +187,13 @@ def flat_metrics(summary: dict) -> dict[str, float]:
 
 
 def text_table(summary: dict) -> str:
-    """Return the main scores as a small table for the terminal."""
-    lines = [f"{'':12}{'images':>8}{'IoU':>8}{'dsb_score':>11}{'AP50':>8}{'Otsu IoU':>10}{'Otsu dsb_score':>16}"]
+    """Return the main scores as a small table for the terminal; dsb_score with its 95% interval."""
+    lines = [f"{'':12}{'images':>8}{'IoU':>8}{'dsb_score':>23}{'AP50':>8}{'Otsu IoU':>10}{'Otsu dsb_score':>16}"]
     for split, scores in summary.items():
         pixel, instance, otsu = scores["pixel"], scores["instance"], scores["otsu"]
+        interval = f"{instance['dsb_score']:.3f} ({instance['dsb_score_low']:.3f}-{instance['dsb_score_high']:.3f})"
         lines.append(
-            f"{split:12}{scores['n_images']:8d}{pixel['iou']:8.3f}{instance['dsb_score']:11.3f}{instance['ap50']:8.3f}"
+            f"{split:12}{scores['n_images']:8d}{pixel['iou']:8.3f}{interval:>23}{instance['ap50']:8.3f}"
             f"{otsu['iou']:10.3f}{otsu['dsb_score']:16.3f}"
         )
     return "\n".join(lines)

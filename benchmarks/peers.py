@@ -1,0 +1,178 @@
+"""StarDist, Otsu, the tutorial and our U-Net on the same images: scores by two implementations, and speed.
+
+    python3 -m venv .venv-peers && .venv-peers/bin/pip install -e '.[peers]'
+    TF_USE_LEGACY_KERAS=1 .venv-peers/bin/python -m benchmarks.peers --minutes 25
+
+StarDist runs on Keras 2, hence the environment of its own. It is trained on the images of the training split as our
+network sees them (one grey channel, light backgrounds inverted), with the settings and augmentation of its example for
+this data set, stopped after `--minutes` of training; its thresholds are optimised on the validation images by its own
+function. The U-Net is models/model.keras, the tutorial what `benchmarks.tutorial` left in data/tutorial/ (left out if
+missing). All are scored on the validation images and on stage1_test by `pipeline.metrics` and by
+`stardist.matching`, which must agree. Needs `dvc repro evaluate`. Writes benchmarks/results/peers.md.
+"""
+
+import argparse
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from benchmarks.machine import describe
+from pipeline import dataset, metrics, model_file, params, runtime
+from pipeline.instances import otsu_nuclei
+from pipeline.predict import Predictor
+
+RESULT = Path("benchmarks/results/peers.md")
+TUTORIAL = Path("data/tutorial")
+STARDIST = Path("models/stardist")
+SPLITS = ("validation", "test")
+# What numbers of matches differ by where one side takes IoU >= t and the other IoU > t: no IoU of two nuclei of this
+# data set lies between t and t + 1e-6.
+STRICTLY = 1e-6
+
+
+def main() -> None:
+    """Write the tables as Markdown."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--minutes", type=float, default=25, help="of training for StarDist")
+    minutes = parser.parse_args().minutes
+    settings = params.load()
+    runtime.configure(settings.train)
+    images = {split: dataset.read_split(split) for split in dataset.SPLITS}
+
+    model = model_file.load()
+    once = settings.evaluate.model_copy(update={"orientations": 1, "scales": (1.0,)})
+    views = settings.evaluate.orientations * len(settings.evaluate.scales)
+    finders: dict[str, Callable[[dataset.Sample], np.ndarray]] = {
+        "Otsu and watershed": lambda s: otsu_nuclei(s.image, settings.evaluate),
+        "StarDist": stardist(images["train"], images["validation"], minutes),
+        "U-Net, one view": labels_of(Predictor(model, settings.train.model, once)),
+        f"U-Net, {views} views (default)": labels_of(Predictor(model, settings.train.model, settings.evaluate)),
+    }
+    if TUTORIAL.is_dir():
+        finders = {"tutorial": lambda s: dataset.read_labels(TUTORIAL / f"{s.image_id}.png")} | finders
+
+    rows, speeds, difference = [], [], 0.0
+    for name, find in finders.items():
+        row = {"method": name}
+        for split in SPLITS:
+            find(images[split][0])  # traced before the clock starts
+            started = time.perf_counter()
+            found = [find(sample) for sample in tqdm(images[split], f"{name}, {split}")]
+            seconds = time.perf_counter() - started
+            truth = [sample.labels for sample in images[split]]
+            scores, disagreement = score(truth, found)
+            row |= {f"{split} {key}": value for key, value in scores.items()}
+            difference = max(difference, disagreement)
+        # stage1_test, the last split.
+        megapixels = sum(labels.size for labels in truth) / 1e6
+        rows.append(row)
+        speeds.append({"method": name, "megapixels/s": megapixels / seconds})
+    speed = pd.DataFrame(speeds).set_index("method").drop("tutorial", errors="ignore")
+    speed["times StarDist"] = speed["megapixels/s"] / speed["megapixels/s"]["StarDist"]
+    text = "\n".join(
+        [
+            describe("stardist"),
+            "",
+            f"StarDist trained for {minutes:g} minutes.",
+            "",
+            pd.DataFrame(rows).set_index("method").to_markdown(floatfmt=".3f"),
+            "",
+            f"Largest difference between pipeline.metrics and stardist.matching: {difference:.1e}.",
+            "",
+            "Speed on the 65 test images, one after the other:",
+            "",
+            speed.to_markdown(floatfmt=".2f"),
+        ]
+    )
+    RESULT.parent.mkdir(exist_ok=True)
+    RESULT.write_text(text + "\n")
+    print(text)
+    if difference > 1e-6:
+        raise SystemExit("error: the two implementations of the scores disagree")
+
+
+def labels_of(predictor: Predictor) -> Callable[[dataset.Sample], np.ndarray]:
+    """Return a function from a sample to the U-Net's label image."""
+    return lambda sample: predictor.labels(sample.image, sample.labels.shape)
+
+
+def stardist(
+    training: list[dataset.Sample], validation: list[dataset.Sample], minutes: float
+) -> Callable[[dataset.Sample], np.ndarray]:
+    """Train StarDist and return a function from a sample to its label image."""
+    import tensorflow as tf
+    from stardist.models import Config2D, StarDist2D
+
+    class StopAfter(tf.keras.callbacks.Callback):
+        """Stop at the end of the epoch in which the time is over."""
+
+        def on_train_begin(self, logs=None):
+            self.end = time.monotonic() + 60 * minutes
+
+        def on_epoch_end(self, epoch, logs=None):
+            self.model.stop_training = time.monotonic() > self.end
+
+    rng = np.random.default_rng(2018)
+
+    def augment(image: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Turn, mirror and change brightness and noise, as StarDist's example does."""
+        turns, mirrored = rng.integers(4), rng.integers(2)
+        image, labels = (np.rot90(x[:, ::-1] if mirrored else x, turns) for x in (image, labels))
+        image = image * rng.uniform(0.6, 2) + rng.uniform(-0.2, 0.2)
+        return image + 0.02 * rng.uniform(0, 1) * rng.standard_normal(image.shape), labels
+
+    config = Config2D(n_rays=32, grid=(2, 2), n_channel_in=1, train_batch_size=8, train_epochs=10**4)
+    model = StarDist2D(config, name=STARDIST.name, basedir=str(STARDIST.parent))
+    model.prepare_for_training()
+    model.callbacks.append(StopAfter())
+    x, y = arrays(training)
+    x_validation, y_validation = arrays(validation)
+    model.train(x, y, validation_data=(x_validation, y_validation), augmenter=augment)
+    model.optimize_thresholds(x_validation, y_validation)
+    return lambda sample: model.predict_instances(arrays([sample])[0][0])[0]
+
+
+def arrays(samples: list[dataset.Sample]) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Return images, float32 (H, W) in 0 ... 1, and their label images."""
+    images, labels = [], []
+    for sample in samples:
+        grey = sample.image if sample.image.ndim == 2 else sample.image.mean(axis=2)
+        images.append((grey / 255).astype(np.float32))
+        labels.append(sample.labels)
+    return images, labels
+
+
+def score(truth: list[np.ndarray], found: list[np.ndarray]) -> tuple[dict[str, float], float]:
+    """Return the scores and by how much `stardist.matching` differs from them."""
+    from stardist.matching import matching, matching_dataset
+
+    counts = [metrics.instance_counts(t, f) for t, f in zip(truth, found, strict=True)]
+    pooled = metrics.pooled(counts)
+    scores = {
+        "pixel IoU": np.mean(
+            [metrics.pixel_scores(metrics.pixel_counts(t, f))["iou"] for t, f in zip(truth, found, strict=True)]
+        ),
+        "dsb_score": np.mean([metrics.dsb_score(c) for c in counts]),
+        "AP50": metrics.average_precision(pooled, 0.5),
+        "AP75": metrics.average_precision(pooled, 0.75),
+    }
+    thresholds = [t + STRICTLY for t in metrics.IOU_THRESHOLDS]
+    theirs = [
+        np.mean([m.accuracy for m in matching(t, f, thresh=thresholds)]) for t, f in zip(truth, found, strict=True)
+    ]
+    pooled_theirs = matching_dataset(truth, found, thresh=thresholds, show_progress=False)
+    return scores, max(
+        abs(float(np.mean(theirs)) - scores["dsb_score"]),
+        *(
+            abs(m.accuracy - metrics.average_precision(pooled, t))
+            for m, t in zip(pooled_theirs, metrics.IOU_THRESHOLDS, strict=True)
+        ),
+    )
+
+
+if __name__ == "__main__":
+    main()
