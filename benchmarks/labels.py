@@ -70,7 +70,8 @@ def read(source: str, folder: Path, settings: params.Params) -> dict[str, datase
     stand_in = replace(images[0], image_id="no test image")
     preprocess.make_manifest(images, [stand_in], settings.preprocess).to_csv(processed / "manifest.csv", index=False)
     found = dataset.read_split("train", processed) + dataset.read_split("validation", processed)
-    return {sample.image_id: sample for sample in found}
+    # Into memory: the folder is a temporary one.
+    return {s.image_id: dataset.Sample(s.image_id, s.split, s.kind, s.image, s.labels) for s in found}
 
 
 if __name__ == "__main__":

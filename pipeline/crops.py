@@ -3,28 +3,40 @@
 So the order of work, the number of threads and a restart in the middle change nothing.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import cv2
 import numpy as np
 import tensorflow as tf
 
-from pipeline.dataset import Sample
+from pipeline.dataset import Sample, StoredSample
 from pipeline.params import AugmentParams, TrainParams
 from pipeline.targets import TARGETS, target_maps
 
+# Bytes of images and maps that training keeps in memory: all of BBBC038, five times over.
+MEMORY = 2 * 10**9
+
 
 class Crops:
-    """Draws random crops of images and of the maps that the network has to learn from them."""
+    """Draws crops of images and of the maps that the network has to learn from them.
 
-    def __init__(self, samples: list[Sample], params: TrainParams):
-        self.params = params
-        self.images = [sample.image for sample in samples]
-        self.maps = [_fit(target_maps(sample.labels), sample.image) for sample in samples]
+    The first images stay in memory, up to `MEMORY` bytes with their maps; others are read again for each crop.
+    """
+
+    def __init__(self, samples: Sequence[Sample | StoredSample], params: TrainParams):
+        self.params, self.samples = params, samples
         self.weights = kind_weights([sample.kind for sample in samples], params.kind_balance)
+        self._kept: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        kept = 0
+        for index in range(len(samples)):
+            pixels = self._read(index)
+            kept += sum(array.nbytes for array in pixels)
+            if kept > MEMORY:
+                break
+            self._kept[index] = pixels
 
     def __len__(self) -> int:
-        return len(self.images)
+        return len(self.samples)
 
     def draw(self, number: int) -> tuple[np.ndarray, np.ndarray]:
         """Return crop `number`: image uint8 (size, size, channels) and maps uint8 (size, size, targets)."""
@@ -35,7 +47,7 @@ class Crops:
             # Every image once before any comes twice.
             order = np.random.default_rng([self.params.seed, number // len(self), 1]).permutation(len(self))
             index = order[number % len(self)]
-        image, maps = self.images[index], self.maps[index]
+        image, maps = self._read(index)
         crop, flags = window(image.shape[:2], self.params.crop_size, self.params.augment, rng)
         image, maps = (
             cv2.warpAffine(
@@ -49,6 +61,30 @@ class Crops:
         )
         image = change_intensities(image, self.params.augment, rng)
         return _channels(image), select_targets(maps, self.params.targets)
+
+    def middle(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the middle of image `index` as it is, in the form of `draw`."""
+        size = self.params.crop_size
+        image, maps = self._read(index)
+        top, left = ((side - size) // 2 for side in image.shape[:2])
+        move = np.array([[1, 0, left], [0, 1, top]], float)
+        image, maps = (
+            cv2.warpAffine(
+                pixels,
+                move,
+                (size, size),
+                flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP,
+                borderMode=cv2.BORDER_REFLECT_101,
+            )
+            for pixels in (image, maps)
+        )
+        return _channels(image), select_targets(maps, self.params.targets)
+
+    def _read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        if index in self._kept:
+            return self._kept[index]
+        image = self.samples[index].image
+        return image, _fit(target_maps(self.samples[index].labels), image)
 
 
 def window(
@@ -101,19 +137,6 @@ def kind_weights(kinds: list[str], balance: float) -> np.ndarray:
 def select_targets(maps: np.ndarray, targets: tuple[str, ...]) -> np.ndarray:
     """Return the channels of `target_maps` that the network learns, in its order."""
     return maps[..., [TARGETS.index(name) for name in targets]]
-
-
-def centre_crops(samples: list[Sample], params: TrainParams) -> tuple[np.ndarray, np.ndarray]:
-    """Return the middle of each image: uint8 (N, size, size, channels) and (N, size, size, targets)."""
-    size = params.crop_size
-    images, maps = [], []
-    for sample in samples:
-        top, left = ((side - size) // 2 for side in sample.image.shape[:2])
-        move = np.array([[1, 0, left], [0, 1, top]], float)
-        for pixels, crops in ((sample.image, images), (_fit(target_maps(sample.labels), sample.image), maps)):
-            flags = cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
-            crops.append(cv2.warpAffine(pixels, move, (size, size), flags=flags, borderMode=cv2.BORDER_REFLECT_101))
-    return np.stack([_channels(image) for image in images]), select_targets(np.stack(maps), params.targets)
 
 
 def as_dataset(

@@ -6,17 +6,20 @@ data/processed/
   labels/<id>.png   the truth at native size: uint16 (H, W), 0 = background, 1 ... n = nuclei
 """
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pandas as pd
+from skimage.filters import threshold_otsu
 
 from pipeline.params import PreprocessParams
 from pipeline.stage import InputError
 
 FOLDER = Path("data/processed")
+AGAIN = "run `dvc repro --force preprocess`"
 SPLITS = ("train", "validation", "test")
 MANIFEST_COLUMNS = ("image_id", "split", "kind", "frame", "height", "width", "nuclei")
 KINDS = (
@@ -30,6 +33,9 @@ KINDS = (
 
 # Fluorescent nuclei of BBBC038 have median areas up to 700 px or from 870 px on: the gap lies here.
 LARGE_NUCLEUS = 800
+
+# Pixels of an image up to which all of them are looked at for percentiles and the like.
+LARGEST_WHOLE = 2**22
 
 
 def to_rgb(image: np.ndarray) -> np.ndarray:
@@ -68,32 +74,62 @@ def normalize(image: np.ndarray, params: PreprocessParams) -> np.ndarray:
 
     Returns
     -------
-    uint8 (H, W) if `params.channels` is 1, else (H, W, 3), or with `params.image_size` as H, W. Light backgrounds
-    are inverted, so that nuclei are brighter than what surrounds them; intensities are stretched between
-    `params.percentiles`, or, where that is null, divided by the dtype's range.
+    uint8 (H, W) if `params.channels` is 1, else (H, W, 3), or with `params.image_size` as H, W. Intensities are
+    stretched between `params.percentiles`, or, where that is null, divided by the dtype's range. Light backgrounds
+    are inverted, so that nuclei are brighter than what surrounds them. Then, unless `params.nucleus_intensity` is
+    null, all is scaled so that the typical nucleus has that intensity, whatever a few brighter ones have.
 
     Raises
     ------
     InputError : not an image, or NaN or infinite values
     """
     rgb = to_rgb(image)
-    if not np.isfinite(rgb).all():
+    if rgb.dtype.kind == "f" and not np.isfinite(rgb).all():
         raise InputError("the image has NaN or infinite values; replace them first")
-    # Doubles where a float would not hold the range.
-    pixels = rgb.astype(np.float32 if rgb.dtype.itemsize <= 2 else np.float64)
-    if params.channels == 1:
-        pixels = _grey(pixels)
+    # Of very large images every second, third ... line and column says enough.
+    step = max(math.isqrt(rgb.shape[0] * rgb.shape[1] // LARGEST_WHOLE), 1)
+    sample = rgb[::step, ::step]
+    pixels = _channels(sample, params.channels)
     if params.percentiles is not None:
-        low, high = np.percentile(pixels, params.percentiles)
+        low, high = (float(value) for value in np.percentile(pixels, params.percentiles))
     else:
         low, high = 0.0, float(np.iinfo(rgb.dtype).max) if rgb.dtype.kind in "ui" else 1.0
-    pixels = np.clip((pixels - low) / max(high - low, 1e-6), 0, 1).astype(np.float32)
-    if params.invert_light_background and has_light_background(rgb):
-        pixels = 1 - pixels
+    invert = params.invert_light_background and has_light_background(sample)
+
+    def stretch(part: np.ndarray) -> np.ndarray:
+        stretched = np.clip((_channels(part, params.channels) - low) / max(high - low, 1e-6), 0, 1)
+        stretched = stretched.astype(np.float32, copy=False)
+        return 1 - stretched if invert else stretched
+
+    factor = 1.0 if params.nucleus_intensity is None else params.nucleus_intensity / nucleus_intensity(stretch(sample))
+    factor = np.float32(np.clip(factor, 0.5, 8))
+
+    def finish(pixels: np.ndarray) -> np.ndarray:
+        return np.rint(np.clip(pixels * factor, 0, 1) * 255).astype(np.uint8)
+
     if params.image_size is not None:
         height, width = params.image_size
-        pixels = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
-    return np.rint(pixels * 255).astype(np.uint8)
+        return finish(cv2.resize(stretch(rgb), (width, height), interpolation=cv2.INTER_AREA))
+    # In strips: floats take four times an image's memory, or more.
+    return np.concatenate([finish(stretch(rgb[top : top + 512])) for top in range(0, len(rgb), 512)])
+
+
+def nucleus_intensity(pixels: np.ndarray) -> float:
+    """Return the intensity of the typical nucleus: the median of what Otsu's threshold takes for foreground.
+
+    `pixels` is float (H, W) or (H, W, 3), light nuclei on a dark background, in 0 ... 1. At least 0.01; an image of
+    one grey has no nuclei to be typical, and 1.
+    """
+    grey = pixels if pixels.ndim == 2 else pixels.mean(axis=2)
+    if grey.min() == grey.max():
+        return 1.0
+    return max(float(np.median(grey[grey > threshold_otsu(grey)])), 0.01)
+
+
+def _channels(rgb: np.ndarray, channels: int) -> np.ndarray:
+    # Doubles where a float would not hold the range.
+    pixels = rgb.astype(np.float32 if rgb.dtype.itemsize <= 2 else np.float64)
+    return _grey(pixels) if channels == 1 else pixels
 
 
 def kind_of_image(rgb: np.ndarray, median_area: float) -> str:
@@ -127,6 +163,26 @@ class Sample:
     labels: np.ndarray
 
 
+@dataclass(frozen=True)
+class StoredSample:
+    """A `Sample` on disk, read when its pixels are asked for, each time: a split of any size fits into memory."""
+
+    image_id: str
+    split: str
+    kind: str
+    folder: Path
+
+    @property
+    def image(self) -> np.ndarray:
+        """Read the image, as `read_image` does."""
+        return read_image(self.folder / "images" / f"{self.image_id}.png")
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Read the label image, as `read_labels` does."""
+        return read_labels(self.folder / "labels" / f"{self.image_id}.png")
+
+
 def write_sample(folder: Path, image_id: str, image: np.ndarray, labels: np.ndarray) -> None:
     """Write one image (uint8) and its label image (uint16) below `folder`."""
     # Level 1: twice the speed of the default for a tenth more bytes.
@@ -146,20 +202,18 @@ def read_manifest(folder: Path = FOLDER) -> pd.DataFrame:
     return pd.read_csv(path, dtype={"image_id": str}, keep_default_na=False)
 
 
-def read_split(split: str, folder: Path = FOLDER) -> list[Sample]:
-    """Load all images of a split ('train', 'validation' or 'test') in the order of their ids."""
+def read_split(split: str, folder: Path = FOLDER) -> list[StoredSample]:
+    """Return the images of a split ('train', 'validation' or 'test') in the order of their ids; no pixel is read yet.
+
+    Raises InputError if a file is missing.
+    """
     rows = read_manifest(folder)
     rows = rows[rows.split == split].sort_values("image_id")
-    return [
-        Sample(
-            image_id=row.image_id,
-            split=split,
-            kind=row.kind,
-            image=read_image(folder / "images" / f"{row.image_id}.png"),
-            labels=read_labels(folder / "labels" / f"{row.image_id}.png"),
-        )
-        for row in rows.itertuples()
-    ]
+    for name in ("images", "labels"):
+        present = {path.name for path in (folder / name).glob("*.png")}
+        if missing := sorted({f"{image_id}.png" for image_id in rows.image_id} - present):
+            raise InputError(f"{folder / name / missing[0]}: missing or not a readable PNG; {AGAIN}")
+    return [StoredSample(row.image_id, split, row.kind, folder) for row in rows.itertuples()]
 
 
 def read_image(path: Path) -> np.ndarray:
@@ -195,5 +249,5 @@ def renumber(labels: np.ndarray) -> np.ndarray:
 def _read_png(path: Path) -> np.ndarray:
     pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     if pixels is None:
-        raise InputError(f"{path}: missing or not a readable PNG; run `dvc repro preprocess` again")
+        raise InputError(f"{path}: missing or not a readable PNG; {AGAIN}")
     return pixels

@@ -12,7 +12,6 @@ Reads models/model.keras, data/processed/ and the `evaluate` section of params.y
 
 import json
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,8 +34,10 @@ SPLITS = ("validation", "test")
 class Score:
     """The counts of one image, of the U-Net and of Otsu's threshold: all that scores are made of."""
 
-    sample: dataset.Sample
-    predicted: np.ndarray
+    image_id: str
+    split: str
+    kind: str
+    shape: tuple[int, int]
     pixels: metrics.PixelCounts
     instances: metrics.InstanceCounts
     otsu_pixels: metrics.PixelCounts
@@ -53,10 +54,11 @@ def main() -> None:
     with stage.fresh_folder(PREDICTIONS) as folder:
         for split in SPLITS:
             samples = dataset.read_split(split)
-            scored = score(samples, predictor, settings.evaluate)
-            scores[split] = list(tqdm(scored, split, len(samples), unit="image", disable=None))
-            for item in scores[split]:
-                dataset.write_labels(folder / f"{item.sample.image_id}.png", item.predicted)
+            scores[split] = []
+            for sample in tqdm(samples, split, unit="image", disable=None):
+                predicted, counts = score(sample, predictor, settings.evaluate)
+                dataset.write_labels(folder / f"{sample.image_id}.png", predicted)
+                scores[split].append(counts)
     summary = {split: summarise(items) for split, items in scores.items()}
     images = pd.DataFrame([row(item) for items in scores.values() for item in items])
     write_tables(summary, images, by_kind(images), ap_by_threshold(scores))
@@ -71,30 +73,33 @@ def main() -> None:
     print(text_table(summary))
 
 
-def score(samples: list[dataset.Sample], predictor: Predictor, settings: EvaluateParams) -> Iterator[Score]:
-    """Predict and count, image by image."""
-    for sample in samples:
-        truth = sample.labels
-        predicted = predictor.labels(sample.image, truth.shape)
-        otsu = dataset.resize_labels(otsu_nuclei(sample.image, settings), truth.shape)
-        yield Score(
-            sample,
-            predicted,
-            metrics.pixel_counts(truth, predicted),
-            metrics.instance_counts(truth, predicted),
-            metrics.pixel_counts(truth, otsu),
-            metrics.instance_counts(truth, otsu),
-        )
+def score(
+    sample: dataset.Sample | dataset.StoredSample, predictor: Predictor, settings: EvaluateParams
+) -> tuple[np.ndarray, Score]:
+    """Predict one image's label image, and count."""
+    image, truth = sample.image, sample.labels
+    predicted = predictor.labels(image, truth.shape)
+    otsu = dataset.resize_labels(otsu_nuclei(image, settings), truth.shape)
+    return predicted, Score(
+        sample.image_id,
+        sample.split,
+        sample.kind,
+        truth.shape,
+        metrics.pixel_counts(truth, predicted),
+        metrics.instance_counts(truth, predicted),
+        metrics.pixel_counts(truth, otsu),
+        metrics.instance_counts(truth, otsu),
+    )
 
 
 def row(item: Score) -> dict:
     """Return one image's row of per_image.csv."""
     otsu = metrics.pixel_scores(item.otsu_pixels)
-    height, width = item.sample.labels.shape
+    height, width = item.shape
     return {
-        "image_id": item.sample.image_id,
-        "split": item.sample.split,
-        "kind": item.sample.kind,
+        "image_id": item.image_id,
+        "split": item.split,
+        "kind": item.kind,
         "height": height,
         "width": width,
         "nuclei": item.instances.n_truth,

@@ -70,6 +70,7 @@ class PreprocessParams(Section):
     channels: Literal[1, 3]
     invert_light_background: bool
     percentiles: tuple[Annotated[float, Field(ge=0, lt=50)], Annotated[float, Field(gt=50, le=100)]] | None
+    nucleus_intensity: Annotated[float, Field(gt=0, le=1)] | None
     validation_fraction: Annotated[float, Field(gt=0, lt=1)]
     seed: Annotated[int, Field(ge=0)]
     on_fault: FaultParams

@@ -8,6 +8,7 @@ the lowest validation loss) and reports/history.csv (one row an epoch), and mirr
 
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import keras
@@ -37,8 +38,8 @@ def main() -> None:
 
 
 def train(
-    training: list[dataset.Sample],
-    validation: list[dataset.Sample],
+    training: Sequence[dataset.Sample | dataset.StoredSample],
+    validation: Sequence[dataset.Sample | dataset.StoredSample],
     settings: TrainParams,
     channels: int,
     log_epoch,
@@ -53,8 +54,8 @@ def train(
     steps = settings.steps_per_epoch or -(-len(source) // settings.batch_size)
     total = steps * settings.epochs
     batches = crops.as_dataset(source.draw, range(total * settings.batch_size), settings, channels)
-    images, maps = crops.centre_crops(validation, settings)
-    held_out = crops.as_dataset(lambda n: (images[n], maps[n]), range(len(images)), settings, channels)
+    middles = crops.Crops(validation, settings)
+    held_out = crops.as_dataset(middles.middle, range(len(middles)), settings, channels)
 
     model = unet.build(channels, settings.targets, settings.model, FusedBatchNormalization)
     model.compile(

@@ -12,6 +12,7 @@ from pipeline.stage import InputError
 def preprocess(settings):
     """Return the committed `preprocess` section with other values for some of its keys."""
     plain = {"channels": 1, "image_size": None, "invert_light_background": True, "percentiles": (0.0, 100.0)}
+    plain["nucleus_intensity"] = None
     return lambda **values: settings.preprocess.model_copy(update=plain | values)
 
 
@@ -229,6 +230,11 @@ def test_missing_files_are_named(tmp_path):
     write_manifest(tmp_path, [("a", "train", "grey-tissue", 0, 4, 6, 1)])
     with pytest.raises(InputError, match=r"images.a\.png: missing or not a readable PNG"):
         dataset.read_split("train", tmp_path)
+    dataset.write_sample(tmp_path, "a", RGB, np.ones((1, 2), np.uint16))
+    (sample,) = dataset.read_split("train", tmp_path)
+    (tmp_path / "labels" / "a.png").write_bytes(b"no PNG")
+    with pytest.raises(InputError, match=r"labels.a\.png: missing or not a readable PNG"):
+        sample.labels  # noqa: B018
 
 
 def test_resize_labels_takes_the_nearest():

@@ -5,14 +5,18 @@ import pandas as pd
 import pytest
 
 from pipeline import dataset, evaluate
+from pipeline.instances import label_nuclei
 
 
 class OneMap:
     """A stand-in for the network: the foreground is what is bright; at any size asked for."""
 
-    def maps(self, image, shape):
+    def __init__(self, settings):
+        self.settings = settings
+
+    def labels(self, image, shape):
         bright = dataset.resize_labels((image > 128).astype(np.uint16), shape)
-        return {"foreground": bright.astype(np.float32)}
+        return label_nuclei({"foreground": bright.astype(np.float32)}, self.settings)
 
 
 def sample(image_id, labels, image=None, kind="small-fluorescent", split="test"):
@@ -29,7 +33,7 @@ MERGED = np.where(np.repeat(np.repeat([[1, 1, 1, 1, 1]], 4, axis=0), 4, axis=1),
 def scores(settings):
     settings = settings.evaluate.model_copy(update={"min_area": 1})
     found, merged = sample("found", TWO), sample("merged", TWO, image=MERGED, kind="grey-tissue")
-    return list(evaluate.score([found, merged], OneMap(), settings))
+    return [evaluate.score(one, OneMap(settings), settings)[1] for one in (found, merged)]
 
 
 def test_summary_averages_images_and_pools_nuclei(scores):
@@ -60,13 +64,14 @@ def test_tables_say_the_same_as_the_summary(scores):
 def test_resized_images_are_scored_at_native_size(settings):
     small = dataset.resize_labels(TWO.astype(np.uint16), (2, 10))
     resized = sample("small", TWO, image=np.where(small > 0, 255, 0).astype(np.uint8))
-    (item,) = evaluate.score([resized], OneMap(), settings.evaluate)
-    assert item.predicted.shape == TWO.shape
+    predicted, item = evaluate.score(resized, OneMap(settings.evaluate), settings.evaluate)
+    assert predicted.shape == TWO.shape
     assert evaluate.row(item)["iou"] == 1
 
 
 def test_an_image_without_nuclei_scores_one_if_nothing_is_found(settings):
-    (item,) = evaluate.score([sample("empty", np.zeros((16, 16)))], OneMap(), settings.evaluate)
+    settings = settings.evaluate
+    _, item = evaluate.score(sample("empty", np.zeros((16, 16))), OneMap(settings), settings)
     assert evaluate.row(item)["dsb_score"] == 1
 
 

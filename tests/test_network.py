@@ -4,6 +4,7 @@ import zipfile
 
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 import tensorflow as tf
 
@@ -360,17 +361,34 @@ def test_images_smaller_than_a_crop_are_mirrored(shape, train_params):
     one = dataset.Sample("a", "train", "grey-tissue", np.full(shape, 9, np.uint8), np.ones(shape, np.uint16))
     for image, maps in (
         crops.Crops([one], train_params({"rotate": True})).draw(0),
-        [batch[0] for batch in crops.centre_crops([one], train_params())],
+        crops.Crops([one], train_params()).middle(0),
     ):
         assert (image == 9).all() and image.shape == (32, 32, 1)
         assert (maps[..., 0] == 255).all() and maps.shape == (32, 32, 3)
 
 
-def test_centre_crops_are_the_middle(train_params):
+def test_the_middle_is_the_image_as_it_is(train_params):
     one = sample(0, (40, 52))
-    images, maps = crops.centre_crops([one], train_params(targets=("foreground", "distance")))
-    np.testing.assert_array_equal(images[0, ..., 0], one.image[4:36, 10:42])
-    np.testing.assert_array_equal(maps[0], targets.target_maps(one.labels)[4:36, 10:42, [0, 2]])
+    image, maps = crops.Crops([one], train_params(targets=("foreground", "distance"))).middle(0)
+    np.testing.assert_array_equal(image[..., 0], one.image[4:36, 10:42])
+    np.testing.assert_array_equal(maps, targets.target_maps(one.labels)[4:36, 10:42, [0, 2]])
+
+
+@pytest.mark.parametrize("memory", [0, 5_000])
+def test_images_that_memory_does_not_hold_are_read_again(memory, train_params, tmp_path, monkeypatch):
+    rows = []
+    for number in range(4):
+        one = sample(number, (30 + number, 40))
+        dataset.write_sample(tmp_path, one.image_id, one.image, one.labels)
+        rows.append((one.image_id, "train", one.kind, 0, 30, 40, 4))
+    pd.DataFrame(rows, columns=dataset.MANIFEST_COLUMNS).to_csv(tmp_path / "manifest.csv", index=False)
+    stored, params = dataset.read_split("train", tmp_path), train_params(AUGMENTED)
+    all_kept = crops.Crops(stored, params)
+    monkeypatch.setattr(crops, "MEMORY", memory)
+    some_kept = crops.Crops(stored, params)
+    for number in range(8):
+        for ours, theirs in zip(all_kept.draw(number), some_kept.draw(number), strict=True):
+            np.testing.assert_array_equal(ours, theirs)
 
 
 def test_maps_follow_a_resized_image(train_params):
@@ -546,10 +564,9 @@ def test_training_keeps_the_weights_of_the_best_epoch(train_params):
     # Far too fast after the first epoch, so that a later one is worse.
     params = train_params(epochs=3, learning_rate=0.5, schedule="constant", optimizer="adam", targets=("foreground",))
     model, history = trained(params)
-    images, maps = crops.centre_crops([sample(3, (40, 48), kind="kind1")], params)
-    loss = losses.bce_dice(
-        maps.astype(np.float32) / 255, model(images.astype(np.float32), training=False)["foreground"]
-    )
+    image, maps = crops.Crops([sample(3, (40, 48), kind="kind1")], params).middle(0)
+    predicted = model(image[None].astype(np.float32), training=False)["foreground"]
+    loss = losses.bce_dice(maps[None].astype(np.float32) / 255, predicted)
     assert len(history) == 3 and history.val_loss.nunique() > 1
     assert float(loss[0]) == pytest.approx(history.val_loss.min(), rel=1e-4)
 
