@@ -21,6 +21,9 @@ STRONG, SMOOTHING = 0.4, 25
 # Correlation of the whole lines: enough where four tiles close a 2x2 square with at least one strong border.
 WEAK = 0.12
 
+# Tiles that are compared with all others at a time.
+CHUNK = 500
+
 RIGHT, BELOW = "right", "below"
 
 
@@ -65,14 +68,17 @@ def _neighbours(tiles: list[Borders], indices: list[int]) -> set[tuple[int, int]
     """Return the pairs of tiles (all of one shape) that touched in their source frame."""
     strong, weak = set(), set()
     for direction, end, start in ((BELOW, "bottom", "top"), (RIGHT, "right", "left")):
-        ends = np.stack([getattr(tiles[i], end) for i in indices])
         starts = np.stack([getattr(tiles[i], start) for i in indices])
-        smooth = _step(ends, starts) <= MAX_STEP
-        sharp = _correlation(_detrend(ends[:, 0]), _detrend(starts[:, 0]))
-        whole = _correlation(_centre(ends[:, 0]), _centre(starts[:, 0]))
-        np.fill_diagonal(smooth, False)
-        for found, correlated in ((strong, sharp >= STRONG), (weak, (sharp >= STRONG) | (whole >= WEAK))):
-            found.update((indices[a], indices[b], direction) for a, b in np.argwhere(smooth & correlated))
+        # Some tiles at a time against all, so that memory grows with their number and not with its square.
+        for first in range(0, len(indices), CHUNK):
+            ends = np.stack([getattr(tiles[i], end) for i in indices[first : first + CHUNK]])
+            smooth = _step(ends, starts) <= MAX_STEP
+            sharp = _correlation(_detrend(ends[:, 0]), _detrend(starts[:, 0]))
+            whole = _correlation(_centre(ends[:, 0]), _centre(starts[:, 0]))
+            smooth[np.arange(len(ends)), np.arange(first, first + len(ends))] = False
+            for found, correlated in ((strong, sharp >= STRONG), (weak, (sharp >= STRONG) | (whole >= WEAK))):
+                links = np.argwhere(smooth & correlated)
+                found.update((indices[first + a], indices[b], direction) for a, b in links)
     links = strong | {link for square in _squares(weak) if strong & set(square) for link in square}
     return {(a, b) for a, b, _ in links}
 
@@ -93,7 +99,7 @@ def _squares(links: set[tuple[int, int, str]]) -> list[tuple[tuple[int, int, str
 
 
 def _step(ends: np.ndarray, starts: np.ndarray) -> np.ndarray:
-    """Return the change across each border over the change between lines inside the tiles, (n, n).
+    """Return the change across each border over the change between lines inside the tiles, (n_ends, n_starts).
 
     `ends` and `starts` are (n, 2, length), outermost line first.
     """

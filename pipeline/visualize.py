@@ -53,6 +53,9 @@ class Score(NamedTuple):
 SCORES = (
     Score("instance", "dsb_score", "DSB score", "Kaggle's score of the 2018 Data Science Bowl: of each image the mean "
           "of TP / (TP + FP + FN) over the IoU thresholds 0.50, 0.55 … 0.95, then the mean over the images."),
+    Score("instance", "dsb_score_low", "DSB score, from", "The lower end of the DSB score's 95% interval, by drawing "
+          "images again and again (bootstrap): how much the score hangs on which images there happen to be."),
+    Score("instance", "dsb_score_high", "DSB score, to", "The upper end of that interval."),
     Score("instance", "ap50", "AP at IoU 0.50", "TP / (TP + FP + FN) with the nuclei of all images pooled; a predicted "
           "nucleus is a true positive if its IoU with a true one is above 0.50."),
     Score("instance", "ap75", "AP at IoU 0.75", "The same, with matches above 0.75: outlines have to fit closely."),

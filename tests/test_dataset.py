@@ -11,8 +11,13 @@ from pipeline.stage import InputError
 @pytest.fixture
 def preprocess(settings):
     """Return the committed `preprocess` section with other values for some of its keys."""
-    plain = {"channels": 1, "image_size": None, "invert_light_background": True, "percentiles": (0.0, 100.0)}
-    plain["nucleus_intensity"] = None
+    plain = {
+        "channels": 1,
+        "image_size": None,
+        "invert_light_background": True,
+        "percentiles": (0.0, 100.0),
+        "nucleus_intensity": None,
+    }
     return lambda **values: settings.preprocess.model_copy(update=plain | values)
 
 
@@ -105,6 +110,43 @@ def field(background, nucleus, dtype=np.uint8):
     image = np.full((20, 20), background, dtype)
     image[4:8, 4:8] = nucleus
     return image
+
+
+def test_the_typical_nucleus_has_the_same_intensity_whatever_a_few_bright_ones_have(preprocess):
+    params = preprocess(nucleus_intensity=0.5)
+    image = np.full((60, 60), 10, np.uint8)
+    for row in range(5, 50, 10):  # ten nuclei
+        image[row : row + 5, 10:15] = image[row : row + 5, 30:35] = 90
+    alone = dataset.normalize(image, params)
+    assert (alone[image == 90] == 128).all() and (alone[image == 10] == 0).all()
+    bright = image.copy()
+    bright[55:57, 50:52] = 150
+    seen = dataset.normalize(bright, params)
+    assert (seen[image == 90] == 128).all() and (seen[55:57, 50:52] > 200).all()
+    # Light background: the same after inversion.
+    np.testing.assert_array_equal(dataset.normalize(255 - bright, params), seen)
+
+
+@pytest.mark.parametrize("image", [np.zeros((4, 4), np.uint8), np.array([[0, 1]], np.uint8), np.eye(9)])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_nucleus_intensity_of_next_to_nothing(image, channels, preprocess):
+    seen = dataset.normalize(image, preprocess(nucleus_intensity=0.5, channels=channels))
+    assert seen.dtype == np.uint8 and seen.shape[:2] == image.shape
+    assert seen.max() in (0, 128)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_large_images_are_worked_on_in_strips_and_sampled(channels, preprocess, monkeypatch):
+    rng = np.random.default_rng(0)
+    image = rng.gamma(1, 20, (1100, 40, 3)).clip(0, 255).astype(np.uint8)
+    params = preprocess(percentiles=(0.5, 99.5), nucleus_intensity=0.5, channels=channels)
+    whole = dataset.normalize(image, params)
+    assert whole.shape == ((1100, 40) if channels == 1 else (1100, 40, 3))
+    # Strips of 512 lines meet without a seam: the image upside down has them elsewhere.
+    np.testing.assert_array_equal(dataset.normalize(image[::-1], params), whole[::-1])
+    monkeypatch.setattr(dataset, "LARGEST_WHOLE", 2000)  # every fourth line and column
+    sampled = dataset.normalize(image, params)
+    assert np.abs(sampled.astype(int) - whole).mean() < 5
 
 
 @pytest.mark.parametrize(("dtype", "scale"), [(np.uint8, 1), (np.uint16, 257), (np.float32, 1 / 255)])

@@ -48,6 +48,13 @@ def test_frames_are_numbered_in_order_of_appearance():
     assert group(mixed) == [0, 1] * 4
 
 
+@pytest.mark.parametrize("chunk", [1, 3])
+def test_comparing_a_few_at_a_time_changes_nothing(chunk, monkeypatch):
+    images = [crop for image in smooth(3, 120, 160) for crop in quarters(image)]
+    monkeypatch.setattr(frames, "CHUNK", chunk)
+    assert group(images) == [0] * 4 + [1] * 4 + [2] * 4
+
+
 def test_unrelated_images_stay_apart():
     assert group(noise(6, 60, 80)) == list(range(6))
 

@@ -158,3 +158,19 @@ def test_panoptic_quality_by_hand():
 )
 def test_count_error(n_truth, n_predicted, error):
     assert metrics.count_error(InstanceCounts(n_truth, n_predicted, ())) == error
+
+
+def test_bootstrap_interval_holds_the_mean_and_narrows_with_more_images():
+    scores = np.random.default_rng(0).uniform(size=200).tolist()
+    low, high = metrics.bootstrap_interval(scores)
+    assert low < np.mean(scores) < high
+    # 1.96 standard errors to either side, as the central limit theorem has it.
+    assert high - low == pytest.approx(2 * 1.96 * np.std(scores) / np.sqrt(200), rel=0.1)
+    assert metrics.bootstrap_interval(scores) == (low, high)
+    few = metrics.bootstrap_interval(scores[:10])
+    assert few[1] - few[0] > 2 * (high - low)
+
+
+@pytest.mark.parametrize("values", [[0.3], [0.3, 0.3]])
+def test_bootstrap_interval_without_spread(values):
+    assert metrics.bootstrap_interval(values) == pytest.approx((0.3, 0.3))

@@ -178,7 +178,9 @@ def write_reports(folder, ids):
     history = {column: [0.5, 0.25] for column in visualize.TABLES["history"][1]} | {"epoch": [1, 2]}
     pd.DataFrame(history).to_csv(folder / "history.csv", index=False)
     pixel = dict(iou=0.8, dice=0.9, precision=0.85, recall=0.95)
-    instance = dict(dsb_score=0.4321, ap50=0.7, ap75=0.5, ap90=0.1, pq=0.6, count_error=0.2)
+    instance = dict(
+        dsb_score=0.4321, dsb_score_low=0.4, dsb_score_high=0.5, ap50=0.7, ap75=0.5, ap90=0.1, pq=0.6, count_error=0.2
+    )
     part = dict(pixel=pixel, pixel_pooled=pixel, instance=instance, n_images=5)
     part["otsu"] = dict(iou=0.6, dsb_score=0.2109, ap50=0.3)
     (folder / "metrics.json").write_text(json.dumps({"validation": part, "test": part}))

@@ -1,0 +1,93 @@
+"""How do time and memory of each stage grow with the number of images?
+
+    python -m benchmarks.scaling [--smallest 250] [--largest 4000]
+
+Draws synthetic data sets of 250, 500, 1000 ... images, a fifth of them test images, and runs every stage on each in a
+copy of the project, with a single epoch of 20 steps and one view at prediction. Writes benchmarks/results/scaling.csv
+and scaling.png: seconds and peak memory of each stage. (`benchmarks.prediction` does the same for the size of an
+image.)
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from pipeline import demo, params
+
+RESULTS = Path("benchmarks/results")
+STAGES = ("download", "preprocess", "train", "evaluate", "visualize")
+OVERRIDES = {
+    "download.source": "synthetic",
+    "train.epochs": 1,
+    "train.steps_per_epoch": 20,
+    "evaluate.orientations": 1,
+    "evaluate.scales": [1],
+}
+
+
+def main() -> None:
+    """Write the table and the plot."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--smallest", type=int, default=250)
+    parser.add_argument("--largest", type=int, default=4000)
+    arguments = parser.parse_args()
+    rows, count = [], arguments.smallest
+    while count <= arguments.largest:
+        for stage, seconds, memory in measure(count):
+            rows.append({"images": count, "stage": stage, "seconds": seconds, "peak memory, MB": memory})
+            print(rows[-1], flush=True)
+        count *= 2
+    table = pd.DataFrame(rows)
+    RESULTS.mkdir(exist_ok=True)
+    table.to_csv(RESULTS / "scaling.csv", index=False, float_format="%.1f", lineterminator="\n")
+    plot(table).savefig(RESULTS / "scaling.png", dpi=110, metadata={"Software": None})
+
+
+def measure(count: int) -> list[tuple[str, float, float]]:
+    """Run all stages on `count` images; return (stage, seconds, peak memory in MB) of each."""
+    found = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name, "project")
+        demo.copy_project(Path.cwd(), folder)
+        path = folder / "params.yaml"
+        test = count // 5
+        drawn = {"download.synthetic.train": count - test, "download.synthetic.test": test}
+        path.write_text(params.override(path.read_text(), OVERRIDES | drawn))
+        environment = os.environ | {"MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}"}
+        for stage in STAGES:
+            started = time.perf_counter()
+            with (folder / f"{stage}.log").open("w") as log:
+                process = subprocess.Popen(
+                    [sys.executable, "-m", f"pipeline.{stage}"], cwd=folder, env=environment, stdout=log, stderr=log
+                )
+                # wait4 tells the memory of this child alone.
+                _, status, usage = os.wait4(process.pid, 0)
+            if status:
+                raise SystemExit(f"error: {stage} failed:\n{(folder / f'{stage}.log').read_text()[-2000:]}")
+            unit = 1 if sys.platform == "darwin" else 1024
+            found.append((stage, time.perf_counter() - started, usage.ru_maxrss * unit / 1e6))
+    return found
+
+
+def plot(table: pd.DataFrame) -> Figure:
+    """Draw seconds and memory over the number of images, both axes logarithmic."""
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    for axes, column in zip(figure.subplots(1, 2), ("seconds", "peak memory, MB"), strict=True):
+        for stage in STAGES:
+            rows = table[table.stage == stage]
+            axes.loglog(rows.images, rows[column], marker="o", label=stage)
+        axes.set(xlabel="images", ylabel=column)
+        axes.grid(alpha=0.3)
+    axes.legend()
+    return figure
+
+
+if __name__ == "__main__":
+    main()
