@@ -1,0 +1,56 @@
+"""Draw how a validation image becomes nuclei: what the network sees, its three maps, and the result.
+
+    python -m benchmarks.maps
+
+Takes the validation image of median dsb_score among those with touching nuclei (the border map of the truth is not
+empty). Needs `dvc repro evaluate`. Writes docs/maps.png.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from skimage.segmentation import find_boundaries
+
+from pipeline import dataset, model_file, params, runtime, targets
+from pipeline.predict import Predictor
+
+FIGURE = Path("docs/maps.png")
+
+
+def main() -> None:
+    """Write the figure."""
+    settings = params.load()
+    runtime.configure(settings.train)
+    predictor = Predictor(model_file.load(), settings.train.model, settings.evaluate)
+    scores = pd.read_csv("reports/per_image.csv", index_col="image_id").dsb_score
+    touching = [
+        sample
+        for sample in dataset.read_split("validation")
+        if sample.kind == "small-fluorescent" and targets.target_maps(sample.labels)[..., 1].mean() > 5
+    ]
+    sample = sorted(touching, key=lambda s: scores[s.image_id])[len(touching) // 2]
+    image, truth = sample.image, sample.labels
+    maps, found = predictor.maps(image, truth.shape), predictor.labels(image, truth.shape)
+    panels = {"image as the network sees it": image, **maps, "nuclei found": outlined(image, found)}
+    order = ("image as the network sees it", "foreground", "border", "distance", "nuclei found")
+    figure = Figure(figsize=(12.5, 2.8), layout="constrained")
+    for axes, name in zip(figure.subplots(1, len(order)), order, strict=True):
+        axes.imshow(panels[name][:192, :192], cmap="gray" if "network" in name else "magma", interpolation="nearest")
+        axes.set_title(name, fontsize=10)
+        axes.axis("off")
+    FIGURE.parent.mkdir(exist_ok=True)
+    figure.savefig(FIGURE, dpi=110, metadata={"Software": None})
+    print(f"{FIGURE}: image {sample.image_id}, dsb_score {scores[sample.image_id]:.3f}")
+
+
+def outlined(image: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Return the image (H, W) as RGB with the outlines of its nuclei in orange."""
+    rgb = np.dstack([image if image.ndim == 2 else image.mean(axis=2).astype(np.uint8)] * 3)
+    rgb[find_boundaries(labels, mode="inner")] = (255, 140, 0)
+    return rgb
+
+
+if __name__ == "__main__":
+    main()
