@@ -1,5 +1,6 @@
 """From predicted maps, or from nothing but brightness, to nuclei."""
 
+import cv2
 import numpy as np
 from scipy import ndimage
 from skimage.feature import peak_local_max
@@ -11,14 +12,18 @@ from skimage.segmentation import watershed
 from pipeline.dataset import renumber
 from pipeline.params import EvaluateParams
 
+# A pixel and its four neighbours.
+CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
 
-def label_nuclei(maps: dict[str, np.ndarray], params: EvaluateParams) -> np.ndarray:
+
+def label_nuclei(maps: dict[str, np.ndarray], params: EvaluateParams, image: np.ndarray | None = None) -> np.ndarray:
     """Turn predicted maps into a label image.
 
     Parameters
     ----------
     maps : 'foreground' and maybe 'border' and 'distance', each float (H, W) in [0, 1]
     params : thresholds, the `evaluate` section
+    image : what the network saw, (H, W) or (H, W, 3); outlines follow its edges if given
 
     Returns
     -------
@@ -26,19 +31,54 @@ def label_nuclei(maps: dict[str, np.ndarray], params: EvaluateParams) -> np.ndar
     component. With border or distance there is a depth, the distance less the border, smoothed; each of its maxima
     that stands out enough is a seed, and a watershed grows the seeds to the edge of the foreground.
     """
-    mask = maps["foreground"] > params.foreground_threshold
+    foreground, threshold = maps["foreground"], params.foreground_threshold
+    levels = np.array([threshold])
+    if image is not None and params.outline_range:
+        levels = threshold + params.outline_range * np.linspace(-1, 1, 7)
+    # As far as the lowest level reaches; what exceeds nowhere the threshold itself is no nucleus.
+    mask = foreground > levels[0]
     nuclei = label(mask, connectivity=1)
     if len(maps) > 1 and mask.any():
-        depth = maps.get("distance", maps["foreground"])
+        depth = maps.get("distance", foreground)
         if "border" in maps:
             depth = depth - params.border_weight * maps["border"]
         depth = ndimage.gaussian_filter(depth, params.smoothing)
         # Lower than any depth, so that a nucleus' maximum stands out from what lies around it.
         depth = np.where(mask, depth, -2 - params.border_weight).astype(np.float32)
-        seeds = label(prominent_maxima(depth, params.prominence) & mask)
+        seeds = label(prominent_maxima(depth, params.prominence) & (foreground > threshold))
         nuclei = watershed(-depth, seeds, mask=mask)
+    if len(levels) > 1:
+        nuclei = trim_to_edges(nuclei, foreground, image, levels, params.outline_pull)
     nuclei[small_labels(nuclei, params.min_area)] = 0
     return renumber(fill_holes(nuclei))
+
+
+def trim_to_edges(
+    nuclei: np.ndarray, foreground: np.ndarray, image: np.ndarray, levels: np.ndarray, pull: float
+) -> np.ndarray:
+    """Cut each nucleus back to the level of the foreground map whose outline runs along the steepest edge.
+
+    How sharp and how bright nuclei are differs from microscope to microscope, and the foreground map with it: a
+    threshold that fits one image is too wide or too narrow in the next. The image itself has the edge. `nuclei` is
+    int (H, W), grown to the lowest of `levels`; of each nucleus the level counts whose outline (against background,
+    not against neighbours) has the highest mean gradient, relative to its best one, less `pull` times the level's
+    distance from the middle one.
+    """
+    grey = (image if image.ndim == 2 else image.mean(axis=2)).astype(np.float32)
+    grey = cv2.GaussianBlur(grey, (0, 0), 1)
+    gradient = cv2.magnitude(cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1))
+    count = int(nuclei.max()) + 1
+    steepness = np.zeros((len(levels), count))
+    for row, level in zip(steepness, levels, strict=True):
+        inside = (foreground > level).view(np.uint8)
+        # The image's own border is no edge.
+        rim = np.flatnonzero(inside - cv2.erode(inside, CROSS, borderValue=1))
+        lengths = np.bincount(nuclei.ravel()[rim], minlength=count)
+        row[:] = np.bincount(nuclei.ravel()[rim], gradient.ravel()[rim], count) / np.maximum(lengths, 1)
+    steepness /= steepness.max(axis=0) + 1e-6
+    steepness -= pull * np.abs(levels - levels[len(levels) // 2])[:, None]
+    chosen = levels[steepness.argmax(axis=0)]
+    return np.where(foreground > chosen[nuclei], nuclei, 0)
 
 
 def prominent_maxima(depth: np.ndarray, prominence: float) -> np.ndarray:

@@ -149,10 +149,19 @@ class EvaluateParams(Section):
     orientations: Literal[1, 2, 4, 8]
     scales: Annotated[tuple[Annotated[float, Field(ge=0.1, le=4)], ...], Field(min_length=1)]
     foreground_threshold: Annotated[float, Field(gt=0, lt=1)]
+    outline_range: Annotated[float, Field(ge=0, lt=1)]
+    outline_pull: Annotated[float, Field(ge=0)]
     border_weight: Annotated[float, Field(ge=0)]
     smoothing: Annotated[float, Field(ge=0)]
     prominence: Annotated[float, Field(gt=0, lt=1)]
     min_area: Annotated[int, Field(ge=0)]
+
+    @model_validator(mode="after")
+    def levels_are_probabilities(self):
+        """Refuse outlines at levels that no pixel, or every pixel, lies above."""
+        if not 0 < self.foreground_threshold - self.outline_range <= self.foreground_threshold + self.outline_range < 1:
+            raise ValueError("outline_range leads beyond 0 ... 1 from foreground_threshold")
+        return self
 
 
 class VisualizeParams(Section):

@@ -41,13 +41,13 @@ class Predictor:
         `instances.label_nuclei` does, of `shape` if that is given. An image larger than a block is worked on block by
         block: memory does not grow with it, but for the label image itself.
         """
-        # A multiple of 64, so that pooling falls on the same pixels as in the whole image, at half its size, too.
-        core = max(int(BLOCK / max(self.views.scales)) - 2 * MARGIN, 64) // 64 * 64
+        # A multiple of 128, so that pooling falls on the same pixels as in the whole image, at half its size, too.
+        core = max(int(BLOCK / max(self.views.scales)) - 2 * MARGIN, 128) // 128 * 128
         if max(image.shape[:2]) <= core + 2 * MARGIN or shape not in (None, image.shape[:2]):
-            return label_nuclei(self.maps(image, shape), self.views)
+            return label_nuclei(self.maps(image, shape), self.views, _resize(image, shape or image.shape[:2]))
         labels, count = np.zeros(image.shape[:2], np.uint32), 0
         for inner, outer in blocks(image.shape[:2], core, MARGIN):
-            part = label_nuclei(self.maps(image[outer]), self.views)
+            part = label_nuclei(self.maps(image[outer]), self.views, image[outer])
             count = add_block(labels[outer], part, _relative(inner, outer), count)
         return labels if count >= 2**16 else labels.astype(np.uint16)
 

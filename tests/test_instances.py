@@ -6,6 +6,7 @@ from skimage.draw import disk
 from skimage.measure import label
 
 from pipeline import dataset, instances, metrics
+from pipeline.instances import label_nuclei
 from pipeline.targets import TARGETS, target_maps
 
 
@@ -245,3 +246,52 @@ def test_renumber_holds_65535_nuclei_and_refuses_more():
 def test_small_labels():
     labels = label(np.array([[1, 0, 1, 1, 0, 1, 1, 1]]))
     np.testing.assert_array_equal(instances.small_labels(labels, 3), [[1, 1, 1, 1, 1, 0, 0, 0]])
+
+
+# ---- outlines at the image's edges
+
+
+def blurred_disc(radius, edge, shape=(64, 64)):
+    """Return a disc's image and a foreground map, 0.5 at `radius`, that falls by 0.05 a pixel outwards."""
+    distance = np.hypot(*(np.indices(shape) - 31.5))
+    image = np.where(distance < edge, 200, 20).astype(np.uint8)
+    return image, np.clip(0.5 + (radius - distance) / 20, 0.01, 0.99).astype(np.float32)
+
+
+@pytest.mark.parametrize("edge", [12, 14, 16])
+def test_outlines_follow_the_edges_of_the_image(edge, settings):
+    image, foreground = blurred_disc(14, edge)
+    follow = settings.evaluate.model_copy(update={"foreground_threshold": 0.5, "outline_range": 0.2})
+    found = label_nuclei({"foreground": foreground}, follow, image)
+    assert found.max() == 1
+    assert found.sum() == pytest.approx(np.pi * edge**2, rel=0.12)
+    # Without the image, or without a range, the threshold alone decides.
+    for fixed in (
+        label_nuclei({"foreground": foreground}, follow),
+        label_nuclei({"foreground": foreground}, follow.model_copy(update={"outline_range": 0.0}), image),
+    ):
+        np.testing.assert_array_equal(fixed, foreground > 0.5)
+
+
+def test_each_nucleus_has_its_own_level_and_colours_do(settings):
+    pairs = [blurred_disc(14, edge) for edge in (12, 16)]
+    image, foreground = (np.concatenate(parts, axis=1) for parts in zip(*pairs, strict=True))
+    follow = settings.evaluate.model_copy(update={"foreground_threshold": 0.5, "outline_range": 0.2})
+    found = label_nuclei({"foreground": foreground}, follow, image)
+    areas = np.bincount(found.ravel())[1:]
+    assert areas == pytest.approx([np.pi * 12**2, np.pi * 16**2], rel=0.12)
+    np.testing.assert_array_equal(label_nuclei({"foreground": foreground}, follow, np.dstack([image] * 3)), found)
+
+
+def test_what_is_below_the_threshold_everywhere_is_no_nucleus(settings):
+    image, foreground = blurred_disc(14, 14)
+    maps = {"foreground": foreground * np.float32(0.45), "distance": foreground * np.float32(0.45)}
+    follow = settings.evaluate.model_copy(update={"foreground_threshold": 0.5, "outline_range": 0.2})
+    assert label_nuclei(maps, follow, image).max() == 0
+
+
+@pytest.mark.parametrize("value", [0, 1])
+def test_outlines_where_there_is_no_edge(value, settings):
+    flat = np.full((20, 20), 77, np.uint8)
+    found = label_nuclei({"foreground": np.full((20, 20), value, np.float32)}, settings.evaluate, flat)
+    assert (found == value).all()

@@ -115,7 +115,7 @@ def test_size_multiple(stem, filters, multiple, model_params):
 @pytest.fixture(scope="module")
 def views(settings):
     """Return an `evaluate` section that looks at an image once, as it is, with other values for some keys."""
-    plain = {"orientations": 1, "scales": (1.0,)}
+    plain = {"orientations": 1, "scales": (1.0,), "outline_range": 0.0}
     return lambda **values: settings.evaluate.model_copy(update=plain | values)
 
 
