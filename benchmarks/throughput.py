@@ -47,7 +47,7 @@ def main() -> None:
 
     plain = compiled(channels, settings, keras.layers.BatchNormalization)
     fused = compiled(channels, settings, FusedBatchNormalization)
-    flop = flop_per_crop(fused, size)
+    flop = flop_per_crop(unet.build(channels, settings.train.targets, settings.train.model), size)
     batches = iter(drawn)
     measured = {
         "matrix product, float32": lambda: product("float32"),
