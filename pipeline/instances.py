@@ -34,7 +34,7 @@ def label_nuclei(maps: dict[str, np.ndarray], params: EvaluateParams, image: np.
     foreground, threshold = maps["foreground"], params.foreground_threshold
     levels = np.array([threshold])
     if image is not None and params.outline_range:
-        levels = threshold + params.outline_range * np.linspace(-1, 1, 7)
+        levels = np.clip(threshold + params.outline_range * np.linspace(-1, 1, 7), 0.01, 0.99)
     # As far as the lowest level reaches; what exceeds nowhere the threshold itself is no nucleus.
     mask = foreground > levels[0]
     nuclei = label(mask, connectivity=1)

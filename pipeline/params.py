@@ -156,13 +156,6 @@ class EvaluateParams(Section):
     prominence: Annotated[float, Field(gt=0, lt=1)]
     min_area: Annotated[int, Field(ge=0)]
 
-    @model_validator(mode="after")
-    def levels_are_probabilities(self):
-        """Refuse outlines at levels that no pixel, or every pixel, lies above."""
-        if not 0 < self.foreground_threshold - self.outline_range <= self.foreground_threshold + self.outline_range < 1:
-            raise ValueError("outline_range leads beyond 0 ... 1 from foreground_threshold")
-        return self
-
 
 class VisualizeParams(Section):
     """What the figures show."""

@@ -290,6 +290,14 @@ def test_what_is_below_the_threshold_everywhere_is_no_nucleus(settings):
     assert label_nuclei(maps, follow, image).max() == 0
 
 
+@pytest.mark.parametrize("threshold", [0.05, 0.95])
+def test_levels_end_where_probabilities_do(threshold, settings):
+    image, foreground = blurred_disc(14, 14)
+    extreme = settings.evaluate.model_copy(update={"foreground_threshold": threshold, "outline_range": 0.3})
+    found = label_nuclei({"foreground": foreground}, extreme, image)
+    assert 0 < found.astype(bool).sum() < found.size
+
+
 @pytest.mark.parametrize("value", [0, 1])
 def test_outlines_where_there_is_no_edge(value, settings):
     flat = np.full((20, 20), 77, np.uint8)

@@ -85,7 +85,7 @@ def test_a_wrong_value_is_named(tmp_path, key, value, reason):
 @pytest.mark.parametrize(
     ("key", "value", "starts"),
     [
-        ("evaluate.outline_range", 0.6, "evaluate: outline_range leads beyond 0 ... 1"),
+        ("evaluate.outline_range", 1.5, "evaluate.outline_range: "),
         ("preprocess.percentiles", [0.5], "preprocess.percentiles.1: key is missing"),
         ("preprocess.percentiles", [60, 99], "preprocess.percentiles.0: "),
         ("preprocess.image_size", [8, 256], "preprocess.image_size.0: "),
