@@ -125,7 +125,9 @@ def stardist(
         image = image * rng.uniform(0.6, 2) + rng.uniform(-0.2, 0.2)
         return image + 0.02 * rng.uniform(0, 1) * rng.standard_normal(image.shape), labels
 
-    config = Config2D(n_rays=32, grid=(2, 2), n_channel_in=1, train_batch_size=8, train_epochs=10**4)
+    config = Config2D(
+        n_rays=32, grid=(2, 2), n_channel_in=1, train_batch_size=8, train_epochs=10**4, train_tensorboard=False
+    )
     model = StarDist2D(config, name=STARDIST.name, basedir=str(STARDIST.parent))
     model.prepare_for_training()
     model.callbacks.append(StopAfter())
