@@ -42,19 +42,18 @@ def main() -> None:
     size, batch, channels = settings.train.crop_size, settings.train.batch_size, settings.preprocess.channels
     source = crops.Crops(dataset.read_split("train"), settings.train)
     drawn = crops.as_dataset(source.draw, range(10**9), settings.train, channels)
-    images, maps = next(iter(drawn))
-    endless = tf.data.Dataset.from_tensors((images, maps)).repeat()
+    # Of the same form as `drawn`, or one model would be traced twice.
+    endless = drawn.take(1).cache().repeat()
 
     plain = compiled(channels, settings, keras.layers.BatchNormalization)
     fused = compiled(channels, settings, FusedBatchNormalization)
     flop = flop_per_crop(unet.build(channels, settings.train.targets, settings.train.model), size)
-    batches = iter(drawn)
     measured = {
         "matrix product, float32": lambda: product("float32"),
         "matrix product, bfloat16": lambda: product("bfloat16"),
         "step, Keras' batch normalization": lambda: fit(plain, endless, steps),
         "step, fused batch normalization": lambda: fit(fused, endless, steps),
-        "input pipeline alone": lambda: [next(batches) for _ in range(steps)],
+        "input pipeline alone": lambda: list(drawn.take(steps)),
         "training, fed by the pipeline": lambda: fit(fused, drawn, steps),
     }
     seconds = {name: [] for name in measured}
