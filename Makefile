@@ -1,5 +1,5 @@
 # Every target sets up what it needs: .venv/ with the exact packages of requirements.lock.
-.PHONY: help demo test repro ui lint lock clean
+.PHONY: help demo test faults repro verify ui sync lint lock clean
 .DEFAULT_GOAL := help
 
 # The first Python that requirements.lock is resolved for; override with `make PYTHON=/path/to/python3.12`.
@@ -12,8 +12,11 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 help:
 	@echo "make demo    the whole pipeline on drawn images, offline, in some minutes"
 	@echo "make test    all tests"
+	@echo "make faults  kill, starve and confuse the pipeline on drawn images; nothing may be lost (all: README)"
 	@echo "make repro   the whole pipeline on the real images (downloads 95 MB, or takes DSB2018_ARCHIVES)"
+	@echo "make verify  run the committed pipeline again in a fresh clone and compare all outputs"
 	@echo "make ui      the MLflow UI on http://127.0.0.1:5000 (PORT=... for another one)"
+	@echo "make sync    bring MLflow up to the files in models/ and reports/"
 	@echo "make lint    ruff check and format check"
 	@echo "make lock    resolve requirements.lock again (needs uv)"
 
@@ -31,13 +34,22 @@ demo: $(READY)
 test: $(READY)
 	@python -m pytest
 
+faults: $(READY)
+	@python -m benchmarks.faults --short
+
 repro: $(READY)
 	@dvc repro
+
+verify: $(READY)
+	@python -m pipeline.verify $(REV)
 
 ui: $(READY)
 	@echo "MLflow: http://127.0.0.1:$(or $(PORT),5000)   (Ctrl-C ends it)"
 	@mlflow ui --host 127.0.0.1 --port $(or $(PORT),5000) \
 		--backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}"
+
+sync: $(READY)
+	@python -m pipeline.sync
 
 lint: $(READY)
 	@ruff check .

@@ -20,9 +20,9 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from benchmarks.machine import describe
 from pipeline import dataset, metrics, model_file, params, runtime
 from pipeline.instances import otsu_nuclei
+from pipeline.machine import describe
 from pipeline.predict import Predictor
 
 RESULT = Path("benchmarks/results/peers.md")

@@ -20,8 +20,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from benchmarks.machine import describe
 from pipeline import archives, dataset, model_file, params, preprocess, runtime
+from pipeline.machine import describe, peak_bytes
 from pipeline.predict import Predictor
 
 RESULT = Path("benchmarks/results/prediction.md")
@@ -100,8 +100,7 @@ def mosaic(size: int, start: int) -> np.ndarray:
 
 def peak() -> int:
     """Return the most memory that this process held so far, bytes."""
-    # Linux counts in KiB, macOS in bytes.
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return peak_bytes(resource.getrusage(resource.RUSAGE_SELF))
 
 
 if __name__ == "__main__":

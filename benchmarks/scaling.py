@@ -20,6 +20,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from pipeline import demo, params
+from pipeline.machine import peak_bytes
 
 RESULTS = Path("benchmarks/results")
 STAGES = ("download", "preprocess", "train", "evaluate", "visualize")
@@ -71,8 +72,7 @@ def measure(count: int) -> list[tuple[str, float, float]]:
                 _, status, usage = os.wait4(process.pid, 0)
             if status:
                 raise SystemExit(f"error: {stage} failed:\n{(folder / f'{stage}.log').read_text()[-2000:]}")
-            unit = 1 if sys.platform == "darwin" else 1024
-            found.append((stage, time.perf_counter() - started, usage.ru_maxrss * unit / 1e6))
+            found.append((stage, time.perf_counter() - started, peak_bytes(usage) / 1e6))
     return found
 
 

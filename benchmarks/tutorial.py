@@ -30,10 +30,10 @@ from skimage.measure import label
 from skimage.transform import resize
 from tqdm import tqdm
 
-from benchmarks.machine import describe
 from benchmarks.preprocess import SIZE
 from benchmarks.preprocess import tutorial as read_and_resize
 from pipeline import archives, dataset, metrics, params, preprocess
+from pipeline.machine import describe
 
 RESULTS = Path("benchmarks/results")
 PREDICTIONS = Path("data/tutorial")

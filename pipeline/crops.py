@@ -49,18 +49,8 @@ class Crops:
             index = order[number % len(self)]
         image, maps = self._read(index)
         crop, flags = window(image.shape[:2], self.params.crop_size, self.params.augment, rng)
-        image, maps = (
-            cv2.warpAffine(
-                pixels,
-                crop,
-                (self.params.crop_size, self.params.crop_size),
-                flags=flags | cv2.WARP_INVERSE_MAP,
-                borderMode=cv2.BORDER_REFLECT_101,
-            )
-            for pixels in (image, maps)
-        )
-        image = change_intensities(image, self.params.augment, rng)
-        return _channels(image), select_targets(maps, self.params.targets)
+        image = change_intensities(self._cut(image, crop, flags), self.params.augment, rng)
+        return _channels(image), select_targets(self._cut(maps, crop, flags), self.params.targets)
 
     def middle(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the middle of image `index` as it is, in the form of `draw`."""
@@ -68,17 +58,14 @@ class Crops:
         image, maps = self._read(index)
         top, left = ((side - size) // 2 for side in image.shape[:2])
         move = np.array([[1, 0, left], [0, 1, top]], float)
-        image, maps = (
-            cv2.warpAffine(
-                pixels,
-                move,
-                (size, size),
-                flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP,
-                borderMode=cv2.BORDER_REFLECT_101,
-            )
-            for pixels in (image, maps)
-        )
+        image, maps = (self._cut(pixels, move, cv2.INTER_NEAREST) for pixels in (image, maps))
         return _channels(image), select_targets(maps, self.params.targets)
+
+    def _cut(self, pixels: np.ndarray, crop: np.ndarray, flags: int) -> np.ndarray:
+        """Return a crop by the affine map from its pixels to those of the image, mirrored beyond the image."""
+        size = (self.params.crop_size, self.params.crop_size)
+        flags |= cv2.WARP_INVERSE_MAP
+        return cv2.warpAffine(pixels, crop, size, flags=flags, borderMode=cv2.BORDER_REFLECT_101)
 
     def _read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         if index in self._kept:

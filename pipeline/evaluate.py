@@ -62,14 +62,8 @@ def main() -> None:
     summary = {split: summarise(items) for split, items in scores.items()}
     images = pd.DataFrame([row(item) for items in scores.values() for item in items])
     write_tables(summary, images, by_kind(images), ap_by_threshold(scores))
-    tracking.log_stage(
-        settings,
-        "evaluate",
-        time.monotonic() - started,
-        flat_metrics(summary),
-        *(REPORTS / name for name in TABLES),
-        Path("reports/data_audit.json"),
-    )
+    files = [REPORTS / name for name in (*TABLES, "data_audit.json")]
+    tracking.log_stage(settings, flat_metrics(summary), files, "evaluate", time.monotonic() - started)
     print(text_table(summary))
 
 

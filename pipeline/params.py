@@ -164,6 +164,12 @@ class VisualizeParams(Section):
     dpi: Annotated[int, Field(ge=30, le=600)]
 
 
+class VerifyParams(Section):
+    """What `make verify` allows on a machine of another kind."""
+
+    score_tolerance: Annotated[float, Field(ge=0, le=1)]
+
+
 class Params(Section):
     """All of params.yaml."""
 
@@ -172,6 +178,7 @@ class Params(Section):
     train: TrainParams
     evaluate: EvaluateParams
     visualize: VisualizeParams
+    verify: VerifyParams
 
 
 def load(path: Path = PARAMS_FILE) -> Params:

@@ -107,13 +107,14 @@ def add_block(labels: np.ndarray, part: np.ndarray, core: tuple[slice, ...], cou
         number, old = pairs[:, pair]
         if 2 * shared[pair] > min(areas[number], earlier_areas[np.searchsorted(earlier, old)]):
             numbers[number] = old
-    for number in np.unique(part[core]):
+    inside = np.unique(part[core])
+    for number in inside:
         # Where earlier nuclei took most of it there is nothing new to find.
         if number and not numbers[number] and 2 * room[number] > areas[number]:
             count += 1
             numbers[number] = count
     reaches = np.zeros(len(areas), bool)
-    reaches[np.unique(part[core])] = True
+    reaches[inside] = True
     labels[free] = np.where(reaches, numbers, 0)[part[free]]
     return count
 

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,6 +22,8 @@ def run(main: Callable[[], None]) -> None:
     the stage it started running, and the next `dvc repro` would write beside it.
     """
     name = Path(sys.argv[0]).stem
+    # What `kill` sends ends a stage as Ctrl-C does: nothing half-written stays.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         Path(".locks").mkdir(exist_ok=True)
         with filelock.FileLock(f".locks/{name}.lock", blocking=False):
@@ -30,7 +33,10 @@ def run(main: Callable[[], None]) -> None:
     except InputError as error:
         fail(f"{name}: {error}")
     except OSError as error:
-        fail(f"{name}: {error.strerror or error}: {error.filename or 'no file named'}")
+        where = f": {error.filename}" if error.filename else ""
+        fail(f"{name}: {error.strerror or error}{where}; set that right and run it again")
+    except MemoryError:
+        fail(f"{name}: out of memory; close other programs, or lower train.batch_size or evaluate.scales")
     except KeyboardInterrupt:
         print(f"{name}: interrupted", file=sys.stderr)
         sys.exit(130)
@@ -62,10 +68,12 @@ def fresh_folder(target: Path) -> Iterator[Path]:
 def fresh_file(target: Path) -> Iterator[Path]:
     """Yield a path beside `target`; what is written there replaces `target` at the end, or vanishes on an error."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    # The name's ending stays the last part: writers choose the format by it.
-    partial = target.with_name(f".partial-{os.getpid()}-{target.name}")
+    # The name's ending stays the last part: writers choose the format by it. A killed run's leftover is written over.
+    partial = target.with_name(f".partial-{target.name}")
     try:
         yield partial
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())  # or a power cut could leave the new name without the content
         partial.replace(target)
     finally:
         partial.unlink(missing_ok=True)

@@ -1,20 +1,22 @@
 """The only module that knows MLflow: it mirrors files to one run for each trained model.
 
 Files come first. Whatever MLflow does (server down, slow, full), a stage goes on and its results stand in reports/ and
-models/; one warning says what is missing. A run is found again by the model's digest and the parameters, so train,
-evaluate and visualize see the same run, also when DVC took some stages from its cache. A run that is not there, on
-another server or after mlflow.db was deleted, is made again from the files.
+models/; one warning says what is missing, and what could not be sent is sent as soon as a later epoch, stage or
+`make sync` gets through. A run is found again by the model's digest and the parameters, so train, evaluate and
+visualize see the same run, also when DVC took some stages from its cache. A training that was killed goes on in its
+run. A run that is not there, on another server or after mlflow.db was deleted, is made again from the files.
 """
 
 import functools
 import hashlib
+import json
 import logging
 import os
 import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -23,8 +25,8 @@ import filelock
 import numpy as np
 import pandas as pd
 
-# Two tries of ten seconds, not seven of two minutes: a dead server must not hold up a training.
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+# One try of ten seconds, not seven of two minutes: a dead server must not hold up a training.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
 os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
@@ -40,6 +42,10 @@ from pipeline.params import Params, flatten
 EXPERIMENT = "nuclei-unet"
 STORE = Path("mlflow.db")  # where MLFLOW_TRACKING_URI does not say otherwise
 HISTORY = Path("reports/history.csv")
+UNFINISHED = Path(".resume/mlflow.json")  # the run of a training that MLflow does not have all of yet
+TRIES = 5  # that may fail in one stage: at ten seconds each, less than a minute
+PAUSE_SECONDS = 60  # without a try after one that failed
+METRICS_A_CALL = 1000  # the most that MLflow takes
 SECTIONS = ("download", "preprocess", "train", "evaluate")  # those that shape a run's numbers
 
 for name in ("mlflow", "alembic", "mlflow.keras", "mlflow.store.db.utils"):
@@ -48,32 +54,104 @@ warnings.filterwarnings("ignore", module="mlflow")
 
 
 def forgiving(method: Callable) -> Callable:
-    """Turn the first exception of a Tracker's methods into one warning; after it they do nothing."""
+    """Let a Tracker's method fail: the first time with a warning, then silently, in the end without trying."""
 
     @functools.wraps(method)
-    def call(self, *arguments):
-        if self.broken:
-            return
+    def call(self, *arguments) -> bool:
+        if self.failures == TRIES or time.monotonic() < self.next_try:
+            return False
         try:
             method(self, *arguments)
         except Exception as error:  # MLflow raises its own, those of requests, SQLAlchemy, boto ...
-            self.broken = True
-            reason = next(iter(str(error).splitlines()), type(error).__name__)[:200]
-            print(f"warning: MLflow cannot be written to: {reason}", file=sys.stderr)
-            print("warning: going on without it; results are in reports/ and models/", file=sys.stderr)
+            if not self.failures:
+                reason = next(iter(str(error).splitlines()), type(error).__name__)[:200]
+                print(f"warning: MLflow cannot be written to: {reason}", file=sys.stderr)
+                print("warning: going on without it; results are in reports/ and models/", file=sys.stderr)
+            self.failures += 1
+            self.next_try = time.monotonic() + PAUSE_SECONDS
+            return False
+        return True
 
     return call
 
 
 class Tracker:
-    """One run, written to from one stage; after the first failure it only keeps quiet."""
+    """One run, written to from one stage. Methods say whether MLflow took it (True), and do not raise."""
 
-    def __init__(self):
-        self.broken = False
+    def __init__(self, settings: Params):
+        self.settings = settings
+        self.failures, self.next_try = 0, 0.0
         self.run_id: str | None = None
-        self._connect()
+        self._key, self._tags, self._described = "", {}, False
+        self._waiting: list[Metric] = []
+        self._known: set[int] = set()  # epochs that the run has already
+
+    def start(self, key: str, tags: dict[str, str]) -> bool:
+        """Go on in the run of the training named `key` if it was stopped before its end, or start a new one."""
+        self._key, self._tags = key, tags
+        return self._send()
 
     @forgiving
+    def find(self) -> None:
+        """Find the run of the model in models/ and these parameters, or make it, or what it lacks, from the files."""
+        self._connect()
+        digest = _file_digest(model_file.MODEL)
+        found = self.client.search_runs(
+            [self.experiment_id],
+            f"tags.model_sha256 = '{digest}' and tags.params_sha256 = '{_params_digest(self.settings)}'",
+            max_results=1,
+        )
+        if found:
+            self.run_id = found[0].info.run_id
+            return
+        known = _unfinished()
+        self._key = known["key"] if known.get("model") == digest else ""
+        self._tags = {} if self._key else {"rebuilt_from_files": "true"}
+        for row in pd.read_csv(HISTORY).to_dict("records"):
+            self._keep(int(row.pop("epoch")), row)
+        self._finish()
+
+    def log_epoch(self, epoch: int, metrics: dict[str, float]) -> bool:
+        """Log one epoch's losses and metrics, the step is the epoch; those that failed before go along."""
+        self._keep(epoch, metrics)
+        return self._send()
+
+    @forgiving
+    def log_metrics(self, metrics: dict[str, float]) -> None:
+        """Log the metrics that the run does not have with this value."""
+        has = self.client.get_run(self.run_id).data.metrics
+        now = int(time.time() * 1000)
+        self.client.log_batch(
+            self.run_id, metrics=[Metric(k, v, now, 0) for k, v in metrics.items() if has.get(k) != v]
+        )
+
+    @forgiving
+    def log_files(self, *paths: Path) -> None:
+        """Log files and folders as artifacts under their own names."""
+        for path in paths:
+            if path.is_dir():
+                self.client.log_artifacts(self.run_id, str(path), path.name)
+            else:
+                self.client.log_artifact(self.run_id, str(path))
+
+    @forgiving
+    def set_tag(self, key: str, value: str) -> None:
+        """Set one tag."""
+        self.client.set_tag(self.run_id, key, value)
+
+    def finish_training(self, tags: dict[str, str]) -> bool:
+        """Log the finished model and its history from their files, and close the run."""
+        if self.run_id:
+            # If MLflow is away just now, a later stage finds the run here.
+            UNFINISHED.write_text(json.dumps(_unfinished() | {"model": _file_digest(model_file.MODEL)}))
+        self.next_try = 0.0
+        return self._try_finish(tags)
+
+    @forgiving
+    def stop(self, status: str) -> None:
+        """Close the run as FAILED or KILLED."""
+        self.client.set_terminated(self.run_id, status)
+
     def _connect(self) -> None:
         mlflow.set_tracking_uri(os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{STORE.absolute()}")
         self.client = mlflow.MlflowClient()
@@ -90,78 +168,81 @@ class Tracker:
             artifacts = (store.parent / "mlruns").as_uri() if store else None
             return self.client.create_experiment(name, artifact_location=artifacts)
 
-    @forgiving
-    def start(self, settings: Params, tags: dict[str, str]) -> None:
-        """Start a new run with all parameters, what is known of the code, and the data set as input."""
-        tags = _code_tags() | {"params_sha256": _params_digest(settings)} | tags
-        name = f"{settings.download.source}-{time.strftime('%Y%m%d-%H%M%S')}"
-        self.run_id = self.client.create_run(self.experiment_id, run_name=name).info.run_id
+    def _open(self) -> None:
+        """Make the run, or find the one to go on in. Each part may fail and be called again."""
+        known = _unfinished()
+        if not (self._key and self._key == known.get("key") and self._continue(known["run_id"])):
+            name = f"{self.settings.download.source}-{time.strftime('%Y%m%d-%H%M%S')}"
+            self.run_id = self.client.create_run(self.experiment_id, run_name=name).info.run_id
+            if self._key:
+                UNFINISHED.parent.mkdir(exist_ok=True)
+                UNFINISHED.write_text(json.dumps({"key": self._key, "run_id": self.run_id}))
+
+    def _continue(self, run_id: str) -> bool:
+        """Take up a run of an earlier process, if it is on this server."""
+        try:
+            run = self.client.get_run(run_id)
+        except mlflow.MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            return False
+        if run.info.lifecycle_stage != "active" or run.info.experiment_id != self.experiment_id:
+            return False
+        self.client.update_run(run_id, status="RUNNING")
+        self._known = {metric.step for metric in self.client.get_metric_history(run_id, "loss")}
+        self.run_id = run_id
+        return True
+
+    def _describe(self) -> None:
+        """Log all parameters, what is known of the code, and the data set as input."""
+        tags = _code_tags() | {"params_sha256": _params_digest(self.settings)} | self._tags
         self.client.log_batch(
             self.run_id,
-            params=[Param(key, str(value)) for key, value in flatten(settings).items()],
+            params=[Param(key, str(value)) for key, value in flatten(self.settings).items()],
             tags=[RunTag(key, value) for key, value in tags.items()],
         )
         manifest = dataset.read_manifest()
         digest = hashlib.sha256((dataset.FOLDER / "manifest.csv").read_bytes()).hexdigest()[:16]
         data = mlflow.data.from_pandas(
-            manifest, source=str(dataset.FOLDER), name=settings.download.source, digest=digest
+            manifest, source=str(dataset.FOLDER), name=self.settings.download.source, digest=digest
         )
         self._with_active_run(lambda: mlflow.log_input(data, context="training"))
+        self._described = True
 
-    @forgiving
-    def find(self, settings: Params) -> None:
-        """Find the run of the model in models/ and these parameters, or make it again from the files."""
-        digest = _file_digest(model_file.MODEL)
-        found = self.client.search_runs(
-            [self.experiment_id],
-            f"tags.model_sha256 = '{digest}' and tags.params_sha256 = '{_params_digest(settings)}'",
-            max_results=1,
-        )
-        if found:
-            self.run_id = found[0].info.run_id
-            return
-        self.start(settings, {"rebuilt_from_files": "true"})
-        for row in pd.read_csv(HISTORY).to_dict("records"):
-            self.log_epoch(int(row.pop("epoch")), row)
-        self.finish_training()
-
-    def log_epoch(self, epoch: int, metrics: dict[str, float]) -> None:
-        """Log one epoch's losses and metrics; the step is the epoch."""
-        self.log_metrics(metrics, epoch)
-
-    @forgiving
-    def log_metrics(self, metrics: dict[str, float], step: int = 0) -> None:
-        """Log metrics by name."""
+    def _keep(self, epoch: int, metrics: dict[str, float]) -> None:
         now = int(time.time() * 1000)
-        self.client.log_batch(self.run_id, metrics=[Metric(k, v, now, step) for k, v in metrics.items()])
+        self._waiting += [Metric(name, value, now, epoch) for name, value in metrics.items()]
 
     @forgiving
-    def log_files(self, *paths: Path) -> None:
-        """Log files and folders as artifacts under their own names."""
-        for path in paths:
-            if path.is_dir():
-                self.client.log_artifacts(self.run_id, str(path), path.name)
-            else:
-                self.client.log_artifact(self.run_id, str(path))
+    def _send(self) -> None:
+        self._flush()
 
     @forgiving
-    def set_tag(self, key: str, value: str) -> None:
-        """Set one tag."""
-        self.client.set_tag(self.run_id, key, value)
+    def _try_finish(self, tags: dict[str, str]) -> None:
+        self._finish()
+        for key, value in tags.items():
+            self.client.set_tag(self.run_id, key, value)
 
-    @forgiving
-    def finish_training(self) -> None:
-        """Log the finished model and its history from their files, and close the run."""
+    def _flush(self) -> None:
+        """Send the epochs that wait, after all that has to come first and was not done or failed."""
+        if not self.run_id:
+            self._connect()
+            self._open()
+        if not self._described:
+            self._describe()
+        metrics = [metric for metric in self._waiting if metric.step not in self._known]
+        for first in range(0, len(metrics), METRICS_A_CALL):
+            self.client.log_batch(self.run_id, metrics=metrics[first : first + METRICS_A_CALL])
+        self._waiting = []
+
+    def _finish(self) -> None:
+        self._flush()
         self.client.log_artifact(self.run_id, str(HISTORY))
         self._with_active_run(_log_model)
         # Last: from here on the other stages find this run.
         self.client.set_tag(self.run_id, "model_sha256", _file_digest(model_file.MODEL))
         self.client.set_terminated(self.run_id, "FINISHED")
-
-    @forgiving
-    def fail(self) -> None:
-        """Close the run as failed."""
-        self.client.set_terminated(self.run_id, "FAILED")
+        UNFINISHED.unlink(missing_ok=True)
 
     def _with_active_run(self, action: Callable[[], object]) -> None:
         """Call what only MLflow's fluent API offers; the run's status stays as it was."""
@@ -172,30 +253,41 @@ class Tracker:
 
 
 @contextmanager
-def training_run(settings: Params, precision: str) -> Iterator[Callable[[int, dict[str, float]], None]]:
+def training_run(settings: Params, precision: str, key: str) -> Iterator[Callable[[int, dict[str, float]], bool]]:
     """Give a training its run: yields `log_epoch(epoch, metrics)`; at the end the model's files are logged.
 
-    The files must be whole when the block ends. If it raises, the run is closed as failed.
+    `key` names the training: another call with the same key, before the first one was finished, goes on in its run.
+    The files must be whole when the block ends. If it raises, the run is closed as failed or killed.
     """
-    tracker = Tracker()
-    tracker.start(settings, {"precision": precision})
+    tracker = Tracker(settings)
+    tracker.start(key, {"precision": precision})
     started = time.monotonic()
     try:
         yield tracker.log_epoch
-    except BaseException:
-        tracker.fail()
+    except BaseException as error:
+        tracker.stop("FAILED" if isinstance(error, Exception) else "KILLED")
         raise
-    tracker.set_tag("seconds.train", f"{time.monotonic() - started:.0f}")
-    tracker.finish_training()
+    tracker.finish_training({"seconds.train": f"{time.monotonic() - started:.0f}"})
 
 
-def log_stage(settings: Params, stage: str, seconds: float, metrics: dict[str, float], *files: Path) -> None:
-    """Add a later stage's metrics, files and time to the run of the model in models/."""
-    tracker = Tracker()
-    tracker.find(settings)
-    tracker.log_metrics(metrics)
-    tracker.log_files(*files)
-    tracker.set_tag(f"seconds.{stage}", f"{seconds:.0f}")
+def log_stage(
+    settings: Params, metrics: dict[str, float], files: Iterable[Path], stage: str = "", seconds: float = 0.0
+) -> bool:
+    """Add a later stage's metrics, files and time to the run of the model in models/; say whether MLflow took all."""
+    tracker = Tracker(settings)
+    return (
+        tracker.find()
+        and tracker.log_metrics(metrics)
+        and tracker.log_files(*files)
+        and (not stage or tracker.set_tag(f"seconds.{stage}", f"{seconds:.0f}"))
+    )
+
+
+def _unfinished() -> dict[str, str]:
+    try:
+        return json.loads(UNFINISHED.read_text())
+    except (FileNotFoundError, ValueError):
+        return {}
 
 
 def _log_model() -> None:

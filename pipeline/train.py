@@ -3,7 +3,8 @@
     python -m pipeline.train
 
 Reads data/processed/ and the `train` section of params.yaml. Writes models/model.keras (the weights of the epoch with
-the lowest validation loss) and reports/history.csv (one row an epoch), and mirrors both to MLflow.
+the lowest validation loss) and reports/history.csv (one row an epoch), and mirrors both to MLflow. A training that was
+killed goes on after its last whole epoch (see `pipeline/resume.py`).
 """
 
 import re
@@ -12,15 +13,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import keras
-import numpy as np
 import pandas as pd
 
-from pipeline import crops, dataset, losses, model_file, params, runtime, stage, tracking, unet
+from pipeline import crops, dataset, losses, model_file, params, resume, runtime, stage, tracking, unet
 from pipeline.batch_norm import FusedBatchNormalization
 from pipeline.params import TrainParams
 from pipeline.stage import InputError
 
-HISTORY = Path("reports/history.csv")
+# A loss this large has left all that training can come back from; it starts near 3.
+EXPLODED = 1000.0
 
 
 def main() -> None:
@@ -28,11 +29,13 @@ def main() -> None:
     settings = params.load()
     precision = runtime.configure(settings.train)
     training, validation = dataset.read_split("train"), dataset.read_split("validation")
-    with tracking.training_run(settings, precision) as log_epoch:
-        model, history = train(training, validation, settings.train, settings.preprocess.channels, log_epoch)
-        with stage.fresh_file(model_file.MODEL) as new_model, stage.fresh_file(HISTORY) as new_history:
+    state = resume.state_file(settings.train, precision, dataset.FOLDER)
+    with tracking.training_run(settings, precision, state.stem) as log_epoch:
+        model, history = train(training, validation, settings.train, settings.preprocess.channels, log_epoch, state)
+        with stage.fresh_file(model_file.MODEL) as new_model, stage.fresh_file(tracking.HISTORY) as new_history:
             model_file.save(model, new_model)
             history.to_csv(new_history, index=False, float_format="%.6g", lineterminator="\n")
+        state.unlink(missing_ok=True)
     best = history.loc[history.val_loss.idxmin()]
     print(f"kept epoch {best.epoch:.0f}: validation loss {best.val_loss:.4f}, IoU {best.val_foreground_iou:.4f}")
 
@@ -43,21 +46,24 @@ def train(
     settings: TrainParams,
     channels: int,
     log_epoch,
+    state: Path | None = None,
 ) -> tuple[keras.Model, pd.DataFrame]:
     """Train a network and return it with the best epoch's weights, not compiled, and the history.
 
     `log_epoch(epoch, metrics)` is called after each epoch, counted from 1. The history has one row an epoch: epoch,
     learning_rate, and loss, foreground_iou, foreground_dice ..., of training crops and (val_...) of the middles of
-    the validation images. Raises InputError if the loss is no number.
+    the validation images. With `state`, a path from `resume.state_file`, it is kept there where the training stands,
+    and one that was stopped goes on; its earlier epochs are logged again. Raises InputError if the loss explodes.
     """
     source = crops.Crops(training, settings)
     steps = settings.steps_per_epoch or -(-len(source) // settings.batch_size)
-    total = steps * settings.epochs
-    batches = crops.as_dataset(source.draw, range(total * settings.batch_size), settings, channels)
+    total, size = steps * settings.epochs, steps * settings.batch_size
     middles = crops.Crops(validation, settings)
     held_out = crops.as_dataset(middles.middle, range(len(middles)), settings, channels)
 
     model = unet.build(channels, settings.targets, settings.model, FusedBatchNormalization)
+    # Those of metrics, which compile adds, start anew with each epoch.
+    variables = list(model.variables)
     model.compile(
         optimizer=make_optimizer(settings, total),
         loss={name: losses.bce if name == "distance" else getattr(losses, settings.loss) for name in settings.targets},
@@ -68,13 +74,23 @@ def train(
         monitor="val_loss", patience=settings.early_stopping or settings.epochs, restore_best_weights=True
     )
     epochs = EpochLog(log_epoch, make_schedule(settings, total), steps)
+    callbacks, done = [epochs, stop, StopOnExplosion()], 0
+    if state:
+        model.optimizer.build(model.trainable_variables)
+        kept = resume.KeepState(state, variables + model.optimizer.variables, stop, epochs.rows)
+        callbacks, done = [*callbacks, kept], kept.epoch
+    if epochs.rows:
+        print(f"going on after epoch {len(epochs.rows)} of {settings.epochs}, where an earlier run stopped", flush=True)
+        for row in epochs.rows:
+            log_epoch(row["epoch"], {name: value for name, value in row.items() if name != "epoch"})
     model.fit(
-        batches,
+        crops.as_dataset(source.draw, range(done * size, settings.epochs * size), settings, channels),
         validation_data=held_out,
+        initial_epoch=done,
         epochs=settings.epochs,
         steps_per_epoch=steps,
         shuffle=False,
-        callbacks=[epochs, stop, StopOnNaN()],
+        callbacks=callbacks,
         # A bar for a person; one line an epoch in a log file.
         verbose=1 if sys.stdout.isatty() else 2,
     )
@@ -119,13 +135,17 @@ class EpochLog(keras.callbacks.Callback):
         self.log_epoch(epoch + 1, metrics)
 
 
-class StopOnNaN(keras.callbacks.Callback):
-    """Fail at the first loss that is no number, where `keras.callbacks.TerminateOnNaN` would go on as if done."""
+class StopOnExplosion(keras.callbacks.Callback):
+    """Fail at the first loss that is no number or beyond all bounds; `keras.callbacks.TerminateOnNaN` would go on."""
 
     def on_train_batch_end(self, batch, logs=None):
         """Look at the running mean of the loss, which stays NaN once it was."""
-        if not np.isfinite(logs["loss"]):
-            raise InputError(f"train.learning_rate: the loss became {logs['loss']} at step {batch + 1}; lower it")
+        if not logs["loss"] < EXPLODED:
+            step, rate = int(self.model.optimizer.iterations), float(self.model.optimizer.learning_rate)
+            raise InputError(
+                f"train.learning_rate: the loss became {logs['loss']:.4g} at step {step} with a learning rate of "
+                f"{rate:.3g}; lower it"
+            )
 
 
 if __name__ == "__main__":

@@ -104,7 +104,7 @@ def main() -> None:
     with stage.fresh_file(REPORTS / "report.html") as path:
         path.write_text(render(results, params.flatten(settings), read_pictures(REPORTS / "figures")), encoding="utf-8")
     seconds = time.monotonic() - started
-    tracking.log_stage(settings, "visualize", seconds, {}, REPORTS / "figures", REPORTS / "report.html")
+    tracking.log_stage(settings, {}, [REPORTS / "figures", REPORTS / "report.html"], "visualize", seconds)
     print(f"{headline(results.metrics)} Report: {REPORTS / 'report.html'}")
 
 

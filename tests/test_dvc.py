@@ -4,6 +4,7 @@ import ast
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,12 +14,12 @@ import pandas as pd
 import pytest
 from ruamel.yaml import YAML
 
-from pipeline import demo, params
+from pipeline import demo, params, verify
 
 ROOT = Path(__file__).parents[1]
 STAGES = ("download", "preprocess", "train", "evaluate", "visualize")
 # How files are written, checked and mirrored; none of them shapes what an output holds.
-NO_DEPENDENCY = {"stage", "params", "tracking", "quiet"}
+NO_DEPENDENCY = {"stage", "params", "tracking", "quiet", "resume"}
 TINY = {
     "download.source": "synthetic",
     "download.synthetic.train": 16,
@@ -38,9 +39,9 @@ TINY = {
 }
 
 
-def run(folder: Path, *command: str) -> str:
+def run(folder: Path, *command: str, **variables: str) -> str:
     """Run a command with this Python first on PATH; its output, or a failing test that shows it."""
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW", "DSB2018", "DVC"))}
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW", "DSB2018", "DVC"))} | variables
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, f"{command}: {done.stdout[-3000:]}{done.stderr[-3000:]}"
@@ -146,6 +147,27 @@ def test_mlflow_has_one_finished_run_with_everything(project):
     model = mlflow.keras.load_model(f"models:/{first.outputs.model_outputs[0].model_id}")
     assert model.input_shape == (None, None, None, 1)
     mlflow.set_tracking_uri(None)
+
+
+def test_a_clone_elsewhere_makes_the_same_bits(project, tmp_path):
+    folder = tmp_path / "another folder"
+    folder.mkdir()
+    one_core = ["taskset", "-c", "0"] if shutil.which("taskset") else []
+    elsewhere = {"TMPDIR": str(folder), "TZ": "Pacific/Auckland", "LC_ALL": "C", "PYTHONHASHSEED": "7"}
+    log = run(project, *one_core, sys.executable, "-m", "pipeline.verify", "main", **elsewhere)
+    outputs = verify.hashes(project)
+    assert f"{len(outputs)} of {len(outputs)} outputs are identical" in log, log
+    assert len(outputs) == 12 and not list(folder.iterdir())
+
+
+def test_verify_shows_what_differs():
+    before = {("train", "model"): "a" * 32, ("train", "history"): "b" * 32}
+    table = verify.compare(before, before | {("train", "model"): "c" * 32, ("new", "x"): "d" * 32})
+    assert table.values.tolist() == [
+        ["train", "model", "aaaaaaaa", "cccccccc", "no"],
+        ["train", "history", "bbbbbbbb", "bbbbbbbb", "yes"],
+        ["new", "x", "missing", "dddddddd", "no"],
+    ]
 
 
 def imports(module: str, seen: frozenset[str] = frozenset()) -> set[str]:

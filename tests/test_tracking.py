@@ -33,11 +33,22 @@ def write_results(settings, seed=1):
     pd.DataFrame({"epoch": [1, 2], "loss": [2.0, 1.0]}).to_csv("reports/history.csv", index=False)
 
 
-def train(settings):
-    with tracking.training_run(settings, "float32") as log_epoch:
+def train(settings, key="train-1"):
+    with tracking.training_run(settings, "float32", key) as log_epoch:
         log_epoch(1, {"loss": 2.0})
         log_epoch(2, {"loss": 1.0})
         write_results(settings)
+
+
+def stopped(settings, error, key="train-1"):
+    """Train one epoch and stop."""
+    with pytest.raises(error), tracking.training_run(settings, "float32", key) as log_epoch:
+        log_epoch(1, {"loss": 2.0})
+        raise error
+
+
+def curve(run, store="mlflow.db"):
+    return [(m.step, m.value) for m in client_of(store).get_metric_history(run.info.run_id, "loss")]
 
 
 def client_of(store):
@@ -52,8 +63,8 @@ def runs(store="mlflow.db"):
 
 def test_later_stages_find_the_run_of_the_model(project):
     train(project)
-    tracking.log_stage(project, "evaluate", 3.2, {"test/pixel/iou": 0.8}, tracking.HISTORY)
-    tracking.log_stage(project, "visualize", 1.0, {})
+    assert tracking.log_stage(project, {"test/pixel/iou": 0.8}, [tracking.HISTORY], "evaluate", 3.2)
+    assert tracking.log_stage(project, {}, [], "visualize", 1.0)
     (run,) = runs()
     assert run.info.status == "FINISHED"
     assert run.data.metrics == {"loss": 1.0, "test/pixel/iou": 0.8}
@@ -66,27 +77,99 @@ def test_later_stages_find_the_run_of_the_model(project):
 def test_a_run_that_a_store_lacks_is_made_again_from_the_files(project, tmp_path, monkeypatch):
     train(project)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/other.db")
-    tracking.log_stage(project, "evaluate", 1, {"test/pixel/iou": 0.8})
+    tracking.log_stage(project, {"test/pixel/iou": 0.8}, [])
     (run,) = runs("other.db")
-    client = client_of("other.db")
-    assert [m.value for m in client.get_metric_history(run.info.run_id, "loss")] == [2.0, 1.0]
+    assert curve(run, "other.db") == [(1, 2.0), (2, 1.0)]
     assert run.data.tags["rebuilt_from_files"] == "true"
 
 
 def test_other_parameters_get_a_run_of_their_own(project):
     train(project)
     changed = project.model_copy(update={"evaluate": project.evaluate.model_copy(update={"foreground_threshold": 0.9})})
-    tracking.log_stage(changed, "evaluate", 1, {"test/pixel/iou": 0.7})
+    tracking.log_stage(changed, {"test/pixel/iou": 0.7}, [])
     assert sorted(run.data.params["evaluate.foreground_threshold"] for run in runs()) == [
         str(project.evaluate.foreground_threshold),
         "0.9",
     ]
 
 
-def test_a_failed_training_is_marked(project):
-    with pytest.raises(ZeroDivisionError), tracking.training_run(project, "float32"):
-        raise ZeroDivisionError
-    assert runs()[0].info.status == "FAILED"
+@pytest.mark.parametrize(("error", "status"), [(ZeroDivisionError, "FAILED"), (KeyboardInterrupt, "KILLED")])
+def test_a_stopped_training_is_marked_and_goes_on_in_its_run(project, error, status):
+    stopped(project, error)
+    assert runs()[0].info.status == status
+    train(project)
+    (run,) = runs()
+    assert run.info.status == "FINISHED" and curve(run) == [(1, 2.0), (2, 1.0)]
+    assert not tracking.UNFINISHED.exists()
+
+
+def test_another_training_gets_another_run(project):
+    stopped(project, KeyboardInterrupt)
+    train(project, key="train-2")
+    assert sorted(run.info.status for run in runs()) == ["FINISHED", "KILLED"]
+
+
+def test_a_run_deleted_meanwhile_is_made_again(project):
+    stopped(project, KeyboardInterrupt)
+    client_of("mlflow.db").delete_run(runs()[0].info.run_id)
+    train(project)
+    (run,) = runs()
+    assert curve(run) == [(1, 2.0), (2, 1.0)]
+
+
+class Flaky:
+    """Makes some calls of MLflow fail."""
+
+    def __init__(self, monkeypatch):
+        self.down, self.calls = False, 0
+        monkeypatch.setattr(tracking, "PAUSE_SECONDS", 0)
+        for name in ("log_batch", "log_artifact", "get_experiment_by_name"):
+            self.wrap(monkeypatch, name, getattr(mlflow.MlflowClient, name))
+
+    def wrap(self, monkeypatch, name, method):
+        def call(client, *arguments, **named):
+            if self.down:
+                self.calls += 1
+                raise ConnectionError("server down")
+            return method(client, *arguments, **named)
+
+        monkeypatch.setattr(mlflow.MlflowClient, name, call)
+
+
+@pytest.mark.parametrize("down", [{0}, {1}, {1, 2}, {3}, {0, 1, 2}])
+def test_what_could_not_be_sent_is_sent_later(down, project, monkeypatch, capsys):
+    server = Flaky(monkeypatch)
+    server.down = 0 in down
+    with tracking.training_run(project, "float32", "train-1") as log_epoch:
+        for epoch in (1, 2):
+            server.down = epoch in down
+            log_epoch(epoch, {"loss": 3.0 - epoch})
+        write_results(project)
+        server.down = 3 in down
+    server.down = False
+    tracking.log_stage(project, {"test/pixel/iou": 0.8}, [])
+    (run,) = runs()
+    assert run.info.status == "FINISHED" and curve(run) == [(1, 2.0), (2, 1.0)]
+    assert run.data.params["train.seed"] == "2018" and run.data.metrics["test/pixel/iou"] == 0.8
+    assert capsys.readouterr().err.count("MLflow cannot be written to") == 1
+
+
+def test_a_dead_server_is_not_asked_for_ever(project, monkeypatch):
+    server = Flaky(monkeypatch)
+    server.down = True
+    with tracking.training_run(project, "float32", "train-1") as log_epoch:
+        for epoch in range(1, 20):
+            log_epoch(epoch, {"loss": 1.0})
+        write_results(project)
+    assert server.calls == tracking.TRIES
+
+
+def test_scores_are_logged_once(project):
+    train(project)
+    for value in (0.8, 0.8, 0.9):
+        tracking.log_stage(project, {"test/pixel/iou": value}, [])
+    history = client_of("mlflow.db").get_metric_history(runs()[0].info.run_id, "test/pixel/iou")
+    assert [metric.value for metric in history] == [0.8, 0.9]
 
 
 @pytest.mark.parametrize("uri", ["http://127.0.0.1:9", "sqlite:///params.yaml/mlflow.db"])
@@ -95,7 +178,7 @@ def test_a_dead_store_costs_one_warning_and_no_result(project, uri, monkeypatch,
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     started = time.monotonic()
     train(project)
-    tracking.log_stage(project, "evaluate", 1, {"x": 1.0})
+    assert not tracking.log_stage(project, {"x": 1.0}, [])
     assert time.monotonic() - started < 60
     assert model_file.MODEL.exists()
     # One warning of two lines for each of the two stages.

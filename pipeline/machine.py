@@ -1,6 +1,7 @@
-"""One line that says what a benchmark ran on."""
+"""What a measurement ran on, and how much memory it took."""
 
 import platform
+import sys
 from importlib.metadata import version
 from pathlib import Path
 
@@ -16,3 +17,9 @@ def describe(*packages: str) -> str:
     flags = sorted({"avx2", "avx512f", "avx512_bf16", "amx_bf16"} & set(fields.get("flags", "").split()))
     versions = ", ".join(f"{package} {version(package)}" for package in ("tensorflow", "keras", *packages))
     return f"{cpus()} cores of {name} ({', '.join(flags)}); Python {platform.python_version()}, {versions}."
+
+
+def peak_bytes(usage) -> int:
+    """Return the most memory that a process held, from what `resource.getrusage` or `os.wait4` tell of it."""
+    # Linux counts in KiB, macOS in bytes.
+    return usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)

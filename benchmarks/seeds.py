@@ -1,0 +1,63 @@
+"""How much of a score is luck? The default recipe trained with other seeds.
+
+    python -m benchmarks.seeds [--seeds 1 2]
+
+Runs `dvc exp run --temp -S train.seed=N` for each seed that has no experiment seed-N yet (they stay: `dvc exp show`),
+and puts their scores beside those of the workspace. Needs `dvc repro` and its results committed. Writes
+benchmarks/results/seeds.md.
+"""
+
+import argparse
+import json
+import subprocess
+from pathlib import Path
+
+import pandas as pd
+
+from pipeline import params
+from pipeline.machine import describe
+
+RESULT = Path("benchmarks/results/seeds.md")
+METRICS = "reports/metrics.json"
+SCORES = {"dsb_score": "instance", "ap50": "instance", "iou": "pixel"}
+
+
+def main() -> None:
+    """Write the table as Markdown."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2])
+    rows = {params.load().train.seed: Path(METRICS).read_text()}
+    for seed in parser.parse_args().seeds:
+        name = f"seed-{seed}"
+        if not experiment(name):
+            command = ["dvc", "exp", "run", "--temp", "--name", name, "-S", f"train.seed={seed}", "evaluate"]
+            subprocess.run(command, check=True)
+        rows[seed] = git("show", f"{experiment(name)}:{METRICS}")
+    table = pd.DataFrame(
+        {
+            f"{split} {score}": {seed: json.loads(text)[split][group][score] for seed, text in rows.items()}
+            for split in ("validation", "test")
+            for score, group in SCORES.items()
+        }
+    )
+    table.loc["mean"] = table.mean()
+    table.loc["largest - smallest"] = table.drop("mean").max() - table.drop("mean").min()
+    text = "\n".join([describe(), "", table.rename_axis("train.seed").to_markdown(floatfmt=".3f")])
+    RESULT.parent.mkdir(exist_ok=True)
+    RESULT.write_text(text + "\n")
+    print(text)
+
+
+def experiment(name: str) -> str:
+    """Return the commit of the experiment on top of the current commit, or nothing; DVC keeps them as git refs."""
+    head = git("rev-parse", "HEAD").strip()
+    return git("for-each-ref", "--format=%(objectname)", f"refs/exps/{head[:2]}/{head[2:]}/{name}").strip()
+
+
+def git(*arguments: str) -> str:
+    """Return what a git command prints."""
+    return subprocess.run(["git", *arguments], check=True, capture_output=True, text=True).stdout
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,102 @@
+"""Run the committed pipeline again from nothing, in a clone elsewhere, and compare every output bit by bit.
+
+    make verify, or python -m pipeline.verify [REVISION] [--output FILE]
+
+Clones REVISION (default: HEAD) into a temporary folder with an empty DVC cache and an MLflow store of its own, runs
+`dvc repro` there and compares its dvc.lock with the committed one. On one kind of machine all outputs are identical.
+On another kind of CPU sums are rounded in another order, and training makes another model of it, as another seed would:
+there the scores count, and the exit code is 0 as long as none differs by more than `verify.score_tolerance`.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pandas as pd
+from ruamel.yaml import YAML
+
+from pipeline import download, machine, params, stage
+from pipeline.evaluate import flat_metrics
+from pipeline.stage import InputError
+
+METRICS = "reports/metrics.json"
+
+
+def main() -> None:
+    """Run, compare and print the table; fails if scores differ by more than the tolerance."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("revision", nargs="?", default="HEAD", help="commit or branch (default: HEAD)")
+    parser.add_argument("--output", type=Path, help="where to write the table, too")
+    arguments = parser.parse_args()
+    revision = arguments.revision
+    tolerance = params.load().verify.score_tolerance
+    with tempfile.TemporaryDirectory(prefix="verify-") as name:
+        clone = Path(name, "clone")
+        git("clone", "--quiet", "--no-local", ".", str(clone))
+        git("-C", str(clone), "checkout", "--quiet", git("rev-parse", "--verify", f"{revision}^{{commit}}").strip())
+        if not (clone / "dvc.lock").is_file():
+            raise InputError(f"{revision}: has no dvc.lock to compare with; run `dvc repro` and commit it")
+        before, scores_before = hashes(clone), scores(clone)
+        print(f"running the pipeline of {revision} in {clone}", flush=True)
+        command = [sys.executable, "-m", "dvc", "repro", "--force", "--no-run-cache"]
+        if subprocess.run(command, cwd=clone, env=environment(clone)).returncode:
+            raise InputError("`dvc repro` failed in the clone; its message stands above")
+        table = compare(before, hashes(clone))
+        difference = max(abs(value - scores_before.get(key, float("inf"))) for key, value in scores(clone).items())
+    same = int((table["identical"] == "yes").sum())
+    found = f"{same} of {len(table)} outputs are identical; the largest difference of a score is {difference:.4f}."
+    text = f"{machine.describe('dvc')}\n\n{table.to_markdown(index=False)}\n\n{found}\n"
+    print(f"\n{text}")
+    if arguments.output:
+        arguments.output.write_text(text)
+    if difference > tolerance:
+        raise InputError(f"a score differs by more than verify.score_tolerance, {tolerance}")
+
+
+def environment(clone: Path) -> dict[str, str]:
+    """Return the variables for the run in the clone: this Python, an MLflow of its own, files downloaded before."""
+    own = {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "MLFLOW_TRACKING_URI": f"sqlite:///{clone / 'mlflow.db'}",
+    }
+    if folder := download.archives_folder():
+        own[download.ARCHIVES_VARIABLE] = str(folder.absolute())
+    elif all((download.DOWNLOADS / source.name).is_file() for source in download.SOURCES["bbbc038-fixed"]):
+        own[download.ARCHIVES_VARIABLE] = str(download.DOWNLOADS.absolute())
+    return {key: value for key, value in os.environ.items() if not key.startswith(("DVC_", "MLFLOW_"))} | own
+
+
+def hashes(folder: Path) -> dict[tuple[str, str], str]:
+    """Return {(stage, output): hash} from a folder's dvc.lock."""
+    lock = YAML(typ="safe").load((folder / "dvc.lock").read_text())
+    return {(name, out["path"]): out["md5"] for name, entry in lock["stages"].items() for out in entry["outs"]}
+
+
+def scores(folder: Path) -> dict[str, float]:
+    """Return a folder's scores by name."""
+    return flat_metrics(json.loads((folder / METRICS).read_text()))
+
+
+def compare(before: dict[tuple[str, str], str], after: dict[tuple[str, str], str]) -> pd.DataFrame:
+    """Return one row an output: stage, output, both hashes (their first 8 digits), identical yes or no."""
+    rows = []
+    for key in before | after:
+        old, new = before.get(key, "missing"), after.get(key, "missing")
+        rows.append([*key, old[:8], new[:8], "yes" if old == new else "no"])
+    return pd.DataFrame(rows, columns=["stage", "output", "committed", "now", "identical"])
+
+
+def git(*arguments: str) -> str:
+    """Return what a git command prints. Raises InputError with its message."""
+    done = subprocess.run(["git", *arguments], capture_output=True, text=True)
+    if done.returncode:
+        raise InputError(f"git {arguments[0]}: {' '.join(done.stderr.split())}")
+    return done.stdout
+
+
+if __name__ == "__main__":
+    stage.run(main)
