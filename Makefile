@@ -1,5 +1,5 @@
 # Every target sets up what it needs: .venv/ with the exact packages of requirements.lock.
-.PHONY: help demo test faults repro verify ui sync lint lock clean
+.PHONY: help demo test faults repro verify compare ui sync lint lock clean
 .DEFAULT_GOAL := help
 
 # The first Python that requirements.lock is resolved for; override with `make PYTHON=/path/to/python3.12`.
@@ -15,6 +15,7 @@ help:
 	@echo "make faults  kill, starve and confuse the pipeline on drawn images; nothing may be lost (all: README)"
 	@echo "make repro   the whole pipeline on the real images (downloads 95 MB, or takes DSB2018_ARCHIVES)"
 	@echo "make verify  run the committed pipeline again in a fresh clone and compare all outputs"
+	@echo "make compare compare the results here with those of REV=main: reports/compare.html"
 	@echo "make ui      the MLflow UI on http://127.0.0.1:5000 (PORT=... for another one)"
 	@echo "make sync    bring MLflow up to the files in models/ and reports/"
 	@echo "make lint    ruff check and format check"
@@ -42,6 +43,9 @@ repro: $(READY)
 
 verify: $(READY)
 	@python -m pipeline.verify $(REV)
+
+compare: $(READY)
+	@python -m pipeline.compare $(or $(REV),main)
 
 ui: $(READY)
 	@echo "MLflow: http://127.0.0.1:$(or $(PORT),5000)   (Ctrl-C ends it)"

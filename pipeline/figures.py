@@ -234,6 +234,56 @@ def error_rows(examples: Sequence[Example], dpi: int) -> Figure:
     return figure
 
 
+def prediction_rows(
+    examples: Sequence[Example], others: Sequence[np.ndarray], names: Sequence[str], dpi: int
+) -> Figure:
+    """Draw a row an example: image, truth, another prediction of it, uint16 (H, W), and its own; `names` of both."""
+    inches = 2.35
+    figure = Figure(figsize=(4 * inches + 0.3, len(examples) * (inches + 0.3) + 0.3), dpi=dpi)
+    figure.get_layout_engine().set(w_pad=0.03, h_pad=0.03, wspace=0, hspace=0)
+    axes = figure.subplots(len(examples), 4, squeeze=False)
+    for row, example, other in zip(axes, examples, others, strict=True):
+        part = crop(example, 256)
+        image, truth, predicted, _ = shown(part, round(inches * dpi))
+        before = shown(crop(replace(example, predicted=other), 256), round(inches * dpi))[2]
+        for ax, pixels in zip(
+            row,
+            (image, *(coloured(image, truth, labels) for labels in (truth, before, predicted))),
+            strict=True,
+        ):
+            _picture(ax, pixels)
+        row[0].text(0, 1.03, "  ·  ".join(example.caption), fontsize=8.5, transform=row[0].transAxes).set_in_layout(
+            False
+        )
+        row[1].set_title(" ", fontsize=8.5)
+    for ax, name in zip(axes[-1], ("image", "truth", *names), strict=True):
+        ax.set_xlabel(name)
+    return figure
+
+
+def compared_curves(tables: dict[str, tuple[pd.DataFrame, pd.DataFrame]], dpi: int) -> Figure:
+    """Draw validation loss and IoU over the epochs, and AP over IoU thresholds, of two trainings.
+
+    `tables` are name -> (history, average precision by threshold); the first one is drawn grey and dashed.
+    """
+    figure = Figure(figsize=(8, 5), dpi=dpi)
+    axes = figure.subplots(2, 2).ravel()
+    for (name, (history, precision)), colour, line in zip(tables.items(), (GREY, BLUE), ("--", "-"), strict=True):
+        style = {"color": colour, "linestyle": line, "marker": "o", "markersize": 2.5, "label": name}
+        axes[0].plot(history["epoch"], history["val_loss"], **style)
+        axes[1].plot(history["epoch"], history["val_foreground_iou"], **style)
+        axes[2].plot(precision["iou_threshold"], precision["validation_unet"], **style)
+        axes[3].plot(precision["iou_threshold"], precision["test_unet"], **style)
+    axes[0].set(title="Loss, validation", xlabel="epoch")
+    axes[1].set(title="Foreground IoU, validation", xlabel="epoch")
+    axes[2].set(title="Average precision, validation", xlabel="IoU that a match needs", ylim=(0, 1))
+    axes[3].set(title="Average precision, test", xlabel="IoU that a match needs", ylim=(0, 1))
+    for ax in axes[:2]:
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes[0].legend()
+    return figure
+
+
 def example_columns(examples: Sequence[Example], dpi: int) -> Figure:
     """Draw a column an example, 256 px of it: image, truth, prediction."""
     inches = 2.4

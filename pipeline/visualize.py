@@ -230,17 +230,24 @@ def score_rows(metrics: Mapping) -> list[tuple[str, list[float | None]]]:
     return rows
 
 
-def render(results: Results, parameters: Mapping[str, object], pictures: Mapping[str, str]) -> str:
-    """Return the report as HTML; `pictures` are file names -> base64, `parameters` as `params.flatten` gives them."""
+def page(template: Path, **content) -> str:
+    """Return a page as HTML. Filters: `score`, a number or a dash where there is none; `change`, with its sign."""
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATE.parent),
+        loader=jinja2.FileSystemLoader(template.parent),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     environment.filters["score"] = lambda value: "–" if value is None or pd.isna(value) else f"{value:.3f}"
-    return environment.get_template(TEMPLATE.name).render(
+    environment.filters["change"] = lambda value: "–" if pd.isna(value) else f"{value:+.3f}"
+    return environment.get_template(template.name).render(content)
+
+
+def render(results: Results, parameters: Mapping[str, object], pictures: Mapping[str, str]) -> str:
+    """Return the report as HTML; `pictures` are file names -> base64, `parameters` as `params.flatten` gives them."""
+    return page(
+        TEMPLATE,
         headline=headline(results.metrics),
         metrics=results.metrics,
         audit=results.audit,

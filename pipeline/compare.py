@@ -1,0 +1,205 @@
+"""Compare the results in this folder with those of another branch or commit, on one page.
+
+    make compare REV=main, or python -m pipeline.compare main
+
+Reads params.yaml, dvc.lock and reports/ here and as REV has them in git, and the predictions of both (those of REV from
+DVC's cache). Writes reports/compare.html, which needs no other file and no network: parameters that differ, scores with
+a confidence interval of their difference, curves, and the images that got better and worse most.
+"""
+
+import argparse
+import base64
+import io
+import json
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+from dvc.api import DVCFileSystem
+from dvc.exceptions import DvcException
+from ruamel.yaml import YAML
+
+from pipeline import dataset, figures, metrics, params, stage
+from pipeline.stage import InputError
+from pipeline.visualize import PREDICTIONS, REPORTS, SCORES, TEST_IMAGES, page, read_example, write_figure
+
+PAGE = REPORTS / "compare.html"
+TEMPLATE = Path(__file__).with_name("compare.html.jinja")
+# Of one image, so that both sides can be paired; the scores of metrics.json that are means of them.
+PAIRED = {"dsb_score": "DSB score", "ap50": "AP at IoU 0.50, image by image", "iou": "Pixel IoU"}
+SPLITS = ("test", "validation")
+
+
+@dataclass(frozen=True)
+class Side:
+    """The results of one side."""
+
+    parameters: dict[str, object]
+    metrics: dict
+    history: pd.DataFrame
+    precision: pd.DataFrame
+    images: pd.DataFrame  # indexed by split and image_id
+
+
+def main() -> None:
+    """Write reports/compare.html."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("revision", nargs="?", default="main", help="branch or commit (default: main)")
+    revision = parser.parse_args().revision
+    commit = git("rev-parse", "--verify", "--short", f"{revision}^{{commit}}").strip()
+    settings = params.load()
+    before, after = read_side(lambda name: git("show", f"{commit}:{name}")), read_side(lambda n: Path(n).read_text())
+    differences = paired_differences(before.images, after.images)
+    changed = most_changed(before.images, after.images, settings.visualize.examples)
+    pictures = {"curves": (figures.compared_curves, {revision: _curves(before), "here": _curves(after)})}
+    for name, rows in changed.items():
+        if len(rows):
+            examples = [read_example(row, TEST_IMAGES, dataset.FOLDER, PREDICTIONS) for row in rows.itertuples()]
+            others = [prediction_of(commit, image_id) for image_id in rows.image_id]
+            pictures[name] = (figures.prediction_rows, examples, others, (revision, "here"))
+    text = page(
+        TEMPLATE,
+        revision=revision,
+        commit=commit,
+        headline=headline(revision, differences),
+        parameters=changed_parameters(before.parameters, after.parameters),
+        scores=score_rows(before.metrics, after.metrics),
+        differences=differences,
+        pictures={name: png(settings.visualize.dpi, *drawing) for name, drawing in pictures.items()},
+    )
+    with stage.fresh_file(PAGE) as path:
+        path.write_text(text, encoding="utf-8")
+    print(f"{headline(revision, differences)} Page: {PAGE}")
+
+
+def read_side(read) -> Side:
+    """Read the results of one side; `read(name)` returns the text of a file."""
+    images = pd.read_csv(io.StringIO(read("reports/per_image.csv")), dtype={"image_id": str})
+    return Side(
+        parameters=flat(YAML(typ="safe", pure=True).load(read("params.yaml"))),
+        metrics=json.loads(read("reports/metrics.json")),
+        history=pd.read_csv(io.StringIO(read("reports/history.csv"))),
+        precision=pd.read_csv(io.StringIO(read("reports/ap_by_threshold.csv"))),
+        images=images.set_index(["split", "image_id"], drop=False),
+    )
+
+
+def flat(section: Mapping, prefix: str = "") -> dict[str, object]:
+    """Return {'train.model.filters': [32, 64], ...}; unlike `params.flatten` of any version's parameters."""
+    found = {}
+    for key, value in section.items():
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return found
+
+
+def changed_parameters(before: Mapping[str, object], after: Mapping[str, object]) -> list[tuple[str, str, str]]:
+    """Return (key, value before, value after) of parameters that differ; – where one side has no such key."""
+    shown = [(key, *("–" if key not in side else json.dumps(side[key]) for side in (before, after))) for key in
+             before | after]  # fmt: skip
+    return [row for row in shown if row[1] != row[2]]
+
+
+def score_rows(before: Mapping, after: Mapping) -> list[tuple[str, list[float]]]:
+    """Return (name, [before, after, difference on test, the same on validation]) of each score."""
+    rows = []
+    for score in SCORES:
+        values = []
+        for split in SPLITS:
+            old, new = (side[split][score.group].get(score.key, np.nan) for side in (before, after))
+            values += [old, new, new - old]
+        rows.append((score.name, values))
+    return rows
+
+
+def paired_differences(before: pd.DataFrame, after: pd.DataFrame) -> list[dict]:
+    """Return for each split and paired score: images that both have, mean difference, its 95% interval (bootstrap)."""
+    rows = []
+    shared = before.index.intersection(after.index)
+    for split in SPLITS:
+        index = shared[shared.get_level_values("split") == split]
+        for column, name in PAIRED.items():
+            change = (after.loc[index, column] - before.loc[index, column]).to_numpy()
+            if not len(change):
+                continue
+            low, high = metrics.bootstrap_interval(change)
+            rows.append(
+                {
+                    "split": split,
+                    "name": name,
+                    "images": len(change),
+                    "mean": float(change.mean()),
+                    "low": low,
+                    "high": high,
+                    "better": int((change > 0).sum()),
+                    "worse": int((change < 0).sum()),
+                    "verdict": verdict(low, high),
+                }
+            )
+    return rows
+
+
+def verdict(low: float, high: float) -> str:
+    """Say what an interval of a difference means."""
+    if low == high == 0:
+        return "the same"
+    return "better" if low > 0 else "worse" if high < 0 else "may be chance"
+
+
+def most_changed(before: pd.DataFrame, after: pd.DataFrame, count: int) -> dict[str, pd.DataFrame]:
+    """Return the rows of `after` of the test images whose DSB score rose most, and of those where it fell most."""
+    shared = before.index.intersection(after.index)
+    shared = shared[shared.get_level_values("split") == "test"]
+    change = (after.loc[shared, "dsb_score"] - before.loc[shared, "dsb_score"]).sort_values(kind="stable")
+    return {
+        "better": after.loc[change[change > 0].index[::-1][:count]],
+        "worse": after.loc[change[change < 0].index[:count]],
+    }
+
+
+def headline(revision: str, differences: list[dict]) -> str:
+    """Return the difference of the DSB score on the test images in one sentence."""
+    row = next(row for row in differences if row["name"] == "DSB score")
+    return (
+        f"Against {revision} the DSB score of {row['images']} {row['split']} images changes by {row['mean']:+.3f} "
+        f"(95% interval {row['low']:+.3f} to {row['high']:+.3f}): {row['verdict']}."
+    )
+
+
+def prediction_of(commit: str, image_id: str) -> np.ndarray:
+    """Return the label image that a commit's model predicted, uint16 (H, W), from DVC's cache or remote."""
+    name = f"{PREDICTIONS}/{image_id}.png"
+    try:
+        data = DVCFileSystem(".", rev=commit).read_bytes(name)
+    except (DvcException, OSError) as error:
+        reason = next(iter(str(error).splitlines()), "")
+        raise InputError(f"{name} of {commit}: not in DVC's cache ({reason}); run `dvc fetch --all-commits`") from None
+    return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+
+
+def png(dpi: int, draw, *arguments) -> str:
+    """Return a figure as base64 of its PNG."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "figure.png")
+        write_figure(path, draw, *arguments, dpi)
+        return base64.b64encode(path.read_bytes()).decode()
+
+
+def git(*arguments: str) -> str:
+    """Return what a git command prints. Raises InputError with its message."""
+    done = subprocess.run(["git", *arguments], capture_output=True, text=True)
+    if done.returncode:
+        raise InputError(f"git {arguments[0]}: {' '.join(done.stderr.split())}")
+    return done.stdout
+
+
+def _curves(side: Side) -> tuple[pd.DataFrame, pd.DataFrame]:
+    return side.history, side.precision
+
+
+if __name__ == "__main__":
+    stage.run(main)
