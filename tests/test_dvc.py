@@ -123,6 +123,11 @@ def test_metrics_diff_shows_what_a_change_did(project):
     assert re.search(r"metrics\.json\s+test\.pixel\.recall\s+[\d.]+\s+[\d.]+\s+-?[\d.]+", table)
     assert re.search(r"evaluate\.foreground_threshold\s+0\.5\s+0\.2", run(project, "dvc", "params", "diff", "main"))
     run(project, "dvc", "plots", "diff", "main")
+    said = run(project, sys.executable, "-m", "pipeline.compare", "main")
+    assert re.search(r"Against main the DSB score of 3 test images changes by [+-]0\.\d{3} \(95% interval", said)
+    page = (project / "reports/compare.html").read_text()
+    assert "evaluate.foreground_threshold" in page and not re.search(r"(src|href)=.?(http|/)", page)
+    assert page.count("data:image/png;base64,") >= 1
     run(project, "git", "checkout", "-q", "-f", "main")
     # Back on main DVC brings everything from its cache, without training again.
     assert "Running stage" not in run(project, "dvc", "checkout") + run(project, "dvc", "repro")
