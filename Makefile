@@ -1,5 +1,5 @@
 # Every target sets up what it needs: .venv/ with the exact packages of requirements.lock.
-.PHONY: help demo test faults repro verify compare ui sync lint lock clean
+.PHONY: help demo test faults repro verify compare ui sync gate summary lint lock clean
 .DEFAULT_GOAL := help
 
 # The first Python that requirements.lock is resolved for; override with `make PYTHON=/path/to/python3.12`.
@@ -18,7 +18,9 @@ help:
 	@echo "make compare compare the results here with those of REV=main: reports/compare.html"
 	@echo "make ui      the MLflow UI on http://127.0.0.1:5000 (PORT=... for another one)"
 	@echo "make sync    bring MLflow up to the files in models/ and reports/"
-	@echo "make lint    ruff check and format check"
+	@echo "make gate    check that dvc.lock is of this code and these parameters"
+	@echo "make summary scores and parameters against REV=main as Markdown"
+	@echo "make lint    ruff check and format check, CI files against their schemas"
 	@echo "make lock    resolve requirements.lock again (needs uv)"
 
 $(READY): requirements.lock
@@ -55,9 +57,25 @@ ui: $(READY)
 sync: $(READY)
 	@python -m pipeline.sync
 
+gate: $(READY)
+	@changed=$$(dvc repro --allow-missing --dry) || exit 1; \
+	if echo "$$changed" | grep -q "Running stage"; then \
+		echo "$$changed"; echo "error: dvc.lock is not of this code and these parameters;" \
+			"run dvc repro and commit what it writes" >&2; exit 1; \
+	fi; echo "dvc.lock is of this code and these parameters"
+
+# Markdown for a pull request: what it changed against REV, by the results that both have committed.
+summary: $(READY)
+	@echo "### Scores against $(or $(REV),main)"; echo
+	@dvc metrics diff $(or $(REV),main) --md
+	@echo; echo "### Parameters"; echo
+	@dvc params diff $(or $(REV),main) --md
+
 lint: $(READY)
 	@ruff check .
 	@ruff format --check .
+	@check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/ci.yml
+	@check-jsonschema --quiet --builtin-schema vendor.gitlab-ci .gitlab-ci.yml
 
 lock:
 	@uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
