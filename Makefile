@@ -1,5 +1,5 @@
 # Every target sets up what it needs: .venv/ with the exact packages of requirements.lock.
-.PHONY: help demo test faults repro verify compare ui sync gate summary lint lock clean
+.PHONY: help demo test faults repro tutorial verify compare ui sync gate summary lint lock clean
 .DEFAULT_GOAL := help
 
 # The first Python that requirements.lock is resolved for; override with `make PYTHON=/path/to/python3.12`.
@@ -14,6 +14,7 @@ help:
 	@echo "make test    all tests"
 	@echo "make faults  kill, starve and confuse the pipeline on drawn images; nothing may be lost (all: README)"
 	@echo "make repro   the whole pipeline on the real images (downloads 95 MB, or takes DSB2018_ARCHIVES)"
+	@echo "make tutorial  the recipe this project started from, as an experiment: dvc exp show, dvc metrics diff"
 	@echo "make verify  run the committed pipeline again in a fresh clone and compare all outputs"
 	@echo "make compare compare the results here with those of REV=main: reports/compare.html"
 	@echo "make ui      the MLflow UI on http://127.0.0.1:5000 (PORT=... for another one)"
@@ -42,6 +43,20 @@ faults: $(READY)
 
 repro: $(READY)
 	@dvc repro
+
+# Where the project started: a well-known tutorial's recipe, through parameters alone.
+TUTORIAL := preprocess.image_size=[128,128] preprocess.channels=3 preprocess.invert_light_background=false \
+	preprocess.percentiles=null preprocess.nucleus_intensity=null preprocess.validation_fraction=0.1 \
+	train.targets=[foreground] train.crop_size=128 train.kind_balance=0 train.epochs=25 train.steps_per_epoch=null \
+	train.optimizer=adam train.learning_rate=0.001 train.schedule=constant train.loss=bce train.early_stopping=2 \
+	train.model.stem_stride=1 train.model.filters=[16,32,64,128,256] train.model.dropout=[0.1,0.1,0.2,0.2,0.3] \
+	train.model.normalization=none train.model.upsampling=transposed train.augment.flip=false \
+	train.augment.rotate=false train.augment.zoom=[1,1] train.augment.gamma=[1,1] train.augment.contrast=0 \
+	train.augment.noise=0 train.augment.blur=0 evaluate.orientations=1 evaluate.scales=[1] evaluate.outline_range=0 \
+	evaluate.min_area=0
+tutorial: $(READY)
+	@dvc exp run --name tutorial --temp $(foreach value,$(TUTORIAL),-S '$(value)')
+	@dvc exp show --only-changed --drop '.*(_low|_high|pooled).*'
 
 verify: $(READY)
 	@python -m pipeline.verify $(REV)

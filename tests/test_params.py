@@ -1,6 +1,7 @@
 """params.yaml: the committed one loads, and every mistake becomes one line that names file and key."""
 
 import re
+import subprocess
 
 import pytest
 from conftest import PARAMS
@@ -167,3 +168,19 @@ def test_flatten(settings):
     assert not {"model", "augment"} & set(flat)
     assert params.flatten(settings)["train.augment.flip"] is settings.train.augment.flip
     assert list(params.flatten(settings.visualize, "see.")) == ["see.examples", "see.dpi"]
+
+
+def test_the_tutorials_network_is_reachable_through_parameters(tmp_path):
+    from pipeline import unet  # takes seconds to import
+
+    printed = subprocess.run(["make", "-n", "tutorial"], cwd=PARAMS.parent, capture_output=True, text=True, check=True)
+    values = dict(re.findall(r"-S '([a-z_.]+)=([^']*)'", printed.stdout))
+    path = tmp_path / "params.yaml"
+    path.write_text(
+        params.override(PARAMS.read_text(), {key: YAML(typ="safe").load(value) for key, value in values.items()})
+    )
+    settings = params.load(path)
+    network = unet.build(settings.preprocess.channels, settings.train.targets, settings.train.model)
+    # As many as the tutorial prints of its own.
+    assert network.count_params() == 1_941_105
+    assert settings.preprocess.image_size == (128, 128) and settings.train.loss == "bce"
