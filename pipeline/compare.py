@@ -81,7 +81,7 @@ def read_side(read) -> Side:
     """Read the results of one side; `read(name)` returns the text of a file."""
     images = pd.read_csv(io.StringIO(read("reports/per_image.csv")), dtype={"image_id": str})
     return Side(
-        parameters=flat(YAML(typ="safe", pure=True).load(read("params.yaml"))),
+        parameters=params.flatten_mapping(YAML(typ="safe", pure=True).load(read("params.yaml"))),
         metrics=json.loads(read("reports/metrics.json")),
         history=pd.read_csv(io.StringIO(read("reports/history.csv"))),
         precision=pd.read_csv(io.StringIO(read("reports/ap_by_threshold.csv"))),
@@ -89,19 +89,11 @@ def read_side(read) -> Side:
     )
 
 
-def flat(section: Mapping, prefix: str = "") -> dict[str, object]:
-    """Return {'train.model.filters': [32, 64], ...}; unlike `params.flatten` of any version's parameters."""
-    found = {}
-    for key, value in section.items():
-        found |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-    return found
-
-
 def changed_parameters(before: Mapping[str, object], after: Mapping[str, object]) -> list[tuple[str, str, str]]:
     """Return (key, value before, value after) of parameters that differ; – where one side has no such key."""
-    shown = [(key, *("–" if key not in side else json.dumps(side[key]) for side in (before, after))) for key in
-             before | after]  # fmt: skip
-    return [row for row in shown if row[1] != row[2]]
+    old, new = ({key: json.dumps(value) for key, value in side.items()} for side in (before, after))
+    rows = [(key, old.get(key, "–"), new.get(key, "–")) for key in old | new]
+    return [row for row in rows if row[1] != row[2]]
 
 
 def score_rows(before: Mapping, after: Mapping) -> list[tuple[str, list[float]]]:

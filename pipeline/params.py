@@ -1,6 +1,7 @@
 """The schema of params.yaml: one frozen section a stage, and an error that names the key when a value is wrong."""
 
 import json
+from collections.abc import Mapping
 from io import StringIO
 from pathlib import Path
 from typing import Annotated, Literal
@@ -245,4 +246,12 @@ def flatten(section: BaseModel, prefix: str = "") -> dict[str, object]:
             flat |= flatten(value, f"{prefix}{key}.")
         else:
             flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def flatten_mapping(section: Mapping, prefix: str = "") -> dict[str, object]:
+    """Return {'train.model.filters': [32, 64], ...} of a parameter file as YAML reads it, of any version of it."""
+    flat: dict[str, object] = {}
+    for key, value in section.items():
+        flat |= flatten_mapping(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
     return flat

@@ -35,13 +35,16 @@ import mlflow
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
+from ruamel.yaml import YAML, YAMLError
 
-from pipeline import dataset, model_file
-from pipeline.params import Params, flatten
+from pipeline import dataset, machine, model_file
+from pipeline.params import Params, flatten, flatten_mapping
 
 EXPERIMENT = "nuclei-unet"
 STORE = Path("mlflow.db")  # where MLFLOW_TRACKING_URI does not say otherwise
 HISTORY = Path("reports/history.csv")
+PER_IMAGE = Path("reports/per_image.csv")
+SPLITS = ("validation", "test")
 UNFINISHED = Path(".resume/mlflow.json")  # the run of a training that MLflow does not have all of yet
 TRIES = 5  # that may fail in one stage: at ten seconds each, less than a minute
 PAUSE_SECONDS = 60  # without a try after one that failed
@@ -126,6 +129,17 @@ class Tracker:
         )
 
     @forgiving
+    def log_scores(self, metrics: dict[str, float], per_image: Path) -> None:
+        """Log scores, the table of all images, and a description of the run that shows them."""
+        # In the form of MlflowClient.log_table, which would add to a table that is there rather than replace it.
+        images = pd.read_csv(per_image, dtype={"image_id": str}).to_json(orient="split", index=False)
+        self.client.log_dict(self.run_id, json.loads(images), "per_image.json")
+        self.client.set_tag(self.run_id, "mlflow.loggedArtifacts", '[{"path": "per_image.json", "type": "table"}]')
+        self.client.set_tag(self.run_id, "mlflow.note.content", _description(self.settings, metrics))
+        for key, value in _stage_tags().items():
+            self.client.set_tag(self.run_id, key, value)
+
+    @forgiving
     def log_files(self, *paths: Path) -> None:
         """Log files and folders as artifacts under their own names."""
         for path in paths:
@@ -172,7 +186,7 @@ class Tracker:
         """Make the run, or find the one to go on in. Each part may fail and be called again."""
         known = _unfinished()
         if not (self._key and self._key == known.get("key") and self._continue(known["run_id"])):
-            name = f"{self.settings.download.source}-{time.strftime('%Y%m%d-%H%M%S')}"
+            name = _run_name(self.settings)
             self.run_id = self.client.create_run(self.experiment_id, run_name=name).info.run_id
             if self._key:
                 UNFINISHED.parent.mkdir(exist_ok=True)
@@ -195,7 +209,7 @@ class Tracker:
 
     def _describe(self) -> None:
         """Log all parameters, what is known of the code, and the data set as input."""
-        tags = _code_tags() | {"params_sha256": _params_digest(self.settings)} | self._tags
+        tags = _code_tags() | _stage_tags() | {"params_sha256": _params_digest(self.settings)} | self._tags
         self.client.log_batch(
             self.run_id,
             params=[Param(key, str(value)) for key, value in flatten(self.settings).items()],
@@ -260,14 +274,27 @@ def training_run(settings: Params, precision: str, key: str) -> Iterator[Callabl
     The files must be whole when the block ends. If it raises, the run is closed as failed or killed.
     """
     tracker = Tracker(settings)
-    tracker.start(key, {"precision": precision})
-    started = time.monotonic()
+    tracker.start(key, {"precision": precision, "machine": machine.describe()})
+    started = last = time.monotonic()
+    train = settings.train
+    images = int((dataset.read_manifest().split == "train").sum())
+    crops = train.batch_size * (train.steps_per_epoch or -(-images // train.batch_size))
+
+    def log_epoch(epoch: int, metrics: dict[str, float]) -> bool:
+        nonlocal last
+        seconds, last = time.monotonic() - last, time.monotonic()
+        # Epochs of an earlier process come all at once.
+        speed = {"crops_per_second": crops / seconds} if seconds > 0.2 else {}
+        return tracker.log_epoch(epoch, metrics | speed)
+
     try:
-        yield tracker.log_epoch
+        yield log_epoch
     except BaseException as error:
         tracker.stop("FAILED" if isinstance(error, Exception) else "KILLED")
         raise
-    tracker.finish_training({"seconds.train": f"{time.monotonic() - started:.0f}"})
+    seconds = time.monotonic() - started
+    if tracker.finish_training({"seconds.train": f"{seconds:.0f}"}):
+        tracker.log_metrics({"train_seconds": round(seconds)})
 
 
 def log_stage(
@@ -278,9 +305,53 @@ def log_stage(
     return (
         tracker.find()
         and tracker.log_metrics(metrics)
+        and (not metrics or tracker.log_scores(metrics, PER_IMAGE))
         and tracker.log_files(*files)
         and (not stage or tracker.set_tag(f"seconds.{stage}", f"{seconds:.0f}"))
     )
+
+
+def _run_name(settings: Params) -> str:
+    """Say what tells the run from others: DVC's experiment, the data, and parameters that git's HEAD has otherwise."""
+    try:
+        committed = flatten_mapping(YAML(typ="safe", pure=True).load(_git("show", "HEAD:params.yaml")) or {})
+    except (YAMLError, AttributeError):
+        committed = {}
+    values = {k: v for k, v in flatten(settings).items() if k.split(".")[0] in SECTIONS and k in committed}
+    changed = [f"{k}={v}" for k, v in values.items() if v != _tuples(committed[k])]
+    more = [f"and {len(changed) - 3} more"] if len(changed) > 3 else []
+    return " ".join(filter(None, [os.environ.get("DVC_EXP_NAME"), settings.download.source, *changed[:3], *more]))
+
+
+def _tuples(value: object) -> object:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _stage_tags() -> dict[str, str]:
+    """Return a digest of each stage's entry in dvc.lock, as far as the stages before this one have ended."""
+    try:
+        stages = YAML(typ="safe", pure=True).load(Path("dvc.lock").read_text())["stages"]
+    except (OSError, YAMLError, TypeError, KeyError):
+        return {}
+    return {
+        f"dvc.{name}": hashlib.sha256(json.dumps(entry, sort_keys=True).encode()).hexdigest()[:12]
+        for name, entry in stages.items()
+    }
+
+
+def _description(settings: Params, metrics: dict[str, float]) -> str:
+    """Return the run's description in Markdown: its scores."""
+    rows = [
+        f"| {name} | " + " | ".join(f"{metrics.get(f'{split}/{key}', float('nan')):.3f}" for split in SPLITS) + " |"
+        for name, key in (
+            ("DSB score", "instance/dsb_score"),
+            ("AP at IoU 0.50", "instance/ap50"),
+            ("AP at IoU 0.75", "instance/ap75"),
+            ("pixel IoU", "pixel/iou"),
+        )
+    ]
+    table = "\n".join(["| | validation | test |", "|---|---|---|", *rows])
+    return f"{_run_name(settings)}\n\n{table}\n\nArtifacts: `report.html`, `figures/`, `per_image.csv`, the model."
 
 
 def _unfinished() -> dict[str, str]:

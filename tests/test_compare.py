@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline import compare, visualize
+from pipeline import compare, params, visualize
 from pipeline.stage import InputError
 
 
@@ -45,8 +45,8 @@ def test_images_that_changed_most():
 
 
 def test_parameters_that_differ():
-    before = compare.flat({"train": {"seed": 1, "model": {"filters": [16, 32]}, "old": None}})
-    after = compare.flat({"train": {"seed": 2, "model": {"filters": [16, 32]}}, "verify": {"new": True}})
+    before = params.flatten_mapping({"train": {"seed": 1, "model": {"filters": [16, 32]}, "old": None}})
+    after = params.flatten_mapping({"train": {"seed": 2, "model": {"filters": [16, 32]}}, "verify": {"new": True}})
     assert compare.changed_parameters(before, after) == [
         ("train.seed", "1", "2"),
         ("train.old", "null", "–"),

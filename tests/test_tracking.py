@@ -31,6 +31,7 @@ def write_results(settings, seed=1):
     small = settings.train.model.model_copy(update={"filters": (2, 4), "dropout": (0.0, 0.0)})
     model_file.save(unet.build(1, settings.train.targets, small), model_file.MODEL)
     pd.DataFrame({"epoch": [1, 2], "loss": [2.0, 1.0]}).to_csv("reports/history.csv", index=False)
+    pd.DataFrame({"image_id": ["a"], "dsb_score": [0.5]}).to_csv("reports/per_image.csv", index=False)
 
 
 def train(settings, key="train-1"):
@@ -67,7 +68,11 @@ def test_later_stages_find_the_run_of_the_model(project):
     assert tracking.log_stage(project, {}, [], "visualize", 1.0)
     (run,) = runs()
     assert run.info.status == "FINISHED"
-    assert run.data.metrics == {"loss": 1.0, "test/pixel/iou": 0.8}
+    assert run.data.metrics == {"loss": 1.0, "test/pixel/iou": 0.8, "train_seconds": 0}
+    assert "| pixel IoU | nan | 0.800 |" in run.data.tags["mlflow.note.content"]
+    assert {"machine", "precision", "params_sha256"} <= set(run.data.tags)
+    table = client_of("mlflow.db").load_table(run.info.experiment_id, "per_image.json", [run.info.run_id])
+    assert table.dsb_score.tolist() == [0.5]
     assert run.data.params["train.model.filters"] == "(32, 64, 128, 192)"
     assert run.data.tags["seconds.evaluate"] == "3"
     loaded = mlflow.keras.load_model(f"models:/{run.outputs.model_outputs[0].model_id}")
@@ -183,3 +188,25 @@ def test_a_dead_store_costs_one_warning_and_no_result(project, uri, monkeypatch,
     assert model_file.MODEL.exists()
     # One warning of two lines for each of the two stages.
     assert capsys.readouterr().err.count("MLflow cannot be written to") == 2
+
+
+def test_a_run_is_named_after_what_differs_from_the_commit(project, monkeypatch):
+    committed = (Path(__file__).parents[1] / "params.yaml").read_text()
+    monkeypatch.setattr(tracking, "_git", lambda *arguments: committed if arguments[0] == "show" else "")
+    assert tracking._run_name(project) == "bbbc038-fixed"
+    changed = {"train.seed": 3, "train.model.filters": [8, 16, 32, 64], "evaluate.scales": [1], "train.epochs": 2}
+    Path("params.yaml").write_text(params.override(committed, changed))
+    monkeypatch.setenv("DVC_EXP_NAME", "brave-name")
+    name = tracking._run_name(params.load())
+    assert name == "brave-name bbbc038-fixed train.seed=3 train.epochs=2 train.model.filters=(8, 16, 32, 64) and 1 more"
+
+
+def test_without_git_a_run_is_named_after_its_data(project):
+    assert tracking._run_name(project) == "bbbc038-fixed"
+
+
+def test_stages_are_told_apart_by_their_entries_in_the_lock(project):
+    assert tracking._stage_tags() == {}
+    Path("dvc.lock").write_text("stages:\n  train:\n    cmd: a\n  evaluate:\n    cmd: b\n")
+    tags = tracking._stage_tags()
+    assert set(tags) == {"dvc.train", "dvc.evaluate"} and len(set(tags.values())) == 2
