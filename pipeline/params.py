@@ -1,7 +1,7 @@
 """The schema of params.yaml: one frozen section a stage, and an error that names the key when a value is wrong."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from io import StringIO
 from pathlib import Path
 from typing import Annotated, Literal
@@ -171,6 +171,16 @@ class VerifyParams(Section):
     score_tolerance: Annotated[float, Field(ge=0, le=1)]
 
 
+class TrackParams(Section):
+    """What MLflow's model registry does."""
+
+    champion_margin: Annotated[float, Field(ge=0, le=1)]
+
+
+# Sections that shape no output of a stage.
+AROUND = ("track", "verify")
+
+
 class Params(Section):
     """All of params.yaml."""
 
@@ -179,6 +189,7 @@ class Params(Section):
     train: TrainParams
     evaluate: EvaluateParams
     visualize: VisualizeParams
+    track: TrackParams
     verify: VerifyParams
 
 
@@ -237,10 +248,12 @@ def _reason(error: dict) -> str:
     return f"{error['msg'].removeprefix('Value error, ')} (found {str(error['input'])[:60]})"
 
 
-def flatten(section: BaseModel, prefix: str = "") -> dict[str, object]:
-    """Return {'train.model.filters': (32, 64), ...} for all keys below `section`."""
+def flatten(section: BaseModel, prefix: str = "", without: Collection[str] = ()) -> dict[str, object]:
+    """Return {'train.model.filters': (32, 64), ...} for all keys below `section`, but for those in `without`."""
     flat: dict[str, object] = {}
     for key in type(section).model_fields:
+        if key in without:
+            continue
         value = getattr(section, key)
         if isinstance(value, BaseModel):
             flat |= flatten(value, f"{prefix}{key}.")

@@ -7,6 +7,7 @@ visualize see the same run, also when DVC took some stages from its cache. A tra
 run. A run that is not there, on another server or after mlflow.db was deleted, is made again from the files.
 """
 
+import base64
 import functools
 import hashlib
 import json
@@ -21,6 +22,7 @@ from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
+import cv2
 import filelock
 import numpy as np
 import pandas as pd
@@ -34,7 +36,8 @@ os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 import mlflow
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.models import ModelSignature
-from mlflow.types import Schema, TensorSpec
+from mlflow.types import ColSpec, Schema, TensorSpec
+from mlflow.types.schema import AnyType
 from ruamel.yaml import YAML, YAMLError
 
 from pipeline import dataset, machine, model_file
@@ -45,6 +48,8 @@ STORE = Path("mlflow.db")  # where MLFLOW_TRACKING_URI does not say otherwise
 HISTORY = Path("reports/history.csv")
 PER_IMAGE = Path("reports/per_image.csv")
 SPLITS = ("validation", "test")
+CHAMPION_SCORE = "validation/instance/dsb_score"
+SERVED = "nuclei"  # the model as it is served, beside the one that Keras loads
 UNFINISHED = Path(".resume/mlflow.json")  # the run of a training that MLflow does not have all of yet
 TRIES = 5  # that may fail in one stage: at ten seconds each, less than a minute
 PAUSE_SECONDS = 60  # without a try after one that failed
@@ -138,6 +143,42 @@ class Tracker:
         self.client.set_tag(self.run_id, "mlflow.note.content", _description(self.settings, metrics))
         for key, value in _stage_tags().items():
             self.client.set_tag(self.run_id, key, value)
+
+    @forgiving
+    def register(self, metrics: dict[str, float]) -> None:
+        """Register the model with its scores, once; make it the champion if it is better than that by the margin."""
+        name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT
+        if not self.client.search_registered_models(f"name = '{name}'"):
+            self.client.create_registered_model(name, description="U-Net that finds cell nuclei, ready to serve")
+        version = next(iter(self.client.search_model_versions(f"name = '{name}' and run_id = '{self.run_id}'")), None)
+        if version is None:
+            self._with_active_run(_log_served)
+            (logged,) = (m for m in self.client.search_logged_models([self.experiment_id]) if m.name == SERVED
+                         and m.source_run_id == self.run_id)  # fmt: skip
+            version = self.client.create_model_version(name, f"models:/{logged.model_id}", self.run_id)
+        score = metrics[CHAMPION_SCORE]
+        tags = {"validation_dsb_score": score, "test_dsb_score": metrics["test/instance/dsb_score"]} | _code_tags()
+        for key, value in tags.items():
+            self.client.set_model_version_tag(name, version.version, key, str(value))
+        champion, reason = self._champion(name, score, version.version)
+        if champion:
+            self.client.set_registered_model_alias(name, "champion", version.version)
+        self.client.set_model_version_tag(name, version.version, "champion", reason)
+        self.client.set_tag(self.run_id, "champion", reason)
+
+    def _champion(self, name: str, score: float, version: str) -> tuple[bool, str]:
+        """Say whether a version with this validation score becomes the champion, and why."""
+        margin = self.settings.track.champion_margin
+        try:
+            holder = self.client.get_model_version_by_alias(name, "champion")
+        except mlflow.MlflowException:
+            return True, f"yes: the first one, {score:.4f}"
+        if str(holder.version) == str(version):
+            return False, f"yes: is it already, {score:.4f}"
+        before = float(holder.tags["validation_dsb_score"])
+        if score > before + margin:
+            return True, f"yes: {score:.4f} is more than {before:.4f} of version {holder.version} by over {margin}"
+        return False, f"no: {score:.4f} is not more than {before:.4f} of version {holder.version} by over {margin}"
 
     @forgiving
     def log_files(self, *paths: Path) -> None:
@@ -306,6 +347,7 @@ def log_stage(
         tracker.find()
         and tracker.log_metrics(metrics)
         and (not metrics or tracker.log_scores(metrics, PER_IMAGE))
+        and (CHAMPION_SCORE not in metrics or tracker.register(metrics))
         and tracker.log_files(*files)
         and (not stage or tracker.set_tag(f"seconds.{stage}", f"{seconds:.0f}"))
     )
@@ -373,6 +415,32 @@ def _log_model() -> None:
         # Named, since MLflow would find them out by loading the model in a fresh process: 20 s.
         pip_requirements=[f"{package}=={version(package)}" for package in ("keras", "tensorflow", "numpy")],
     )
+
+
+def _log_served() -> None:
+    packages = ["keras", "tensorflow", "numpy", "opencv-python-headless", "scikit-image", "scipy", "pandas", "pydantic"]
+    mlflow.pyfunc.log_model(
+        name=SERVED,
+        python_model=str(Path(__file__).with_name("serving.py")),
+        artifacts={"model": str(model_file.MODEL), "params": "params.yaml"},
+        code_paths=[str(Path(__file__).parent)],
+        signature=ModelSignature(
+            inputs=Schema([ColSpec(AnyType(), "image")]),
+            outputs=Schema([ColSpec("string", "labels"), ColSpec("long", "count"), ColSpec(AnyType(), "measurements")]),
+        ),
+        input_example=pd.DataFrame({"image": [base64.b64encode(_example()).decode()]}),
+        pip_requirements=[
+            f"{package}=={version(package)}" for package in (*packages, "scipy", "ruamel-yaml", "mlflow")
+        ],
+    )
+
+
+def _example() -> bytes:
+    """Return a small image of two nuclei as PNG."""
+    image = np.full((64, 64), 20, np.uint8)
+    cv2.circle(image, (20, 24), 8, 180, -1)
+    cv2.circle(image, (44, 40), 10, 140, -1)
+    return cv2.imencode(".png", cv2.GaussianBlur(image, (0, 0), 1))[1].tobytes()
 
 
 def _code_tags() -> dict[str, str]:

@@ -102,7 +102,10 @@ def main() -> None:
             examples = [read_example(row, TEST_IMAGES, dataset.FOLDER, PREDICTIONS) for row in rows.itertuples()]
             write_figure(folder / f"{name}.png", draw, examples, settings.visualize.dpi)
     with stage.fresh_file(REPORTS / "report.html") as path:
-        path.write_text(render(results, params.flatten(settings), read_pictures(REPORTS / "figures")), encoding="utf-8")
+        path.write_text(
+            render(results, params.flatten(settings, without=params.AROUND), read_pictures(REPORTS / "figures")),
+            encoding="utf-8",
+        )
     seconds = time.monotonic() - started
     tracking.log_stage(settings, {}, [REPORTS / "figures", REPORTS / "report.html"], "visualize", seconds)
     print(f"{headline(results.metrics)} Report: {REPORTS / 'report.html'}")

@@ -1,6 +1,7 @@
 """Archives that are damaged or made to do damage, the canonical form, and the run-length code."""
 
 import hashlib
+import io
 import stat
 import struct
 import warnings
@@ -11,6 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from pipeline import archives, run_lengths
 from pipeline.stage import InputError
@@ -193,6 +195,23 @@ def test_decode_keeps_values_and_channel_order():
     assert archives.decode(cv2.imencode(".png", deep)[1].tobytes(), "x").tolist() == deep.tolist()
 
 
+def written(image: Image.Image, form: str) -> bytes:
+    """Return an image file."""
+    stream = io.BytesIO()
+    image.save(stream, form)
+    return stream.getvalue()
+
+
+def test_decode_takes_palettes_and_bits_for_what_they_show():
+    shades = Image.new("L", (3, 1))
+    shades.putdata([0, 128, 255])
+    for form in ("L", "P", "LA", "RGB", "RGBA"):
+        pixels = archives.decode(written(shades.convert(form), "PNG"), "x")
+        values = pixels if pixels.ndim == 2 else pixels[..., 0]
+        assert values.tolist() == [[0, 128, 255]], form
+    assert archives.decode(written(Image.new("1", (1, 1), 1), "PNG"), "x").reshape(-1)[0] == 255
+
+
 def test_decode_refuses_what_is_no_sound_png():
     header = struct.pack(">IIBBBBB", 20_000, 20_000, 8, 0, 0, 0, 0)
     chunk = struct.pack(">I", 13) + b"IHDR" + header + struct.pack(">I", zlib.crc32(b"IHDR" + header))
@@ -201,6 +220,8 @@ def test_decode_refuses_what_is_no_sound_png():
     wrong[GREY.index(b"IDAT") + 6] ^= 255
     for data, match in [
         (b"GIF89a", "x.png: no PNG"),
+        (written(Image.new("CMYK", (3, 2)), "JPEG"), "no PNG"),
+        (written(Image.new("F", (3, 2), float("nan")), "TIFF"), "no PNG"),
         (b"", "no PNG"),
         (GREY[:20], "without a header"),
         (GREY[:-5], "cut short"),

@@ -1,17 +1,24 @@
 """The pipeline as DVC runs it: in a copy of the project, on a tiny synthetic data set."""
 
 import ast
+import base64
 import json
 import os
 import re
 import shutil
+import signal
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import cv2
 import mlflow
+import numpy as np
 import pandas as pd
 import pytest
+import requests
 from ruamel.yaml import YAML
 
 from pipeline import demo, params, verify
@@ -152,6 +159,47 @@ def test_mlflow_has_one_finished_run_with_everything(project):
     model = mlflow.keras.load_model(f"models:/{first.outputs.model_outputs[0].model_id}")
     assert model.input_shape == (None, None, None, 1)
     mlflow.set_tracking_uri(None)
+
+
+def test_the_champion_answers_requests(project):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = os.environ | {
+        "MLFLOW_TRACKING_URI": f"sqlite:///{project / 'mlflow.db'}",
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    }
+    command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", "models:/nuclei-unet@champion"]
+    with (project / ".git/serve.log").open("w") as log:
+        server = subprocess.Popen(
+            [*command, "--env-manager", "local", "--port", str(port)],
+            env=environment,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    try:
+        address = f"http://127.0.0.1:{port}"
+        for _ in range(240):
+            try:
+                requests.get(f"{address}/ping", timeout=5).raise_for_status()
+                break
+            except requests.RequestException:
+                assert server.poll() is None, (project / ".git/serve.log").read_text()
+                time.sleep(0.5)
+        picture = base64.b64encode(next((project / "data/processed/images").glob("*.png")).read_bytes()).decode()
+        body = {"dataframe_records": [{"image": picture}, {"image": np.eye(9).tolist()}]}
+        answer = requests.post(f"{address}/invocations", json=body, timeout=60)
+        assert answer.ok, answer.text
+        first, second = answer.json()["predictions"]
+        labels = cv2.imdecode(np.frombuffer(base64.b64decode(first["labels"]), np.uint8), cv2.IMREAD_UNCHANGED)
+        assert labels.max() == first["count"] == len(first["measurements"]) and labels.size > 1000
+        assert second["count"] == len(second["measurements"])
+        wrong = requests.post(f"{address}/invocations", json={"dataframe_records": [{"image": "?"}]}, timeout=60)
+        assert wrong.status_code == 400 and "neither base64 of a PNG nor an array" in wrong.text, wrong.text
+    finally:
+        os.killpg(server.pid, signal.SIGKILL)
+        server.wait()
 
 
 def test_a_clone_elsewhere_makes_the_same_bits(project, tmp_path):
