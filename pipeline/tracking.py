@@ -157,7 +157,9 @@ class Tracker:
                          and m.source_run_id == self.run_id)  # fmt: skip
             version = self.client.create_model_version(name, f"models:/{logged.model_id}", self.run_id)
         score = metrics[CHAMPION_SCORE]
-        tags = {"validation_dsb_score": score, "test_dsb_score": metrics["test/instance/dsb_score"]} | _code_tags()
+        tags = {"validation_dsb_score": score, "test_dsb_score": metrics["test/instance/dsb_score"]}
+        run = self.client.get_run(self.run_id)
+        tags |= {key: value for key, value in run.data.tags.items() if key.startswith("git_")}
         for key, value in tags.items():
             self.client.set_model_version_tag(name, version.version, key, str(value))
         champion, reason = self._champion(name, score, version.version)
@@ -221,7 +223,9 @@ class Tracker:
             if found := self.client.get_experiment_by_name(name):
                 return found.experiment_id
             artifacts = (store.parent / "mlruns").as_uri() if store else None
-            return self.client.create_experiment(name, artifact_location=artifacts)
+            # The UI opens in its mode for training, not the one for language models.
+            kind = {"mlflow.experimentKind": "custom_model_development"}
+            return self.client.create_experiment(name, artifact_location=artifacts, tags=kind)
 
     def _open(self) -> None:
         """Make the run, or find the one to go on in. Each part may fail and be called again."""
@@ -450,7 +454,14 @@ def _code_tags() -> dict[str, str]:
     # What stages write themselves says nothing about the code.
     changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!reports", ":!dvc.lock")
     dirty = str(bool(changed)).lower()
-    return {"git_commit": commit, "git_branch": _git("rev-parse", "--abbrev-ref", "HEAD"), "git_dirty": dirty}
+    return {
+        "git_commit": commit,
+        "git_branch": _git("rev-parse", "--abbrev-ref", "HEAD"),
+        "git_dirty": dirty,
+        # Of MLflow's own, for its columns.
+        "mlflow.source.git.commit": commit,
+        "mlflow.source.name": "dvc repro",
+    }
 
 
 def _git(*arguments: str) -> str:
