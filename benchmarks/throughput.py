@@ -120,6 +120,8 @@ def fit(model: keras.Model, batches: tf.data.Dataset, steps: int) -> None:
 def seconds_to_keep(model: keras.Model) -> float:
     """Return the median time that the state of a training takes to be written."""
     stop = keras.callbacks.EarlyStopping()
+    stop.set_model(model)
+    stop.on_train_begin()
     stop.best_weights = model.get_weights()
     seconds = []
     with tempfile.TemporaryDirectory(dir=".") as folder:
