@@ -1,8 +1,8 @@
 """How do time and memory of each stage grow with the number of images?
 
-    python -m benchmarks.scaling [--smallest 250] [--largest 4000]
+    python -m benchmarks.scaling [--smallest 125] [--largest 1000]
 
-Draws synthetic data sets of 250, 500, 1000 ... images, a fifth of them test images, and runs every stage on each in a
+Draws synthetic data sets of 125, 250, 500 ... images, a fifth of them test images, and runs every stage on each in a
 copy of the project, with a single epoch of 20 steps and one view at prediction. Writes benchmarks/results/scaling.csv
 and scaling.png: seconds and peak memory of each stage. (`benchmarks.prediction` does the same for the size of an
 image.)
@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -31,13 +32,20 @@ OVERRIDES = {
     "evaluate.orientations": 1,
     "evaluate.scales": [1],
 }
+# Linux counts the memory of the process that starts another one as the other one's, and this one has all of TensorFlow.
+LIGHT = """
+import resource, subprocess, sys
+code = subprocess.call(sys.argv[2:])
+open(sys.argv[1], "w").write(str(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss))
+sys.exit(code)
+"""
 
 
 def main() -> None:
     """Write the table and the plot."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--smallest", type=int, default=250)
-    parser.add_argument("--largest", type=int, default=4000)
+    parser.add_argument("--smallest", type=int, default=125)
+    parser.add_argument("--largest", type=int, default=1000)
     arguments = parser.parse_args()
     rows, count = [], arguments.smallest
     while count <= arguments.largest:
@@ -65,14 +73,20 @@ def measure(count: int) -> list[tuple[str, float, float]]:
         for stage in STAGES:
             started = time.perf_counter()
             with (folder / f"{stage}.log").open("w") as log:
-                process = subprocess.Popen(
-                    [sys.executable, "-m", f"pipeline.{stage}"], cwd=folder, env=environment, stdout=log, stderr=log
-                )
-                # wait4 tells the memory of this child alone.
-                _, status, usage = os.wait4(process.pid, 0)
-            if status:
+                command = [
+                    sys.executable,
+                    "-c",
+                    LIGHT,
+                    str(folder / "memory"),
+                    sys.executable,
+                    "-m",
+                    f"pipeline.{stage}",
+                ]
+                failed = subprocess.run(command, cwd=folder, env=environment, stdout=log, stderr=log).returncode
+            if failed:
                 raise SystemExit(f"error: {stage} failed:\n{(folder / f'{stage}.log').read_text()[-2000:]}")
-            found.append((stage, time.perf_counter() - started, peak_bytes(usage) / 1e6))
+            memory = peak_bytes(SimpleNamespace(ru_maxrss=int((folder / "memory").read_text())))
+            found.append((stage, time.perf_counter() - started, memory / 1e6))
     return found
 
 
