@@ -19,6 +19,7 @@ from types import SimpleNamespace
 
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter, NullLocator
 
 from pipeline import demo, params
 from pipeline.machine import peak_bytes
@@ -98,8 +99,14 @@ def plot(table: pd.DataFrame) -> Figure:
             rows = table[table.stage == stage]
             axes.loglog(rows.images, rows[column], marker="o", label=stage)
         axes.set(xlabel="images", ylabel=column)
+        axes.set_xticks(sorted(set(table.images)))
+        axes.xaxis.set_major_formatter("{x:,.0f}")
+        axes.yaxis.set_major_formatter("{x:,.0f}")
+        axes.yaxis.set_minor_formatter(NullFormatter())
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.set_yticks([1, 3, 10, 30, 100] if column == "seconds" else [100, 300, 1000, 3000])
         axes.grid(alpha=0.3)
-    axes.legend()
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper")
     return figure
 
 
