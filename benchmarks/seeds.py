@@ -16,6 +16,7 @@ import pandas as pd
 
 from pipeline import params
 from pipeline.machine import describe
+from pipeline.stage import git
 
 RESULT = Path("benchmarks/results/seeds.md")
 METRICS = "reports/metrics.json"
@@ -52,11 +53,6 @@ def experiment(name: str) -> str:
     """Return the commit of the experiment on top of the current commit, or nothing; DVC keeps them as git refs."""
     head = git("rev-parse", "HEAD").strip()
     return git("for-each-ref", "--format=%(objectname)", f"refs/exps/{head[:2]}/{head[2:]}/{name}").strip()
-
-
-def git(*arguments: str) -> str:
-    """Return what a git command prints."""
-    return subprocess.run(["git", *arguments], check=True, capture_output=True, text=True).stdout
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ import argparse
 import base64
 import io
 import json
-import subprocess
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -30,7 +29,7 @@ from pipeline.visualize import PREDICTIONS, REPORTS, SCORES, TEST_IMAGES, page, 
 
 PAGE = REPORTS / "compare.html"
 TEMPLATE = Path(__file__).with_name("compare.html.jinja")
-# Of one image, so that both sides can be paired; the scores of metrics.json that are means of them.
+# Scores of single images, so that both sides can be paired; of metrics.json, AP50 is pooled and not the mean of these.
 PAIRED = {"dsb_score": "DSB score", "ap50": "AP at IoU 0.50, image by image", "iou": "Pixel IoU"}
 SPLITS = ("test", "validation")
 
@@ -51,9 +50,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("revision", nargs="?", default="main", help="branch or commit (default: main)")
     revision = parser.parse_args().revision
-    commit = git("rev-parse", "--verify", "--short", f"{revision}^{{commit}}").strip()
+    commit = stage.git("rev-parse", "--verify", "--short", f"{revision}^{{commit}}").strip()
     settings = params.load()
-    before, after = read_side(lambda name: git("show", f"{commit}:{name}")), read_side(lambda n: Path(n).read_text())
+    before, after = (
+        read_side(lambda name: stage.git("show", f"{commit}:{name}")),
+        read_side(lambda n: Path(n).read_text()),
+    )
     differences = paired_differences(before.images, after.images)
     changed = most_changed(before.images, after.images, settings.visualize.examples)
     pictures = {"curves": (figures.compared_curves, {revision: _curves(before), "here": _curves(after)})}
@@ -179,14 +181,6 @@ def png(dpi: int, draw, *arguments) -> str:
         path = Path(folder, "figure.png")
         write_figure(path, draw, *arguments, dpi)
         return base64.b64encode(path.read_bytes()).decode()
-
-
-def git(*arguments: str) -> str:
-    """Return what a git command prints. Raises InputError with its message."""
-    done = subprocess.run(["git", *arguments], capture_output=True, text=True)
-    if done.returncode:
-        raise InputError(f"git {arguments[0]}: {' '.join(done.stderr.split())}")
-    return done.stdout
 
 
 def _curves(side: Side) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -1,8 +1,9 @@
-"""What every stage does alike: clear errors, outputs that appear whole or not at all, one run at a time."""
+"""What every command does alike: clear errors, outputs that appear whole or not at all, one run at a time, git."""
 
 import os
 import shutil
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -46,6 +47,14 @@ def fail(message: str) -> None:
     """Print one line on stderr and exit with code 1."""
     print(f"error: {message}", file=sys.stderr)
     sys.exit(1)
+
+
+def git(*arguments: str) -> str:
+    """Return what a git command prints. Raises InputError with its message."""
+    done = subprocess.run(["git", *arguments], capture_output=True, text=True)
+    if done.returncode:
+        raise InputError(f"git {arguments[0]}: {' '.join(done.stderr.split())}")
+    return done.stdout
 
 
 @contextmanager

@@ -36,8 +36,14 @@ def main() -> None:
     tolerance = params.load().verify.score_tolerance
     with tempfile.TemporaryDirectory(prefix="verify-") as name:
         clone = Path(name, "clone")
-        git("clone", "--quiet", "--no-local", ".", str(clone))
-        git("-C", str(clone), "checkout", "--quiet", git("rev-parse", "--verify", f"{revision}^{{commit}}").strip())
+        stage.git("clone", "--quiet", "--no-local", ".", str(clone))
+        stage.git(
+            "-C",
+            str(clone),
+            "checkout",
+            "--quiet",
+            stage.git("rev-parse", "--verify", f"{revision}^{{commit}}").strip(),
+        )
         if not (clone / "dvc.lock").is_file():
             raise InputError(f"{revision}: has no dvc.lock to compare with; run `dvc repro` and commit it")
         before, scores_before = hashes(clone), scores(clone)
@@ -88,14 +94,6 @@ def compare(before: dict[tuple[str, str], str], after: dict[tuple[str, str], str
         old, new = before.get(key, "missing"), after.get(key, "missing")
         rows.append([*key, old[:8], new[:8], "yes" if old == new else "no"])
     return pd.DataFrame(rows, columns=["stage", "output", "committed", "now", "identical"])
-
-
-def git(*arguments: str) -> str:
-    """Return what a git command prints. Raises InputError with its message."""
-    done = subprocess.run(["git", *arguments], capture_output=True, text=True)
-    if done.returncode:
-        raise InputError(f"git {arguments[0]}: {' '.join(done.stderr.split())}")
-    return done.stdout
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline import compare, params, visualize
+from pipeline import compare, params, stage, visualize
 from pipeline.stage import InputError
 
 
@@ -56,7 +56,7 @@ def test_parameters_that_differ():
 
 def test_a_revision_that_is_not_there_is_named():
     with pytest.raises(InputError, match="git rev-parse: .*no-such-branch|git rev-parse: .*Needed a single revision"):
-        compare.git("rev-parse", "--verify", "no-such-branch^{commit}")
+        stage.git("rev-parse", "--verify", "no-such-branch^{commit}")
 
 
 def test_what_html_could_mean_is_escaped():
