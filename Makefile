@@ -22,7 +22,7 @@ help:
 	@echo "make gate    check that dvc.lock is of this code and these parameters"
 	@echo "make summary scores and parameters against REV=main as Markdown"
 	@echo "make lint    ruff check and format check, CI files against their schemas"
-	@echo "make lock    resolve requirements.lock again (needs uv)"
+	@echo "make lock    resolve requirements.lock and requirements-gpu.lock again (needs uv)"
 
 $(READY): requirements.lock
 	@test -n "$(PYTHON)" || { echo "error: no Python 3.11, 3.12 or 3.13 found; install one or set PYTHON=" >&2; exit 1; }
@@ -92,9 +92,11 @@ lint: $(READY)
 	@check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/ci.yml
 	@check-jsonschema --quiet --builtin-schema vendor.gitlab-ci .gitlab-ci.yml
 
+LOCK := uv pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url --no-header pyproject.toml
 lock:
-	@uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
-		--extra dev pyproject.toml -o requirements.lock
+	@$(LOCK) --universal --extra dev -o requirements.lock
+	@$(LOCK) --python-platform x86_64-unknown-linux-gnu --constraint requirements.lock --extra dev --extra gpu \
+		-o requirements-gpu.lock
 
 clean:
 	rm -rf .venv demo .pytest_cache .ruff_cache

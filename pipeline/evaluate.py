@@ -27,6 +27,8 @@ from pipeline.predict import Predictor
 PREDICTIONS = Path("data/predictions")
 REPORTS = Path("reports")
 TABLES = ("metrics.json", "per_image.csv", "by_kind.csv", "ap_by_threshold.csv")
+# What MLflow gets of the tables, and of what preprocess found.
+FILES = tuple(REPORTS / name for name in (*TABLES, "data_audit.json"))
 SPLITS = ("validation", "test")
 
 
@@ -62,8 +64,7 @@ def main() -> None:
     summary = {split: summarise(items) for split, items in scores.items()}
     images = pd.DataFrame([row(item) for items in scores.values() for item in items])
     write_tables(summary, images, by_kind(images), ap_by_threshold(scores))
-    files = [REPORTS / name for name in (*TABLES, "data_audit.json")]
-    tracking.log_stage(settings, flat_metrics(summary), files, "evaluate", time.monotonic() - started)
+    tracking.log_stage(settings, flat_metrics(summary), FILES, "evaluate", time.monotonic() - started)
     print(text_table(summary))
 
 

@@ -221,12 +221,7 @@ def error_rows(examples: Sequence[Example], dpi: int) -> Figure:
         _picture(row[1], coloured(image, truth, truth))
         _picture(row[2], coloured(image, truth, predicted))
         _picture(row[3], coloured_errors(image, truth, predicted, outcomes))
-        # The caption runs over all panels. Kept out of the layout it does not widen the first one; an empty title
-        # of the second one holds its height.
-        row[0].text(0, 1.03, "  ·  ".join(example.caption), fontsize=8.5, transform=row[0].transAxes).set_in_layout(
-            False
-        )
-        row[1].set_title(" ", fontsize=8.5)
+        _caption(row, example)
     for ax, name in zip(axes[-1], ("image", "truth", "prediction", "errors"), strict=True):
         ax.set_xlabel(name)
     keys = [Patch(color=COLOURS[outcome], label=outcome.name.lower()) for outcome in Outcome]
@@ -246,16 +241,10 @@ def prediction_rows(
         part = crop(example, 256)
         image, truth, predicted, _ = shown(part, round(inches * dpi))
         before = shown(crop(replace(example, predicted=other), 256), round(inches * dpi))[2]
-        for ax, pixels in zip(
-            row,
-            (image, *(coloured(image, truth, labels) for labels in (truth, before, predicted))),
-            strict=True,
-        ):
-            _picture(ax, pixels)
-        row[0].text(0, 1.03, "  ·  ".join(example.caption), fontsize=8.5, transform=row[0].transAxes).set_in_layout(
-            False
-        )
-        row[1].set_title(" ", fontsize=8.5)
+        _picture(row[0], image)
+        for ax, labels in zip(row[1:], (truth, before, predicted), strict=True):
+            _picture(ax, coloured(image, truth, labels))
+        _caption(row, example)
     for ax, name in zip(axes[-1], ("image", "truth", *names), strict=True):
         ax.set_xlabel(name)
     return figure
@@ -299,6 +288,14 @@ def example_columns(examples: Sequence[Example], dpi: int) -> Figure:
     for ax, name in zip(axes[:, 0], ("image", "truth", "prediction"), strict=True):
         ax.set_ylabel(name)
     return figure
+
+
+def _caption(row: Sequence[Axes], example: Example) -> None:
+    """Write an example's caption over all panels of its row."""
+    text = row[0].text(0, 1.03, "  ·  ".join(example.caption), fontsize=8.5, transform=row[0].transAxes)
+    # Kept out of the layout it does not widen the first panel; an empty title of the second one holds its height.
+    text.set_in_layout(False)
+    row[1].set_title(" ", fontsize=8.5)
 
 
 def _picture(ax: Axes, pixels: np.ndarray) -> None:

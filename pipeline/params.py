@@ -113,6 +113,7 @@ class TrainParams(Section):
     seed: Annotated[int, Field(ge=0)]
     threads: Count
     precision: Literal["auto", "float32", "mixed_bfloat16"]
+    strategy: Literal["auto", "single", "mirrored"]
     targets: tuple[Literal["foreground", "border", "distance"], ...]
     crop_size: Annotated[int, Field(ge=32)]
     kind_balance: Fraction

@@ -25,12 +25,13 @@ from pipeline.params import TrainParams
 FOLDER = Path(".resume")
 
 
-def state_file(settings: TrainParams, precision: str, data: Path) -> Path:
+def state_file(settings: TrainParams, machine: str, data: Path) -> Path:
     """Return where the training with these parameters on the files in folder `data` keeps its state.
 
-    Deletes the states of trainings with other parameters, code, data or packages.
+    `machine` names what the machine decides: precision and devices. Deletes the states of trainings with other
+    parameters, code, data or packages.
     """
-    digest = hashlib.sha256(f"{settings!r} {precision}".encode())
+    digest = hashlib.sha256(f"{settings!r} {machine}".encode())
     for package in ("keras", "tensorflow", "numpy", "opencv-python-headless"):
         digest.update(version(package).encode())
     for path in sorted([*Path(__file__).parent.glob("*.py"), *data.rglob("*")]):

@@ -1,4 +1,4 @@
-"""TensorFlow set up so that the same parameters give the same bits: seeds, threads, precision."""
+"""TensorFlow set up so that the same parameters give the same bits: seeds, threads, precision, devices."""
 
 from pathlib import Path
 
@@ -6,6 +6,7 @@ import keras
 import tensorflow as tf
 
 from pipeline.params import TrainParams
+from pipeline.stage import InputError
 
 
 def configure(params: TrainParams) -> str:
@@ -27,8 +28,27 @@ def resolve_precision(setting: str) -> str:
     """
     if setting != "auto":
         return setting
-    if tf.config.list_physical_devices("GPU"):
-        return "mixed_bfloat16"
+    if gpus := tf.config.list_physical_devices("GPU"):
+        # NVIDIA's have it since Ampere, 8.0.
+        generations = [tf.config.experimental.get_device_details(gpu).get("compute_capability") for gpu in gpus]
+        return "mixed_bfloat16" if all(number and number >= (8, 0) for number in generations) else "float32"
     cpuinfo = Path("/proc/cpuinfo")
     flags = cpuinfo.read_text().split() if cpuinfo.exists() else []
     return "mixed_bfloat16" if {"amx_bf16", "avx512_bf16"} & set(flags) else "float32"
+
+
+def strategy(params: TrainParams) -> tf.distribute.Strategy:
+    """Return what runs a training on one device, or shares each batch between all of this machine's.
+
+    `auto` takes all GPUs if there are several. Raises InputError if a batch cannot be shared evenly.
+    """
+    gpus = tf.config.list_logical_devices("GPU")
+    devices = gpus or tf.config.list_logical_devices("CPU")
+    if params.strategy == "single" or len(devices) == 1 or (params.strategy == "auto" and not gpus):
+        return tf.distribute.get_strategy()
+    if params.batch_size % len(devices):
+        raise InputError(
+            f"train.batch_size: {params.batch_size} crops cannot be shared evenly by {len(devices)} devices; "
+            "take a multiple, or train.strategy: single"
+        )
+    return tf.distribute.MirroredStrategy([device.name for device in devices])

@@ -8,6 +8,7 @@ run. A run that is not there, on another server or after mlflow.db was deleted, 
 """
 
 import base64
+import contextlib
 import functools
 import hashlib
 import json
@@ -15,12 +16,14 @@ import logging
 import os
 import subprocess
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
+from urllib.parse import quote
 
 import cv2
 import filelock
@@ -36,6 +39,8 @@ os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 import mlflow
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.models import ModelSignature
+from mlflow.system_metrics.metrics.cpu_monitor import CPUMonitor
+from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor
 from mlflow.types import ColSpec, Schema, TensorSpec
 from mlflow.types.schema import AnyType
 from ruamel.yaml import YAML, YAMLError
@@ -49,6 +54,9 @@ HISTORY = Path("reports/history.csv")
 PER_IMAGE = Path("reports/per_image.csv")
 SPLITS = ("validation", "test")
 CHAMPION_SCORE = "validation/instance/dsb_score"
+PICTURE = "image - truth - prediction"
+EXAMPLES = "figures/examples.png"  # that the description shows
+NOTE = "mlflow.note.content"  # MLflow's tag for the description
 SERVED = "nuclei"  # the model as it is served, beside the one that Keras loads
 UNFINISHED = Path(".resume/mlflow.json")  # the run of a training that MLflow does not have all of yet
 TRIES = 5  # that may fail in one stage: at ten seconds each, less than a minute
@@ -92,6 +100,7 @@ class Tracker:
         self.run_id: str | None = None
         self._key, self._tags, self._described = "", {}, False
         self._waiting: list[Metric] = []
+        self._pictures: list[tuple[int, np.ndarray]] = []
         self._known: set[int] = set()  # epochs that the run has already
 
     def start(self, key: str, tags: dict[str, str]) -> bool:
@@ -124,6 +133,11 @@ class Tracker:
         self._keep(epoch, metrics)
         return self._send()
 
+    def log_picture(self, epoch: int, pixels: np.ndarray) -> bool:
+        """Log a picture of the network's view after an epoch, uint8 (H, W, 3); those that failed before go along."""
+        self._pictures.append((epoch, pixels))
+        return self._send()
+
     @forgiving
     def log_metrics(self, metrics: dict[str, float]) -> None:
         """Log the metrics that the run does not have with this value."""
@@ -140,7 +154,7 @@ class Tracker:
         images = pd.read_csv(per_image, dtype={"image_id": str}).to_json(orient="split", index=False)
         self.client.log_dict(self.run_id, json.loads(images), "per_image.json")
         self.client.set_tag(self.run_id, "mlflow.loggedArtifacts", '[{"path": "per_image.json", "type": "table"}]')
-        self.client.set_tag(self.run_id, "mlflow.note.content", _description(self.settings, metrics))
+        self._note(_description(self.settings, metrics))
         for key, value in _stage_tags().items():
             self.client.set_tag(self.run_id, key, value)
 
@@ -188,6 +202,7 @@ class Tracker:
         for path in paths:
             if path.is_dir():
                 self.client.log_artifacts(self.run_id, str(path), path.name)
+                self._note(self.client.get_run(self.run_id).data.tags.get(NOTE, ""))
             else:
                 self.client.log_artifact(self.run_id, str(path))
 
@@ -268,6 +283,14 @@ class Tracker:
         self._with_active_run(lambda: mlflow.log_input(data, context="training"))
         self._described = True
 
+    def _note(self, text: str) -> None:
+        """Make the text the run's description, with the picture of examples once the run has it."""
+        picture = f"![examples](get-artifact?path={quote(EXAMPLES, safe='')}&run_uuid={self.run_id})"
+        files = self.client.list_artifacts(self.run_id, str(Path(EXAMPLES).parent))
+        if picture not in text and any(file.path == EXAMPLES for file in files):
+            text = f"{text}\n\n{picture}"
+        self.client.set_tag(self.run_id, NOTE, text)
+
     def _keep(self, epoch: int, metrics: dict[str, float]) -> None:
         now = int(time.time() * 1000)
         self._waiting += [Metric(name, value, now, epoch) for name, value in metrics.items()]
@@ -293,6 +316,10 @@ class Tracker:
         for first in range(0, len(metrics), METRICS_A_CALL):
             self.client.log_batch(self.run_id, metrics=metrics[first : first + METRICS_A_CALL])
         self._waiting = []
+        while self._pictures:
+            epoch, pixels = self._pictures[0]
+            self.client.log_image(self.run_id, pixels, key=PICTURE, step=epoch)
+            self._pictures.pop(0)
 
     def _finish(self) -> None:
         self._flush()
@@ -311,32 +338,75 @@ class Tracker:
         self.client.update_run(self.run_id, status=status)
 
 
+class TrainingLog:
+    """What a training tells its run: epochs, and pictures. Adds how fast it went, and what it asked of the machine."""
+
+    def __init__(self, tracker: Tracker, crops: int):
+        self.tracker, self.crops, self.last = tracker, crops, time.monotonic()
+        self.machine = MachineUse()
+
+    def epoch(self, epoch: int, metrics: dict[str, float]) -> bool:
+        """Log an epoch's losses and metrics; say whether MLflow took them."""
+        seconds, self.last = time.monotonic() - self.last, time.monotonic()
+        # Epochs of an earlier process come all at once.
+        more = {"crops_per_second": self.crops / seconds} | self.machine.means() if seconds > 0.2 else {}
+        return self.tracker.log_epoch(epoch, metrics | more)
+
+    def picture(self, epoch: int, pixels: np.ndarray) -> bool:
+        """Log a picture, uint8 (H, W, 3), of what the network sees after an epoch; say whether MLflow took it."""
+        return self.tracker.log_picture(epoch, pixels)
+
+
+class MachineUse:
+    """Samples CPU, memory and NVIDIA GPUs in a thread that never waits for a server; MLflow's own monitor does."""
+
+    def __init__(self, seconds: float = 5.0):
+        self.monitors, self.lock, self.ended = [CPUMonitor()], threading.Lock(), threading.Event()
+        # Without a GPU, or without nvidia-ml-py, it cannot be made.
+        with contextlib.suppress(ImportError, RuntimeError):
+            self.monitors.append(GPUMonitor())
+        self._sample()
+        self.means()  # the first one says nothing: use is counted from the sample before
+        threading.Thread(target=self._keep_sampling, args=(seconds,), daemon=True).start()
+
+    def means(self) -> dict[str, float]:
+        """Return the means since the last call, named as MLflow's tab for system metrics wants them."""
+        with self.lock:
+            means = {f"system/{k}": v for m in self.monitors if m.metrics for k, v in m.aggregate_metrics().items()}
+            for monitor in self.monitors:
+                monitor.clear_metrics()
+        return means
+
+    def _keep_sampling(self, seconds: float) -> None:
+        while not self.ended.wait(seconds):
+            self._sample()
+
+    def _sample(self) -> None:
+        with self.lock:
+            for monitor in self.monitors:
+                monitor.collect_metrics()
+
+
 @contextmanager
-def training_run(settings: Params, precision: str, key: str) -> Iterator[Callable[[int, dict[str, float]], bool]]:
-    """Give a training its run: yields `log_epoch(epoch, metrics)`; at the end the model's files are logged.
+def training_run(settings: Params, precision: str, key: str) -> Iterator[TrainingLog]:
+    """Give a training its run: yields a log for epochs and pictures; at the end the model's files are logged.
 
     `key` names the training: another call with the same key, before the first one was finished, goes on in its run.
     The files must be whole when the block ends. If it raises, the run is closed as failed or killed.
     """
     tracker = Tracker(settings)
     tracker.start(key, {"precision": precision, "machine": machine.describe()})
-    started = last = time.monotonic()
+    started = time.monotonic()
     train = settings.train
     images = int((dataset.read_manifest().split == "train").sum())
-    crops = train.batch_size * (train.steps_per_epoch or -(-images // train.batch_size))
-
-    def log_epoch(epoch: int, metrics: dict[str, float]) -> bool:
-        nonlocal last
-        seconds, last = time.monotonic() - last, time.monotonic()
-        # Epochs of an earlier process come all at once.
-        speed = {"crops_per_second": crops / seconds} if seconds > 0.2 else {}
-        return tracker.log_epoch(epoch, metrics | speed)
-
+    log = TrainingLog(tracker, train.batch_size * (train.steps_per_epoch or -(-images // train.batch_size)))
     try:
-        yield log_epoch
+        yield log
     except BaseException as error:
         tracker.stop("FAILED" if isinstance(error, Exception) else "KILLED")
         raise
+    finally:
+        log.machine.ended.set()
     seconds = time.monotonic() - started
     if tracker.finish_training({"seconds.train": f"{seconds:.0f}"}):
         tracker.log_metrics({"train_seconds": round(seconds)})

@@ -7,13 +7,16 @@ the lowest validation loss) and reports/history.csv (one row an epoch), and mirr
 killed goes on after its last whole epoch (see `pipeline/resume.py`).
 """
 
+import functools
 import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import keras
+import numpy as np
 import pandas as pd
+import tensorflow as tf
 
 from pipeline import crops, dataset, losses, model_file, params, resume, runtime, stage, tracking, unet
 from pipeline.batch_norm import FusedBatchNormalization
@@ -29,9 +32,11 @@ def main() -> None:
     settings = params.load()
     precision = runtime.configure(settings.train)
     training, validation = dataset.read_split("train"), dataset.read_split("validation")
-    state = resume.state_file(settings.train, precision, dataset.FOLDER)
-    with tracking.training_run(settings, precision, state.stem) as log_epoch:
-        model, history = train(training, validation, settings.train, settings.preprocess.channels, log_epoch, state)
+    devices = runtime.strategy(settings.train).num_replicas_in_sync
+    state = resume.state_file(settings.train, f"{precision} on {devices}", dataset.FOLDER)
+    with tracking.training_run(settings, precision, state.stem) as log:
+        channels = settings.preprocess.channels
+        model, history = train(training, validation, settings.train, channels, log.epoch, state, log.picture)
         with stage.fresh_file(model_file.MODEL) as new_model, stage.fresh_file(tracking.HISTORY) as new_history:
             model_file.save(model, new_model)
             history.to_csv(new_history, index=False, float_format="%.6g", lineterminator="\n")
@@ -47,13 +52,16 @@ def train(
     channels: int,
     log_epoch,
     state: Path | None = None,
+    log_picture=None,
 ) -> tuple[keras.Model, pd.DataFrame]:
     """Train a network and return it with the best epoch's weights, not compiled, and the history.
 
     `log_epoch(epoch, metrics)` is called after each epoch, counted from 1. The history has one row an epoch: epoch,
     learning_rate, and loss, foreground_iou, foreground_dice ..., of training crops and (val_...) of the middles of
     the validation images. With `state`, a path from `resume.state_file`, it is kept there where the training stands,
-    and one that was stopped goes on; its earlier epochs are logged again. Raises InputError if the loss explodes.
+    and one that was stopped goes on; its earlier epochs are logged again. `log_picture(epoch, pixels)` gets pictures
+    of validation images, their truth and their prediction, from which one sees the network learn. Raises InputError
+    if the loss explodes.
     """
     source = crops.Crops(training, settings)
     steps = settings.steps_per_epoch or -(-len(source) // settings.batch_size)
@@ -61,22 +69,30 @@ def train(
     middles = crops.Crops(validation, settings)
     held_out = crops.as_dataset(middles.middle, range(len(middles)), settings, channels)
 
-    model = unet.build(channels, settings.targets, settings.model, FusedBatchNormalization)
-    # Those of metrics, which compile adds, start anew with each epoch.
-    variables = list(model.variables)
-    model.compile(
-        optimizer=make_optimizer(settings, total),
-        loss={name: losses.bce if name == "distance" else getattr(losses, settings.loss) for name in settings.targets},
-        metrics={"foreground": [losses.iou, losses.dice]},
-        jit_compile=False,
-    )
+    strategy = runtime.strategy(settings)
+    measures = {
+        "loss": {n: losses.bce if n == "distance" else getattr(losses, settings.loss) for n in settings.targets},
+        "metrics": {"foreground": [losses.iou, losses.dice]},
+        "jit_compile": False,
+    }
+    with strategy.scope():
+        model = unet.build(channels, settings.targets, settings.model, batch_normalization(strategy))
+        # Those of metrics, which compile adds, start anew with each epoch.
+        variables = list(model.variables)
+        model.compile(make_optimizer(settings, total), **measures)
+        model.optimizer.build(model.trainable_variables)
     stop = keras.callbacks.EarlyStopping(
         monitor="val_loss", patience=settings.early_stopping or settings.epochs, restore_best_weights=True
     )
     epochs = EpochLog(log_epoch, make_schedule(settings, total), steps)
     callbacks, done = [epochs, stop, StopOnExplosion()], 0
+    if strategy.num_replicas_in_sync > 1:
+        twin = unet.build(channels, settings.targets, settings.model)
+        twin.compile(**measures)
+        callbacks = [ValidateOnOneDevice(twin, held_out), *callbacks]
+    if log_picture:
+        callbacks.append(Pictures(middles, log_picture))
     if state:
-        model.optimizer.build(model.trainable_variables)
         kept = resume.KeepState(state, variables + model.optimizer.variables, stop, epochs.rows)
         callbacks, done = [*callbacks, kept], kept.epoch
     if epochs.rows:
@@ -85,7 +101,7 @@ def train(
             log_epoch(row["epoch"], {name: value for name, value in row.items() if name != "epoch"})
     model.fit(
         crops.as_dataset(source.draw, range(done * size, settings.epochs * size), settings, channels),
-        validation_data=held_out,
+        validation_data=held_out if strategy.num_replicas_in_sync == 1 else None,
         initial_epoch=done,
         epochs=settings.epochs,
         steps_per_epoch=steps,
@@ -98,6 +114,13 @@ def train(
     trained = unet.build(channels, settings.targets, settings.model)
     trained.set_weights(model.get_weights())
     return trained, pd.DataFrame(epochs.rows)
+
+
+def batch_normalization(strategy: tf.distribute.Strategy):
+    """Return the layer that normalizes by the whole batch, also where several devices share it."""
+    if strategy.num_replicas_in_sync == 1:
+        return FusedBatchNormalization
+    return functools.partial(keras.layers.BatchNormalization, synchronized=True)
 
 
 def make_schedule(settings: TrainParams, total: int):
@@ -133,6 +156,51 @@ class EpochLog(keras.callbacks.Callback):
         metrics = {name: float(value) for name, value in sorted(renamed.items())} | {"learning_rate": rate}
         self.rows.append({"epoch": epoch + 1, **metrics})
         self.log_epoch(epoch + 1, metrics)
+
+
+class ValidateOnOneDevice(keras.callbacks.Callback):
+    """Add the validation losses and metrics of an epoch, where several devices train. Has to be the first callback.
+
+    Keras would share the last batch unevenly and then weigh the losses of the targets wrongly.
+    """
+
+    def __init__(self, twin: keras.Model, data: tf.data.Dataset):
+        super().__init__()
+        self.twin, self.data = twin, data
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Measure with the weights of the epoch; later callbacks see the same `logs`."""
+        self.twin.set_weights(self.model.get_weights())
+        measured = self.twin.evaluate(self.data, verbose=0, return_dict=True)
+        logs.update({f"val_{name}": value for name, value in measured.items()})
+
+
+class Pictures(keras.callbacks.Callback):
+    """Show one validation image of each kind, its nuclei and the predicted foreground; ever more rarely.
+
+    After epochs 1, 2, 5, 10, 20, 50 ... and the last.
+    """
+
+    def __init__(self, middles: crops.Crops, log_picture):
+        super().__init__()
+        self.log_picture = log_picture
+        kinds = [sample.kind for sample in middles.samples]
+        self.images, maps = zip(*(middles.middle(kinds.index(kind)) for kind in sorted(set(kinds))), strict=True)
+        self.truth = [values[..., :1] for values in maps]
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Draw the picture: a row an image."""
+        if not (re.fullmatch("[125]0*", str(epoch + 1)) or epoch + 1 == self.params["epochs"]):
+            return
+        maps = self.model(np.stack(self.images).astype(np.float32), training=False)["foreground"]
+        predicted = np.rint(keras.ops.convert_to_numpy(maps) * 255).astype(np.uint8)
+        rows = [
+            # White lines between them.
+            [np.pad(np.broadcast_to(part, (*part.shape[:2], 3)), ((2, 2), (2, 2), (0, 0)), constant_values=255)
+             for part in parts]
+            for parts in zip(self.images, self.truth, predicted, strict=True)
+        ]  # fmt: skip
+        self.log_picture(epoch + 1, np.concatenate([np.concatenate(row, axis=1) for row in rows]))
 
 
 class StopOnExplosion(keras.callbacks.Callback):

@@ -88,6 +88,9 @@ class Results:
     ap_by_threshold: pd.DataFrame
 
 
+FILES = (REPORTS / "figures", REPORTS / "report.html")
+
+
 def main() -> None:
     """Write reports/figures/ and reports/report.html."""
     settings = params.load()
@@ -107,7 +110,7 @@ def main() -> None:
             encoding="utf-8",
         )
     seconds = time.monotonic() - started
-    tracking.log_stage(settings, {}, [REPORTS / "figures", REPORTS / "report.html"], "visualize", seconds)
+    tracking.log_stage(settings, {}, FILES, "visualize", seconds)
     print(f"{headline(results.metrics)} Report: {REPORTS / 'report.html'}")
 
 

@@ -1,6 +1,11 @@
 """The network and all around it: losses, crops, training, the model file, prediction."""
 
+import json
+import os
+import subprocess
+import sys
 import zipfile
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -13,6 +18,8 @@ from pipeline.batch_norm import FusedBatchNormalization
 from pipeline.instances import label_nuclei
 from pipeline.predict import Predictor, blocks
 from pipeline.stage import InputError
+
+QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3"}
 
 
 @pytest.fixture(scope="module")
@@ -519,11 +526,11 @@ def test_a_damaged_model_file_is_named(damage, saved):
 # ---- training
 
 
-def trained(params, calls=None, state=None, log_epoch=None):
+def trained(params, calls=None, state=None, log_epoch=None, log_picture=None):
     runtime.configure(params)
     samples = [sample(n, (40, 48), kind=f"kind{n % 2}") for n in range(4)]
     log_epoch = log_epoch or (lambda *row: None if calls is None else calls.append(row))
-    return train.train(samples[:3], samples[3:], params, 1, log_epoch, state)
+    return train.train(samples[:3], samples[3:], params, 1, log_epoch, state, log_picture)
 
 
 def test_training_twice_gives_the_same_weights_and_history(train_params, tmp_path):
@@ -584,6 +591,83 @@ def test_a_loss_that_is_no_number_stops(train_params, monkeypatch):
     said = r"train.learning_rate: the loss became nan at step 1 with a learning rate of .*; lower it"
     with pytest.raises(InputError, match=said):
         trained(train_params())
+
+
+def test_pictures_show_the_network_learn_and_change_nothing(long_training):
+    pictures = {}
+    same_training(trained(long_training, log_picture=pictures.__setitem__), trained(long_training))
+    assert list(pictures) == [1, 2, 4]  # and the last of the four
+    assert {(pixels.shape, pixels.dtype.name) for pixels in pictures.values()} == {((36, 3 * 36, 3), "uint8")}
+    image, truth, predicted = np.split(pictures[4], 3, axis=1)
+    expected, maps = crops.Crops([sample(3, (40, 48), kind="kind1")], long_training).middle(0)
+    for part, pixels in ((image, expected), (truth, maps[..., :1])):
+        np.testing.assert_array_equal(part[2:-2, 2:-2], np.broadcast_to(pixels, (32, 32, 3)))
+    assert (pictures[1] != pictures[4])[:, 72:].any() and (predicted[:2] == 255).all()
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "precision"),
+    [([(7, 5)], "float32"), ([(8, 0)], "mixed_bfloat16"), ([(9, 0), (7, 0)], "float32"), ([None], "float32")],
+)
+def test_precision_of_gpus(capabilities, precision, monkeypatch):
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: capabilities)
+    monkeypatch.setattr(tf.config.experimental, "get_device_details", lambda gpu: {"compute_capability": gpu})
+    assert runtime.resolve_precision("auto") == precision
+    assert runtime.resolve_precision("float32") == "float32"
+
+
+# Devices can only be set up before TensorFlow's first operation, so in a process of its own.
+ON_DEVICES = """
+import json, sys
+from pathlib import Path
+import tensorflow as tf
+sys.path[:0] = [sys.argv[1], str(Path(sys.argv[1]).parent)]
+cpu, = tf.config.list_physical_devices("CPU")
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * int(sys.argv[2]))
+from test_network import Stopped, sample, stop_at
+from pipeline import params, runtime, train
+from pipeline.stage import InputError
+
+settings = params.load(Path(sys.argv[1]).parent / "params.yaml").train
+model = settings.model.model_copy(update={"filters": (4, 8), "dropout": (0.0, 0.0)})
+settings = settings.model_copy(update={
+    "precision": "float32", "strategy": "mirrored", "crop_size": 32, "batch_size": 4, "epochs": 2,
+    "steps_per_epoch": 3, "model": model,
+})
+runtime.configure(settings)
+training, validation = [sample(n, (40, 48)) for n in range(6)], [sample(n, (40, 48)) for n in range(6, 11)]
+pictures, state = [], None
+if sys.argv[2] == "2":
+    state = Path("state.npz")
+    try:
+        train.train(training, validation, settings, 1, stop_at(2), state)
+    except Stopped:
+        pass
+_, history = train.train(training, validation, settings, 1, lambda *_: None, state, lambda *row: pictures.append(row))
+odd = settings.model_copy(update={"batch_size": 5})
+try:
+    runtime.strategy(odd)
+except InputError as error:
+    print(error, file=sys.stderr)
+replicas = runtime.strategy(settings).num_replicas_in_sync
+print(json.dumps([replicas, history.to_dict("list"), len(pictures)]))
+"""
+
+
+def test_two_devices_train_as_one_does(tmp_path):
+    # The training on two is stopped after its first epoch, and goes on.
+    histories = []
+    for devices in (1, 2):
+        command = [sys.executable, "-c", ON_DEVICES, str(Path(__file__).parent), str(devices)]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=os.environ | QUIET)
+        assert done.returncode == 0, done.stderr
+        replicas, history, pictures = json.loads(done.stdout.splitlines()[-1])
+        assert replicas == devices and pictures
+        histories.append(pd.DataFrame(history))
+    assert "going on after epoch 1 of 2" in done.stdout
+    assert "train.batch_size: 5 crops cannot be shared evenly by 2 devices" in done.stderr
+    # Up to rounding: a step of Adam does not care how large a gradient near zero is.
+    pd.testing.assert_frame_equal(*histories, rtol=2e-3)
 
 
 # ---- stopped and continued

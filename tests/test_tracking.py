@@ -1,6 +1,7 @@
 """The mirror in MLflow: a run that all stages find, and a pipeline that does not care whether MLflow is there."""
 
 import base64
+import threading
 import time
 from pathlib import Path
 
@@ -38,16 +39,16 @@ def write_results(settings, seed=1):
 
 
 def train(settings, key="train-1"):
-    with tracking.training_run(settings, "float32", key) as log_epoch:
-        log_epoch(1, {"loss": 2.0})
-        log_epoch(2, {"loss": 1.0})
+    with tracking.training_run(settings, "float32", key) as log:
+        log.epoch(1, {"loss": 2.0})
+        log.epoch(2, {"loss": 1.0})
         write_results(settings)
 
 
 def stopped(settings, error, key="train-1"):
     """Train one epoch and stop."""
-    with pytest.raises(error), tracking.training_run(settings, "float32", key) as log_epoch:
-        log_epoch(1, {"loss": 2.0})
+    with pytest.raises(error), tracking.training_run(settings, "float32", key) as log:
+        log.epoch(1, {"loss": 2.0})
         raise error
 
 
@@ -81,6 +82,19 @@ def test_later_stages_find_the_run_of_the_model(project):
     assert run.data.tags["seconds.evaluate"] == "3"
     loaded = mlflow.keras.load_model(f"models:/{run.outputs.model_outputs[0].model_id}")
     assert sorted(loaded.output_names) == sorted(project.train.targets)
+
+
+def test_the_description_shows_examples_once_they_are_drawn(project):
+    train(project)
+    Path("figures").mkdir()
+    Path("figures/examples.png").write_bytes(b"pixels")
+    evaluated, drawn = ({"test/pixel/iou": 0.8}, []), ({}, [Path("figures")])
+    for (scores, files), pictures in ((evaluated, 0), (drawn, 1), (drawn, 1), (evaluated, 1)):
+        tracking.log_stage(project, scores, files)
+        (run,) = runs()
+        note = run.data.tags["mlflow.note.content"]
+        assert note.count(f"(get-artifact?path=figures%2Fexamples.png&run_uuid={run.info.run_id})") == pictures
+        assert "| pixel IoU | nan | 0.800 |" in note
 
 
 def test_a_run_that_a_store_lacks_is_made_again_from_the_files(project, tmp_path, monkeypatch):
@@ -149,10 +163,10 @@ class Flaky:
 def test_what_could_not_be_sent_is_sent_later(down, project, monkeypatch, capsys):
     server = Flaky(monkeypatch)
     server.down = 0 in down
-    with tracking.training_run(project, "float32", "train-1") as log_epoch:
+    with tracking.training_run(project, "float32", "train-1") as log:
         for epoch in (1, 2):
             server.down = epoch in down
-            log_epoch(epoch, {"loss": 3.0 - epoch})
+            log.epoch(epoch, {"loss": 3.0 - epoch})
         write_results(project)
         server.down = 3 in down
     server.down = False
@@ -163,12 +177,39 @@ def test_what_could_not_be_sent_is_sent_later(down, project, monkeypatch, capsys
     assert capsys.readouterr().err.count("MLflow cannot be written to") == 1
 
 
+def test_pictures_are_kept_with_their_epochs(project, monkeypatch):
+    server = Flaky(monkeypatch)
+    with tracking.training_run(project, "float32", "train-1") as log:
+        for epoch in (1, 2):
+            server.down = epoch == 1
+            log.picture(epoch, np.full((4, 6, 3), 100 * epoch, np.uint8))
+        server.down = False
+        write_results(project)
+    client, (run,) = client_of("mlflow.db"), runs()
+    names = [item.path for item in client.list_artifacts(run.info.run_id, "images")]
+    # How MLflow names a picture that its pages show with a slider of steps.
+    shown = sorted(name for name in names if name.endswith(".png"))
+    assert [name.split("+")[1:3] for name in shown] == [["step", "1"], ["step", "2"]]
+    assert cv2.imread(client.download_artifacts(run.info.run_id, shown[1])).tolist() == [[[200] * 3] * 6] * 4
+
+
+def test_what_a_training_asks_of_the_machine(project):
+    use = tracking.MachineUse(seconds=0.05)
+    time.sleep(0.3)
+    means = use.means()
+    use.ended.set()
+    assert 0 <= means["system/cpu_utilization_percentage"] <= 100 and means["system/system_memory_usage_megabytes"] > 10
+    train(project)
+    assert not any(thread.name.startswith("Thread") and thread.is_alive() and "_keep_sampling" in thread.name
+                   for thread in threading.enumerate())  # fmt: skip
+
+
 def test_a_dead_server_is_not_asked_for_ever(project, monkeypatch):
     server = Flaky(monkeypatch)
     server.down = True
-    with tracking.training_run(project, "float32", "train-1") as log_epoch:
+    with tracking.training_run(project, "float32", "train-1") as log:
         for epoch in range(1, 20):
-            log_epoch(epoch, {"loss": 1.0})
+            log.epoch(epoch, {"loss": 1.0})
         write_results(project)
     assert server.calls == tracking.TRIES
 
@@ -218,8 +259,8 @@ def test_stages_are_told_apart_by_their_entries_in_the_lock(project):
 
 def scored(settings, validation, seed):
     """Train and evaluate a model; return the version of the registered model."""
-    with tracking.training_run(settings, "float32", f"train-{seed}") as log_epoch:
-        log_epoch(1, {"loss": 2.0})
+    with tracking.training_run(settings, "float32", f"train-{seed}") as log:
+        log.epoch(1, {"loss": 2.0})
         write_results(settings, seed)
     assert tracking.log_stage(settings, {tracking.CHAMPION_SCORE: validation, "test/instance/dsb_score": 0.4}, [])
     client = client_of("mlflow.db")
