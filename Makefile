@@ -65,9 +65,7 @@ compare: $(READY)
 	@python -m pipeline.compare $(or $(REV),main)
 
 ui: $(READY)
-	@echo "MLflow: http://127.0.0.1:$(or $(PORT),5000)   (Ctrl-C ends it)"
-	@mlflow ui --host 127.0.0.1 --port $(or $(PORT),5000) \
-		--backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}"
+	@python -m pipeline.ui --port $(or $(PORT),5000)
 
 sync: $(READY)
 	@python -m pipeline.sync

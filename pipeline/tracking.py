@@ -35,6 +35,7 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
 os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
 import mlflow
 from mlflow.entities import Metric, Param, RunTag
@@ -49,7 +50,7 @@ from pipeline import dataset, machine, model_file
 from pipeline.params import Params, flatten, flatten_mapping
 
 EXPERIMENT = "nuclei-unet"
-STORE = Path("mlflow.db")  # where MLFLOW_TRACKING_URI does not say otherwise
+STORE = "mlflow.db"  # in the project's folder, where MLFLOW_TRACKING_URI does not say otherwise
 HISTORY = Path("reports/history.csv")
 PER_IMAGE = Path("reports/per_image.csv")
 SPLITS = ("validation", "test")
@@ -62,6 +63,21 @@ UNFINISHED = Path(".resume/mlflow.json")  # the run of a training that MLflow do
 TRIES = 5  # that may fail in one stage: at ten seconds each, less than a minute
 PAUSE_SECONDS = 60  # without a try after one that failed
 METRICS_A_CALL = 1000  # the most that MLflow takes
+# Columns of the page of all runs, and their widths in px. MLflow keeps views that people share as tags like this one.
+COLUMNS = {
+    "attributes.`Run Name`": 300,
+    "runDateAndNestInfo": 150,
+    "metrics.`validation/instance/dsb_score`": 190,
+    "metrics.`test/instance/dsb_score`": 155,
+    "metrics.`validation/instance/ap50`": 165,
+    "metrics.`test/instance/ap50`": 130,
+    "metrics.`validation/pixel/iou`": 140,
+    "metrics.`test/pixel/iou`": 110,
+    "metrics.`train_seconds`": 115,
+    "metrics.`crops_per_second`": 135,
+}
+VIEW = "scores"
+VIEW_TAG = f"mlflow.sharedViewState.{VIEW}"
 SECTIONS = ("download", "preprocess", "train", "evaluate")  # those that shape a run's numbers
 
 for name in ("mlflow", "alembic", "mlflow.keras", "mlflow.store.db.utils"):
@@ -225,22 +241,26 @@ class Tracker:
         self.client.set_terminated(self.run_id, status)
 
     def _connect(self) -> None:
-        mlflow.set_tracking_uri(os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{STORE.absolute()}")
+        mlflow.set_tracking_uri(store())
         self.client = mlflow.MlflowClient()
         self.experiment_id = self._experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT)
 
     def _experiment(self, name: str) -> str:
         uri = mlflow.get_tracking_uri()
-        store = Path(uri.removeprefix("sqlite:///")).absolute() if uri.startswith("sqlite:///") else None
+        database = Path(uri.removeprefix("sqlite:///")).absolute() if uri.startswith("sqlite:///") else None
         # Two processes that create the database at once break each other's tables.
-        Path(".locks").mkdir(exist_ok=True)
-        with filelock.FileLock(".locks/mlflow.lock"):
-            if found := self.client.get_experiment_by_name(name):
+        locks = _project() / ".locks"
+        locks.mkdir(exist_ok=True)
+        with filelock.FileLock(locks / "mlflow.lock"):
+            found = self.client.get_experiment_by_name(name)
+            if found and VIEW_TAG not in found.tags:
+                self.client.set_experiment_tag(found.experiment_id, VIEW_TAG, _view())
+            if found:
                 return found.experiment_id
-            artifacts = (store.parent / "mlruns").as_uri() if store else None
+            artifacts = (database.parent / "mlruns").as_uri() if database else None
             # The UI opens in its mode for training, not the one for language models.
-            kind = {"mlflow.experimentKind": "custom_model_development"}
-            return self.client.create_experiment(name, artifact_location=artifacts, tags=kind)
+            tags = {"mlflow.experimentKind": "custom_model_development", VIEW_TAG: _view()}
+            return self.client.create_experiment(name, artifact_location=artifacts, tags=tags)
 
     def _open(self) -> None:
         """Make the run, or find the one to go on in. Each part may fail and be called again."""
@@ -365,14 +385,14 @@ class MachineUse:
         # Without a GPU, or without nvidia-ml-py, it cannot be made.
         with contextlib.suppress(ImportError, RuntimeError):
             self.monitors.append(GPUMonitor())
-        self._sample()
         self.means()  # the first one says nothing: use is counted from the sample before
         threading.Thread(target=self._keep_sampling, args=(seconds,), daemon=True).start()
 
     def means(self) -> dict[str, float]:
         """Return the means since the last call, named as MLflow's tab for system metrics wants them."""
+        self._sample()
         with self.lock:
-            means = {f"system/{k}": v for m in self.monitors if m.metrics for k, v in m.aggregate_metrics().items()}
+            means = {f"system/{k}": v for m in self.monitors for k, v in m.aggregate_metrics().items()}
             for monitor in self.monitors:
                 monitor.clear_metrics()
         return means
@@ -539,6 +559,43 @@ def _git(*arguments: str) -> str:
         return subprocess.run(["git", *arguments], capture_output=True, text=True, timeout=10).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return ""
+
+
+def _view() -> str:
+    """Return the page of all runs with the columns that matter, as MLflow keeps a view that somebody shares."""
+    return json.dumps(
+        {
+            "searchFilter": "",
+            "orderByKey": "attributes.start_time",
+            "orderByAsc": False,
+            "startTime": "ALL",
+            "lifecycleFilter": "Active",
+            "datasetsFilter": [],
+            "modelVersionFilter": "All Runs",
+            "selectedColumns": [name for name in COLUMNS if name.startswith("metrics")],
+            "columnOrder": list(COLUMNS),
+            "columnWidths": COLUMNS,
+        }
+    )
+
+
+def store() -> str:
+    """Return where runs are kept: MLFLOW_TRACKING_URI, or the project's own database."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{_project() / STORE}"
+
+
+def pages(server: str) -> dict[str, str]:
+    """Return experiment -> address of the page with the scores of its runs, for the projects that `store` has."""
+    client = mlflow.MlflowClient(store())
+    with_view = (e for e in client.search_experiments() if VIEW_TAG in e.tags)
+    return {e.name: f"{server}/#/experiments/{e.experiment_id}/runs?viewStateShareKey={VIEW}" for e in with_view}
+
+
+def _project() -> Path:
+    """Return the project's folder, also from the copy of it in which `dvc exp run --temp` or a queue works."""
+    folder = Path.cwd()
+    copies = (path for path in folder.parents if path.parts[-3:] == (".dvc", "tmp", "exps"))
+    return next((path.parents[2] for path in copies), folder)
 
 
 def _params_digest(settings: Params) -> str:

@@ -2,6 +2,7 @@
 
 import ast
 import base64
+import importlib.util
 import json
 import os
 import re
@@ -203,6 +204,58 @@ def test_the_champion_answers_requests(project):
     finally:
         os.killpg(server.pid, signal.SIGKILL)
         server.wait()
+
+
+@pytest.fixture(scope="module")
+def screenshots():
+    """Return docs/screenshots.py, which knows what each page has to show."""
+    spec = importlib.util.spec_from_file_location("screenshots", ROOT / "docs/screenshots.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def chromium(screenshots):
+    """Return a browser, or skip."""
+    if not any(map(shutil.which, screenshots.BROWSERS)):
+        pytest.skip("no Chromium or Chrome on this machine")
+    with screenshots.browser() as browser:
+        yield browser
+
+
+def test_the_ui_shows_run_curves_files_and_model(project, screenshots, chromium):
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW")}
+    environment["PYTHONPATH"] = str(ROOT)
+    page = chromium.new_page(viewport=screenshots.SIZE)
+    page.add_init_script(screenshots.VISITOR)
+    with screenshots.user_interface(project, environment) as (server, scores):
+        run_page = screenshots.newest_run(page, scores)
+        for shown in screenshots.mlflow_pages(server, scores, run_page).values():
+            screenshots.visit(page, shown)
+        screenshots.visit(page, screenshots.Shown(run_page, ("nuclei",), press="Show more"))
+        # The description's picture of examples came from the server.
+        picture = page.locator('img[src*="examples.png"]')
+        assert picture.evaluate("image => image.naturalWidth") > 100
+
+
+def test_the_reports_need_no_network_and_no_console(project, screenshots, chromium):
+    run(project, sys.executable, "-m", "pipeline.compare", "main")
+    page = chromium.new_page(viewport=screenshots.SIZE)
+    faults, asked = [], []
+    page.on("console", lambda message: faults.append(message.text))
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    page.on("request", lambda request: asked.append(request.url))
+    reports = screenshots.reports(project / "reports")
+    for shown in reports.values():
+        screenshots.visit(page, shown)
+        assert page.evaluate("[...document.images].every(image => image.complete && image.naturalWidth > 50)")
+        # Nothing is cut off on a phone: no sideways scrolling.
+        page.set_viewport_size({"width": 390, "height": 800})
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        page.set_viewport_size(screenshots.SIZE)
+    assert not faults
+    assert {url for url in asked if not url.startswith("data:")} == {shown.address for shown in reports.values()}
 
 
 def test_a_clone_elsewhere_makes_the_same_bits(project, tmp_path):

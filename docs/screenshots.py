@@ -1,0 +1,151 @@
+"""Take the pictures of pages that README shows: `python docs/screenshots.py`, after `dvc repro` and `make compare`.
+
+Opens the MLflow UI, as `make ui` starts it, and the two reports in Chromium, and looks for what each page has to show;
+tests/test_dvc.py does the same with a small run. Needs Chromium or Chrome on this machine, and Playwright.
+"""
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import requests
+from PIL import Image
+from playwright.sync_api import Browser, Page, sync_playwright
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+SECONDS = 60  # to wait for something to appear
+SIZE = {"width": 1400, "height": 900}
+# What MLflow's pages remember of a visitor: working on models, and not wanting its assistant.
+VISITOR = """
+localStorage.setItem('mlflow.workflowType_v1', '"machine_learning"');
+localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true');
+localStorage.setItem('mlflow.assistant.panelOpen_v1', 'false');
+"""
+
+
+class Shown(NamedTuple):
+    """A page's address, and texts that have to appear on it; which charts to look for, what to press."""
+
+    address: str
+    texts: tuple[str, ...]
+    search: str = ""
+    press: str = ""
+
+
+def main() -> None:
+    """Write docs/ui-*.png, docs/report.png and docs/compare.png."""
+    with user_interface() as (server, scores), browser() as chromium:
+        page = chromium.new_page(viewport=SIZE)
+        page.add_init_script(VISITOR)
+        run = newest_run(page, scores)
+        for name, shown in (mlflow_pages(server, scores, run) | reports(Path("reports"))).items():
+            visit(page, shown)
+            target = Path("docs", f"{name}.png")
+            page.screenshot(path=target)
+            # 256 colours are enough for a page, at a third of the bytes.
+            Image.open(target).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(target, optimize=True)
+            print(target)
+
+
+def mlflow_pages(server: str, scores: str, run: str) -> dict[str, Shown]:
+    """Return what a person looks at first in MLflow: all runs, one run, its curves, files, and the model."""
+    return {
+        "ui-runs": Shown(scores, ("validation/instance/dsb_score", "test/instance/dsb_score")),
+        "ui-run": Shown(run, ("AP at IoU 0.50", "git_commit", "nuclei-unet"), press="Show more"),
+        "ui-curves": Shown(f"{run}/model-metrics", ("val_foreground_iou", "val_foreground_dice"), search="foreground"),
+        "ui-learning": Shown(f"{run}/model-metrics", ("image - truth - prediction",), search="prediction"),
+        "ui-system": Shown(f"{run}/system-metrics", ("cpu_utilization_percentage",)),
+        "ui-files": Shown(f"{run}/artifacts", ("report.html", "figures", "per_image.csv", "images", "metrics.json")),
+        "ui-model": Shown(f"{server}/#/models/nuclei-unet", ("Version 1", "champion", "validation_dsb_score")),
+    }
+
+
+def reports(folder: Path) -> dict[str, Shown]:
+    """Return the pages that stages and `make compare` write."""
+    return {
+        "report": Shown((folder / "report.html").absolute().as_uri(), ("By kind of image", "How to reproduce it")),
+        "compare": Shown((folder / "compare.html").absolute().as_uri(), ("Differences, image by image", "Curves")),
+    }
+
+
+def newest_run(page: Page, scores: str) -> str:
+    """Return the address of the run at the top of the page of all runs."""
+    page.goto(scores)
+    link = page.locator('a[href*="/runs/"]').first
+    link.wait_for(timeout=SECONDS * 1000)
+    return f"{scores.split('#')[0]}{link.get_attribute('href').removeprefix('/').removesuffix('/overview')}"
+
+
+def visit(page: Page, shown: Shown) -> None:
+    """Open a page and wait until it shows all it has to. Raises playwright's TimeoutError if it does not."""
+    page.goto("about:blank")
+    page.goto(shown.address)
+    if shown.search:
+        page.get_by_placeholder("Search metric charts").fill(shown.search, timeout=SECONDS * 1000)
+    if shown.press:
+        page.get_by_text(shown.press).first.click(timeout=SECONDS * 1000)
+    for text in shown.texts:
+        page.get_by_text(text).first.wait_for(state="attached", timeout=SECONDS * 1000)
+    # Charts and pictures come after the text.
+    page.wait_for_timeout(2000)
+
+
+def answers(server: str) -> None:
+    """Wait until a server answers."""
+    for _ in range(SECONDS * 2):
+        with contextlib.suppress(requests.ConnectionError):
+            requests.get(f"{server}/health", timeout=SECONDS).raise_for_status()
+            return
+        time.sleep(0.5)
+    raise SystemExit(f"{server} does not answer")
+
+
+@contextmanager
+def user_interface(folder: Path = Path(), environment: dict[str, str] | None = None) -> Iterator[tuple[str, str]]:
+    """Start the MLflow UI as `make ui` does; yield the server's address and that of the page of all runs."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "pipeline.ui", "--port", str(port)]
+    with tempfile.TemporaryFile("w+") as log:
+        process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=log, text=True, env=environment,
+                                   start_new_session=True)  # fmt: skip
+        try:
+            lines = [process.stdout.readline().strip()]
+            while lines[-1] and not lines[-1].startswith("MLflow: "):
+                lines.append(process.stdout.readline().strip())
+            page = next((line.split()[1] for line in lines if line.startswith("nuclei-unet: ")), None)
+            if not page:
+                log.seek(0)
+                raise SystemExit(f"the MLflow UI has no experiment nuclei-unet\n{log.read()}")
+            server = f"http://127.0.0.1:{port}"
+            answers(server)
+            yield server, page
+        finally:
+            os.killpg(process.pid, signal.SIGTERM)  # and its workers
+            process.wait()
+
+
+@contextmanager
+def browser() -> Iterator[Browser]:
+    """Start this machine's Chromium."""
+    found = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if not found:
+        raise SystemExit("no Chromium or Chrome found; install one (apt install chromium)")
+    with sync_playwright() as playwright:
+        # Its sandbox does not start for root, as in containers; only this project's own pages are opened.
+        yield playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+
+
+if __name__ == "__main__":
+    main()

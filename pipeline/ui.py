@@ -1,0 +1,48 @@
+"""Start the MLflow UI on the runs of this project, and say where their scores stand: `make ui`."""
+
+import argparse
+import os
+import socket
+import sys
+
+from pipeline import stage, tracking
+from pipeline.stage import InputError
+
+
+def main() -> None:
+    """Print the pages, and become the server; a remote one runs already."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--port", type=int, default=5000)
+    port = parser.parse_args().port
+    store = tracking.store()
+    remote = store.startswith("http")
+    server = store.rstrip("/") if remote else f"http://127.0.0.1:{port}"
+    if not remote:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                raise InputError(f"port {port} is in use; take another one: make ui PORT={port + 1}") from None
+    for name, page in tracking.pages(server).items():
+        print(f"{name}: {page}")
+    print(f"MLflow: {server}" + ("" if remote else "   (Ctrl-C ends it)"), flush=True)
+    if not remote:
+        # One worker is enough for a person, and starts sooner.
+        command = [
+            "mlflow",
+            "ui",
+            "--workers",
+            "1",
+            "--host",
+            "127.0.0.1",
+            "--port",
+            str(port),
+            "--backend-store-uri",
+            store,
+        ]
+        os.execv(sys.executable, [sys.executable, "-m", *command])
+
+
+if __name__ == "__main__":
+    stage.run(main)
