@@ -23,6 +23,7 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+PICTURES = ("ui-runs", "ui-run", "ui-curves", "report", "compare")
 SECONDS = 60  # to wait for something to appear
 SIZE = {"width": 1400, "height": 900}
 # What MLflow's pages remember of a visitor: working on models, and not wanting its assistant.
@@ -43,13 +44,14 @@ class Shown(NamedTuple):
 
 
 def main() -> None:
-    """Write docs/ui-*.png, docs/report.png and docs/compare.png."""
+    """Write docs/<name>.png for each of PICTURES."""
     with user_interface() as (server, scores), browser() as chromium:
         page = chromium.new_page(viewport=SIZE)
         page.add_init_script(VISITOR)
         run = newest_run(page, scores)
-        for name, shown in (mlflow_pages(server, scores, run) | reports(Path("reports"))).items():
-            visit(page, shown)
+        pages = mlflow_pages(server, scores, run) | reports(Path("reports"))
+        for name in PICTURES:
+            visit(page, pages[name])
             target = Path("docs", f"{name}.png")
             page.screenshot(path=target)
             # 256 colours are enough for a page, at a third of the bytes.
