@@ -48,7 +48,7 @@ def main() -> None:
     with user_interface() as (server, scores), browser() as chromium:
         page = chromium.new_page(viewport=SIZE)
         page.add_init_script(VISITOR)
-        run = newest_run(page, scores)
+        run = run_page(page, scores)
         pages = mlflow_pages(server, scores, run) | reports(Path("reports"))
         for name in PICTURES:
             visit(page, pages[name])
@@ -80,10 +80,10 @@ def reports(folder: Path) -> dict[str, Shown]:
     }
 
 
-def newest_run(page: Page, scores: str) -> str:
-    """Return the address of the run at the top of the page of all runs."""
+def run_page(page: Page, scores: str, row: int = 0) -> str:
+    """Return the address of a run by its row on the page of all runs: 0 is the newest, -1 the first one."""
     page.goto(scores)
-    link = page.locator('a[href*="/runs/"]').first
+    link = page.locator('[role="row"] a[href*="/runs/"]').nth(row)
     link.wait_for(timeout=SECONDS * 1000)
     return f"{scores.split('#')[0]}{link.get_attribute('href').removeprefix('/').removesuffix('/overview')}"
 
