@@ -432,10 +432,10 @@ def free_port() -> int:
 
 
 @contextmanager
-def mlflow_server(project: Project, port: int):
-    """Run a real MLflow server with its store in the project's folder."""
-    store = project.folder / "server"
+def mlflow_server(store: Path, port: int):
+    """Run a real MLflow server with its SQLite database and the files it takes for others in a folder."""
     store.mkdir(exist_ok=True)
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW")}
     with (store / "log").open("a") as log:
         process = subprocess.Popen(
             [
@@ -446,12 +446,12 @@ def mlflow_server(project: Project, port: int):
             stdout=log,
             stderr=log,
             cwd=store,
-            env=project.environment,
+            env=environment,
             start_new_session=True,
         )
     try:
         wait_for(lambda: listening(port), process)
-        yield process
+        yield
     finally:
         if alive(process.pid):
             os.killpg(process.pid, signal.SIGKILL)
@@ -483,9 +483,9 @@ def _synced(project: Project) -> str:
     """Bring a server up after a training that had none, and let `make sync` send what it lacks."""
     port = free_port()
     project.environment["MLFLOW_TRACKING_URI"] = f"http://127.0.0.1:{port}"
-    with mlflow_server(project, port):
+    with mlflow_server(project.folder / "server", port):
         if project.run(sys.executable, "-m", "pipeline.sync"):
-            raise Failed(f"make sync: {project.error()}")
+            raise Failed(f"make sync: {' '.join(project.log().split())[-500:]}")
         complete(port)
     return "`make sync` brought all epochs to a server."
 
@@ -554,11 +554,11 @@ fault("MLflow: answers 500")(_with_bad_server(Answers500))
 def _(project):
     port = free_port()
     project.environment["MLFLOW_TRACKING_URI"] = f"http://127.0.0.1:{port}"
-    with mlflow_server(project, port):
+    with mlflow_server(project.folder / "server", port):
         process = project.start("dvc", "repro")
         wait_for(lambda: project.epochs_kept() >= 2, process)
     wait_for(lambda: project.epochs_kept() >= 4, process)
-    with mlflow_server(project, port):
+    with mlflow_server(project.folder / "server", port):
         if process.wait():
             raise Failed(f"dvc repro failed: {project.error()}")
         complete(port)
@@ -569,12 +569,12 @@ def _(project):
 def _(project):
     port = free_port()
     project.environment["MLFLOW_TRACKING_URI"] = f"http://127.0.0.1:{port}"
-    with mlflow_server(project, port):
+    with mlflow_server(project.folder / "server", port):
         process = project.start("dvc", "repro", "train")
         wait_for(lambda: project.epochs_kept() >= 2, process)
     if process.wait():
         raise Failed(f"dvc repro failed: {project.error()}")
-    with mlflow_server(project, port):
+    with mlflow_server(project.folder / "server", port):
         project.repro()
         complete(port)
     return "The next stage sends the rest; every epoch once, in the same run."

@@ -74,15 +74,8 @@ def measure(count: int) -> list[tuple[str, float, float]]:
         for stage in STAGES:
             started = time.perf_counter()
             with (folder / f"{stage}.log").open("w") as log:
-                command = [
-                    sys.executable,
-                    "-c",
-                    LIGHT,
-                    str(folder / "memory"),
-                    sys.executable,
-                    "-m",
-                    f"pipeline.{stage}",
-                ]
+                measured = [sys.executable, "-m", f"pipeline.{stage}"]
+                command = [sys.executable, "-c", LIGHT, str(folder / "memory"), *measured]
                 failed = subprocess.run(command, cwd=folder, env=environment, stdout=log, stderr=log).returncode
             if failed:
                 raise SystemExit(f"error: {stage} failed:\n{(folder / f'{stage}.log').read_text()[-2000:]}")

@@ -36,6 +36,7 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
 os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 
 import mlflow
 from mlflow.entities import Metric, Param, RunTag
@@ -48,6 +49,7 @@ from ruamel.yaml import YAML, YAMLError
 
 from pipeline import dataset, machine, model_file
 from pipeline.params import Params, flatten, flatten_mapping
+from pipeline.stage import InputError
 
 EXPERIMENT = "nuclei-unet"
 STORE = "mlflow.db"  # in the project's folder, where MLFLOW_TRACKING_URI does not say otherwise
@@ -185,7 +187,9 @@ class Tracker:
             self._with_active_run(_log_served)
             (logged,) = (m for m in self.client.search_logged_models([self.experiment_id]) if m.name == SERVED
                          and m.source_run_id == self.run_id)  # fmt: skip
-            version = self.client.create_model_version(name, f"models:/{logged.model_id}", self.run_id)
+            source = f"models:/{logged.model_id}"
+            # A server takes such a source only with the id beside it; a database would do without.
+            version = self.client.create_model_version(name, source, self.run_id, model_id=logged.model_id)
         score = metrics[CHAMPION_SCORE]
         tags = {"validation_dsb_score": score, "test_dsb_score": metrics["test/instance/dsb_score"]}
         run = self.client.get_run(self.run_id)
@@ -585,9 +589,16 @@ def store() -> str:
 
 
 def pages(server: str) -> dict[str, str]:
-    """Return experiment -> address of the page with the scores of its runs, for the projects that `store` has."""
-    client = mlflow.MlflowClient(store())
-    with_view = (e for e in client.search_experiments() if VIEW_TAG in e.tags)
+    """Return experiment -> address of the page with the scores of its runs, for the projects that `store` has.
+
+    Raises InputError if the store does not answer.
+    """
+    try:
+        experiments = mlflow.MlflowClient(store()).search_experiments()
+    except mlflow.MlflowException as error:
+        reason = next(iter(str(error).splitlines()), "")[:200]
+        raise InputError(f"MLFLOW_TRACKING_URI: {store()} does not answer; correct or unset it ({reason})") from None
+    with_view = (e for e in experiments if VIEW_TAG in e.tags)
     return {e.name: f"{server}/#/experiments/{e.experiment_id}/runs?viewStateShareKey={VIEW}" for e in with_view}
 
 

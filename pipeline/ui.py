@@ -29,19 +29,8 @@ def main() -> None:
     print(f"MLflow: {server}" + ("" if remote else "   (Ctrl-C ends it)"), flush=True)
     if not remote:
         # One worker is enough for a person, and starts sooner.
-        command = [
-            "mlflow",
-            "ui",
-            "--workers",
-            "1",
-            "--host",
-            "127.0.0.1",
-            "--port",
-            str(port),
-            "--backend-store-uri",
-            store,
-        ]
-        os.execv(sys.executable, [sys.executable, "-m", *command])
+        options = f"--workers 1 --host 127.0.0.1 --port {port} --backend-store-uri".split()
+        os.execv(sys.executable, [sys.executable, "-m", "mlflow", "ui", *options, store])
 
 
 if __name__ == "__main__":

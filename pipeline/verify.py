@@ -36,14 +36,9 @@ def main() -> None:
     tolerance = params.load().verify.score_tolerance
     with tempfile.TemporaryDirectory(prefix="verify-") as name:
         clone = Path(name, "clone")
+        commit = stage.git("rev-parse", "--verify", f"{revision}^{{commit}}").strip()
         stage.git("clone", "--quiet", "--no-local", ".", str(clone))
-        stage.git(
-            "-C",
-            str(clone),
-            "checkout",
-            "--quiet",
-            stage.git("rev-parse", "--verify", f"{revision}^{{commit}}").strip(),
-        )
+        stage.git("-C", str(clone), "checkout", "--quiet", commit)
         if not (clone / "dvc.lock").is_file():
             raise InputError(f"{revision}: has no dvc.lock to compare with; run `dvc repro` and commit it")
         before, scores_before = hashes(clone), scores(clone)

@@ -8,10 +8,8 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import cv2
@@ -22,6 +20,7 @@ import pytest
 import requests
 from ruamel.yaml import YAML
 
+from benchmarks.faults import free_port, listening, wait_for
 from pipeline import demo, params, verify
 
 ROOT = Path(__file__).parents[1]
@@ -166,9 +165,7 @@ def test_mlflow_has_one_finished_run_with_everything(project):
 
 
 def test_the_champion_answers_requests(project):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     environment = os.environ | {
         "MLFLOW_TRACKING_URI": f"sqlite:///{project / 'mlflow.db'}",
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
@@ -184,13 +181,8 @@ def test_the_champion_answers_requests(project):
         )
     try:
         address = f"http://127.0.0.1:{port}"
-        for _ in range(240):
-            try:
-                requests.get(f"{address}/ping", timeout=5).raise_for_status()
-                break
-            except requests.RequestException:
-                assert server.poll() is None, (project / ".git/serve.log").read_text()
-                time.sleep(0.5)
+        wait_for(lambda: listening(port), server)
+        assert server.poll() is None, (project / ".git/serve.log").read_text()
         picture = base64.b64encode(next((project / "data/processed/images").glob("*.png")).read_bytes()).decode()
         body = {"dataframe_records": [{"image": picture}, {"image": np.eye(9).tolist()}]}
         answer = requests.post(f"{address}/invocations", json=body, timeout=60)

@@ -12,7 +12,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from benchmarks.faults import free_port, mlflow_server
 from pipeline import dataset, model_file, params, tracking, unet
+from pipeline.stage import InputError
 
 
 @pytest.fixture
@@ -36,6 +38,13 @@ def write_results(settings, seed=1):
     model_file.save(unet.build(1, settings.train.targets, small), model_file.MODEL)
     pd.DataFrame({"epoch": [1, 2], "loss": [2.0, 1.0]}).to_csv("reports/history.csv", index=False)
     pd.DataFrame({"image_id": ["a"], "dsb_score": [0.5]}).to_csv("reports/per_image.csv", index=False)
+
+
+def small():
+    """Write and return the parameters of the model that `write_results` makes."""
+    values = {"train.model.filters": [2, 4], "train.model.dropout": [0, 0], "evaluate.scales": [1]}
+    Path("params.yaml").write_text(params.override((Path(__file__).parents[1] / "params.yaml").read_text(), values))
+    return params.load()
 
 
 def train(settings, key="train-1"):
@@ -267,6 +276,38 @@ def scored(settings, validation, seed):
     return client, max(client.search_model_versions("name = 'nuclei-unet'"), key=lambda v: int(v.version))
 
 
+def test_a_server_gets_everything_by_its_address_alone(project, tmp_path, monkeypatch):
+    project = small()
+    port = free_port()
+    address = f"http://127.0.0.1:{port}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+    with mlflow_server(tmp_path / "server", port):
+        with tracking.training_run(project, "float32", "train-1") as log:
+            log.epoch(1, {"loss": 2.0})
+            log.picture(1, np.zeros((4, 6, 3), np.uint8))
+            write_results(project)
+        scores = {tracking.CHAMPION_SCORE: 0.5, "test/instance/dsb_score": 0.4}
+        assert tracking.log_stage(project, scores, [tracking.PER_IMAGE], "evaluate", 1.0)
+        client = mlflow.MlflowClient(address)
+        (run,) = client.search_runs([client.get_experiment_by_name("nuclei-unet").experiment_id])
+        assert run.info.status == "FINISHED" and run.data.metrics.items() >= scores.items()
+        files = {item.path for item in client.list_artifacts(run.info.run_id)}
+        assert files == {"history.csv", "images", "per_image.csv", "per_image.json"}
+        # Files go through the server, too: whoever reads them needs no access to where it keeps them.
+        copy = client.download_artifacts(run.info.run_id, "per_image.csv", str(tmp_path))
+        assert Path(copy).read_bytes() == tracking.PER_IMAGE.read_bytes()
+        assert mlflow.pyfunc.load_model("models:/nuclei-unet@champion").metadata.signature
+        assert list(tracking.pages(address)) == ["nuclei-unet"]
+    assert not (tmp_path / "mlflow.db").exists() and not (tmp_path / "mlruns").exists()
+
+
+@pytest.mark.parametrize("uri", ["http://127.0.0.1:9", "no-such://store"])
+def test_the_ui_names_a_store_that_does_not_answer(uri, project, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    with pytest.raises(InputError, match=f"MLFLOW_TRACKING_URI: {uri} does not answer"):
+        tracking.pages(uri)
+
+
 def test_the_champion_changes_only_for_a_better_score(project):
     (Path.cwd() / "params.yaml").write_text((Path(__file__).parents[1] / "params.yaml").read_text())
     for seed, validation, holder, reason in (
@@ -284,13 +325,7 @@ def test_the_champion_changes_only_for_a_better_score(project):
 
 
 def test_the_served_model_takes_pngs_and_arrays(project):
-    (Path.cwd() / "params.yaml").write_text(
-        params.override(
-            (Path(__file__).parents[1] / "params.yaml").read_text(),
-            {"train.model.filters": [2, 4], "train.model.dropout": [0, 0], "evaluate.scales": [1]},
-        )
-    )
-    scored(params.load(), 0.5, 1)
+    scored(small(), 0.5, 1)
     model = mlflow.pyfunc.load_model("models:/nuclei-unet@champion")
     grey = np.zeros((40, 30))
     rgb = np.random.default_rng(0).integers(0, 255, (17, 33, 3))
