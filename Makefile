@@ -97,4 +97,4 @@ lock:
 		-o requirements-gpu.lock
 
 clean:
-	rm -rf .venv demo .pytest_cache .ruff_cache
+	rm -rf .venv demo .pytest_cache .ruff_cache .hypothesis

@@ -213,7 +213,7 @@ def load(path: Path = PARAMS_FILE) -> Params:
         # As JSON, since strict checks take a list for a tuple there, and still no "5" for 5.
         return Params.model_validate_json(json.dumps(raw, default=str))
     except TypeError:
-        raise InputError(f"{path}: a key is a list or a mapping; keys are names here") from None
+        raise InputError(f"{path}: a key is a list, a mapping or a date; keys are names here") from None
     except pydantic.ValidationError as error:
         faults = (f"{'.'.join(str(part) for part in e['loc']) or 'file'}: {_reason(e)}" for e in error.errors())
         raise InputError(f"{path}: {' '.join('; '.join(faults).split())}") from None

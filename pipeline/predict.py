@@ -10,6 +10,7 @@ import tensorflow as tf
 from pipeline import unet
 from pipeline.instances import label_nuclei
 from pipeline.params import EvaluateParams, ModelParams
+from pipeline.stage import InputError
 
 # Pixels of a block's side as the network sees it: what bounds the memory that an image of any size takes.
 BLOCK = 2560
@@ -30,7 +31,10 @@ class Predictor:
         self.multiple = unet.size_multiple(params)
         # Two: upright and mirrored; four: both turned by 180 degrees, too; eight: also by 90 and 270.
         self.orientations = range(0, 8, 8 // views.orientations)
-        network = unet.fold_batch_normalization(model, params)
+        try:
+            network = unet.fold_batch_normalization(model, params)
+        except (ValueError, TypeError):
+            raise InputError("the model is not of train.model in params.yaml; run `dvc repro train`") from None
         signature = tf.TensorSpec((None, None, None, model.input_shape[-1]), tf.float32)
         self._run = tf.function(lambda images: network(images, training=False), input_signature=[signature])
 

@@ -6,10 +6,14 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from hypothesis import settings as hypothesis_settings
 
 from pipeline import archives, dataset, download, frames, params
 
 PARAMS = Path(__file__).parents[1] / "params.yaml"
+# The same examples in every run, however slow the machine is: a test that fails here fails everywhere.
+hypothesis_settings.register_profile("same", derandomize=True, deadline=None)
+hypothesis_settings.load_profile("same")
 
 
 @pytest.fixture(autouse=True)

@@ -12,6 +12,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as npst
 from PIL import Image
 
 from pipeline import archives, run_lengths
@@ -215,7 +218,10 @@ def test_decode_takes_palettes_and_bits_for_what_they_show():
 def test_decode_refuses_what_is_no_sound_png():
     header = struct.pack(">IIBBBBB", 20_000, 20_000, 8, 0, 0, 0, 0)
     chunk = struct.pack(">I", 13) + b"IHDR" + header + struct.pack(">I", zlib.crc32(b"IHDR" + header))
-    bomb = archives.PNG_START + chunk + archives.PNG_END
+    bomb = archives.PNG_START + chunk + GREY[-12:]
+    # A chunk that claims two gigabytes.
+    place = GREY.index(b"IDAT") - 4
+    claims = GREY[:place] + struct.pack(">I", 2**31 - 1) + GREY[place + 4 :]
     wrong = bytearray(GREY)
     wrong[GREY.index(b"IDAT") + 6] ^= 255
     for data, match in [
@@ -225,11 +231,31 @@ def test_decode_refuses_what_is_no_sound_png():
         (b"", "no PNG"),
         (GREY[:20], "without a header"),
         (GREY[:-5], "cut short"),
+        (claims, "cut short"),
         (bomb, "20000 x 20000 pixels"),
         (bytes(wrong), "cannot be decoded"),
     ]:
         with pytest.raises(InputError, match=match):
             archives.decode(data, "x.png")
+
+
+pictures = npst.arrays(
+    st.sampled_from([np.uint8, np.uint16]),
+    st.tuples(st.integers(1, 9), st.integers(1, 9), st.sampled_from([1, 3, 4])),
+)
+
+
+@given(pictures, st.lists(st.tuples(st.integers(0, 400), st.integers(0, 255)), max_size=4), st.integers(0, 400))
+def test_decode_of_a_png_with_other_bytes_is_an_input_error_or_an_image(image, changes, cut):
+    data = bytearray(cv2.imencode(".png", image)[1].tobytes())
+    for position, value in changes:
+        data[position % len(data)] = value
+    try:
+        pixels = archives.decode(bytes(data[: len(data) - cut % len(data)] if cut % 2 else data), "x.png")
+    except InputError as error:
+        assert str(error).startswith("x.png: ")
+    else:
+        assert pixels.dtype in (np.uint8, np.uint16) and pixels.shape[:2] == struct.unpack(">II", data[16:24])[::-1]
 
 
 # Run lengths. Pixels of a 3 x 2 image are numbered  1 4
@@ -253,11 +279,24 @@ def test_run_lengths_of_nothing_and_all():
 
 def test_run_lengths_in_any_order_and_back():
     assert run_lengths.encode_run_lengths(run_lengths.decode_run_lengths("6 1 2 1", 3, 2, "x")) == "2 1 6 1"
-    random = np.random.default_rng(0)
-    for _ in range(50):
-        mask = random.random(random.integers(1, 12, 2)) < random.random()
-        code = run_lengths.encode_run_lengths(mask)
-        assert np.array_equal(run_lengths.decode_run_lengths(code, *mask.shape, "x"), mask)
+
+
+@given(npst.arrays(bool, npst.array_shapes(min_dims=2, max_dims=2, max_side=12)))
+def test_run_lengths_of_any_mask_and_back(mask):
+    code = run_lengths.encode_run_lengths(mask)
+    assert np.array_equal(run_lengths.decode_run_lengths(code, *mask.shape, "x"), mask)
+
+
+@given(st.one_of(st.text(), st.lists(st.integers(-3, 9).map(str)).map(" ".join)))
+@example("1\x00 2")
+@example("\u0663 1")
+def test_any_text_is_a_mask_or_an_input_error(code):
+    try:
+        mask = run_lengths.decode_run_lengths(code, 3, 2, "here")
+    except InputError as error:
+        assert str(error).startswith("here: ")
+    else:
+        assert mask.dtype == bool and mask.sum() == sum(map(int, code.split()[1::2]))
 
 
 BAD_CODES = [

@@ -510,6 +510,7 @@ def rewritten(path, member, data):
         lambda path: rewritten(path, "config.json", None),
         lambda path: rewritten(path, "config.json", b"{"),
         lambda path: rewritten(path, "config.json", b"[]"),
+        lambda path: rewritten(path, "config.json", b"[" * 100_000),
         lambda path: rewritten(path, "config.json", b'{"module": "os", "class_name": "system", "config": {}}'),
         lambda path: rewritten(path, "model.weights.h5", None),
         lambda path: rewritten(path, "model.weights.h5", b"no weights"),
@@ -521,6 +522,83 @@ def test_a_damaged_model_file_is_named(damage, saved):
     with pytest.raises(InputError, match=r"model\.keras: .*run `dvc repro train`") as caught:
         model_file.load(path)
     assert "\n" not in str(caught.value)
+
+
+def harmful(path, layer):
+    """Put a layer that Keras calls when it loads the file in the place of the first one."""
+    with zipfile.ZipFile(path) as archive:
+        config = json.loads(archive.read("config.json"))
+    first = next(layer for layer in config["config"]["layers"] if layer["class_name"] == "Rescaling")
+    first |= layer
+    first["config"]["name"] = first["name"]
+    rewritten(path, "config.json", json.dumps(config))
+
+
+def test_a_model_file_runs_no_code(saved, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    _, path = saved()
+    layer = keras.layers.Lambda(lambda x: (open("harm", "w").close(), x)[1])  # noqa: PTH123
+    harmful(path, keras.saving.serialize_keras_object(layer))
+    with pytest.raises(InputError, match=r"model\.keras: .*Lambda"):
+        model_file.load(path)
+    assert not Path("harm").exists()
+    # The file would do it.
+    keras.saving.load_model(path, compile=False, safe_mode=False)
+    assert Path("harm").exists()
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        {"module": "builtins", "class_name": "eval", "config": {}},
+        {"module": "subprocess", "class_name": "Popen", "config": {"args": ["true"]}},
+        {"module": "keras.layers", "class_name": "TFSMLayer", "config": {"filepath": "elsewhere"}},
+        {"module": "keras.layers", "class_name": "StringLookup", "config": {"vocabulary": "/etc/hosts"}},
+        *(
+            {"module": "keras.layers", "class_name": "Activation", "config": {"activation": activation}}
+            for activation in (
+                {"module": "os", "class_name": "function", "config": "system", "registered_name": "system"},
+                {
+                    "module": "keras.utils",
+                    "class_name": "function",
+                    "config": "get_file",
+                    "registered_name": "get_file",
+                },
+            )
+        ),
+    ],
+    ids=lambda layer: f"{layer['module']}.{layer['class_name']}",
+)
+def test_a_model_file_takes_nothing_from_elsewhere(layer, saved):
+    _, path = saved()
+    harmful(path, layer)
+    with pytest.raises(InputError, match=r"model\.keras: not a model that can be loaded"):
+        model_file.load(path)
+
+
+# Hypothesis finds bytes that matter no better than chance does, and a model takes long to load.
+@pytest.mark.parametrize("seed", range(40))
+def test_a_model_file_of_other_bytes_is_an_input_error_or_a_model(seed, saved):
+    _, path = saved()
+    random = np.random.default_rng(seed)
+    member = ("config.json", "model.weights.h5")[seed % 2]
+    with zipfile.ZipFile(path) as archive:
+        data = bytearray(archive.read(member))
+    for position in random.integers(0, len(data), random.choice([1, 3, 20])):
+        data[position] = random.integers(0, 256)
+    rewritten(path, member, bytes(data))
+    try:
+        model_file.load(path)
+    except InputError as error:
+        assert "\n" not in str(error)
+
+
+def test_a_model_of_other_parameters_is_named(model_params, views):
+    model = unet.build(1, ("foreground",), model_params())
+    with pytest.raises(InputError, match=r"not of train\.model in params\.yaml; run `dvc repro train`"):
+        Predictor(model, model_params(filters=(4, 6)), views())
+    with pytest.raises(InputError, match=r"not of train\.model"):
+        Predictor(model, model_params(filters=(2, 3, 4), dropout=(0.0, 0.0, 0.0)), views())
 
 
 # ---- training

@@ -5,6 +5,8 @@ import subprocess
 
 import pytest
 from conftest import PARAMS
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import ValidationError
 from ruamel.yaml import YAML
 
@@ -135,6 +137,29 @@ def test_exponents_without_a_dot_are_numbers(tmp_path):
 )
 def test_bad_yaml(tmp_path, text):
     assert fault_of_text(tmp_path, text).startswith("not valid YAML: ")
+
+
+scalars = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5), st.dates())
+values = st.recursive(scalars, lambda v: st.one_of(st.lists(v, max_size=3), st.dictionaries(scalars, v, max_size=3)))
+keys = st.sampled_from([*params.flatten(params.load(PARAMS)), "train", "evaluate", "new"])
+
+
+@given(keys, values)
+def test_any_value_of_a_key_is_taken_or_named(tmp_path_factory, key, value):
+    path = changed(tmp_path_factory.getbasetemp(), key, value)
+    try:
+        params.load(path)
+    except InputError as error:
+        # What a rule over several keys refuses is named by its section.
+        starts = (key.split(".")[0], "not valid YAML", "a key is a list, a mapping or a date")
+        assert str(error).removeprefix(f"{path}: ").startswith(starts) and "\n" not in str(error)
+
+
+@given(st.one_of(st.binary(), st.text().map(str.encode)))
+def test_any_file_is_refused_in_one_line(tmp_path_factory, content):
+    path = tmp_path_factory.getbasetemp() / "any.yaml"
+    path.write_bytes(content)
+    fault(path)
 
 
 def test_another_encoding(tmp_path):
