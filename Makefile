@@ -1,5 +1,5 @@
 # Every target sets up what it needs: .venv/ with the exact packages of requirements.lock.
-.PHONY: help demo test faults repro tutorial verify compare ui sync gate summary lint lock clean
+.PHONY: help demo test faults repro tutorial experiments verify compare ui sync gate summary lint lock clean
 .DEFAULT_GOAL := help
 
 # The first Python that requirements.lock is resolved for; override with `make PYTHON=/path/to/python3.12`.
@@ -14,7 +14,8 @@ help:
 	@echo "make test    all tests"
 	@echo "make faults  kill, starve and confuse the pipeline on drawn images; nothing may be lost (all: README)"
 	@echo "make repro   the whole pipeline on the real images (downloads 95 MB, or takes DSB2018_ARCHIVES)"
-	@echo "make tutorial  the recipe this project started from, as an experiment: dvc exp show, dvc metrics diff"
+	@echo "make tutorial  the recipe this project started from, as an experiment, and how far it is from here"
+	@echo "make experiments  what was tried on top of this commit, best validation score first"
 	@echo "make verify  run the committed pipeline again in a fresh clone and compare all outputs"
 	@echo "make compare compare the results here with those of REV=main: reports/compare.html"
 	@echo "make ui      the MLflow UI on http://127.0.0.1:5000 (PORT=... for another one)"
@@ -30,6 +31,7 @@ $(READY): requirements.lock
 	@echo "setting up .venv with $(PYTHON) (once, some minutes) ..."
 	@$(PYTHON) -m venv --clear .venv
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@.venv/bin/python -m pipeline.plots
 	@touch $@
 
 demo: $(READY)
@@ -56,7 +58,13 @@ TUTORIAL := preprocess.image_size=[128,128] preprocess.channels=3 preprocess.inv
 	evaluate.min_area=0
 tutorial: $(READY)
 	@dvc exp run --name tutorial --temp $(foreach value,$(TUTORIAL),-S '$(value)')
-	@dvc exp show --only-changed --drop '.*(_low|_high|pooled).*'
+	@dvc metrics diff HEAD tutorial
+	@dvc params diff HEAD tutorial
+
+# Without columns of files and states, in which the numbers would drown.
+experiments: $(READY)
+	@dvc exp show --only-changed --hide-workspace --drop '.*/.*|State|Executor|Created' \
+		--sort-by validation.dsb_score --sort-order desc
 
 verify: $(READY)
 	@python -m pipeline.verify $(REV)

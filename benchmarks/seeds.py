@@ -20,7 +20,6 @@ from pipeline.stage import git
 
 RESULT = Path("benchmarks/results/seeds.md")
 METRICS = "reports/metrics.json"
-SCORES = {"dsb_score": "instance", "ap50": "instance", "iou": "pixel"}
 
 
 def main() -> None:
@@ -36,9 +35,9 @@ def main() -> None:
         rows[seed] = git("show", f"{experiment(name)}:{METRICS}")
     table = pd.DataFrame(
         {
-            f"{split} {score}": {seed: json.loads(text)[split][group][score] for seed, text in rows.items()}
+            f"{split} {score}": {seed: json.loads(text)[split][score] for seed, text in rows.items()}
             for split in ("validation", "test")
-            for score, group in SCORES.items()
+            for score in ("dsb_score", "ap50", "iou")
         }
     )
     table.loc["mean"] = table.mean()

@@ -67,7 +67,7 @@ def mlflow_pages(server: str, scores: str, run: str) -> dict[str, Shown]:
         "ui-curves": Shown(f"{run}/model-metrics", ("val_foreground_iou", "val_foreground_dice"), search="foreground"),
         "ui-learning": Shown(f"{run}/model-metrics", ("image - truth - prediction",), search="prediction"),
         "ui-system": Shown(f"{run}/system-metrics", ("cpu_utilization_percentage",)),
-        "ui-files": Shown(f"{run}/artifacts", ("report.html", "figures", "per_image.csv", "images", "metrics.json")),
+        "ui-files": Shown(f"{run}/artifacts", ("report.html", "figures", "per_image.csv", "images", "scores.json")),
         "ui-model": Shown(f"{server}/#/models/nuclei-unet", ("Version 1", "champion", "validation_dsb_score")),
     }
 

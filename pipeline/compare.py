@@ -1,6 +1,6 @@
 """Compare the results in this folder with those of another branch or commit, on one page.
 
-    make compare REV=main, or python -m pipeline.compare main
+    make compare REV=main, or python -m pipeline.compare main; REV may be the name of a DVC experiment
 
 Reads params.yaml, dvc.lock and reports/ here and as REV has them in git, and the predictions of both (those of REV from
 DVC's cache). Writes reports/compare.html, which needs no other file and no network: parameters that differ, scores with
@@ -9,6 +9,7 @@ a confidence interval of their difference, curves, and the images that got bette
 
 import argparse
 import base64
+import contextlib
 import io
 import json
 import tempfile
@@ -21,6 +22,7 @@ import numpy as np
 import pandas as pd
 from dvc.api import DVCFileSystem
 from dvc.exceptions import DvcException
+from dvc.scm import SCM, SCMError, resolve_rev
 from ruamel.yaml import YAML
 
 from pipeline import dataset, figures, metrics, params, stage
@@ -29,7 +31,7 @@ from pipeline.visualize import PREDICTIONS, REPORTS, SCORES, TEST_IMAGES, page, 
 
 PAGE = REPORTS / "compare.html"
 TEMPLATE = Path(__file__).with_name("compare.html.jinja")
-# Scores of single images, so that both sides can be paired; of metrics.json, AP50 is pooled and not the mean of these.
+# Scores of single images, so that both sides can be paired; of scores.json, AP50 is pooled and not the mean of these.
 PAIRED = {"dsb_score": "DSB score", "ap50": "AP at IoU 0.50, image by image", "iou": "Pixel IoU"}
 SPLITS = ("test", "validation")
 
@@ -48,9 +50,9 @@ class Side:
 def main() -> None:
     """Write reports/compare.html."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("revision", nargs="?", default="main", help="branch or commit (default: main)")
+    parser.add_argument("revision", nargs="?", default="main", help="branch, commit or experiment (default: main)")
     revision = parser.parse_args().revision
-    commit = stage.git("rev-parse", "--verify", "--short", f"{revision}^{{commit}}").strip()
+    commit = commit_of(revision)
     settings = params.load()
     before, after = (
         read_side(lambda name: stage.git("show", f"{commit}:{name}")),
@@ -79,12 +81,21 @@ def main() -> None:
     print(f"{headline(revision, differences)} Page: {PAGE}")
 
 
+def commit_of(revision: str) -> str:
+    """Return the commit of a branch, a tag, a commit or a DVC experiment. Raises InputError that names it."""
+    try:
+        with contextlib.closing(SCM(".")) as scm:
+            return resolve_rev(scm, revision)[:10]
+    except SCMError as error:
+        raise InputError(f"{revision}: no branch, commit or experiment of this repository ({error})") from None
+
+
 def read_side(read) -> Side:
     """Read the results of one side; `read(name)` returns the text of a file."""
     images = pd.read_csv(io.StringIO(read("reports/per_image.csv")), dtype={"image_id": str})
     return Side(
         parameters=params.flatten_mapping(YAML(typ="safe", pure=True).load(read("params.yaml"))),
-        metrics=json.loads(read("reports/metrics.json")),
+        metrics=json.loads(read("reports/scores.json")),
         history=pd.read_csv(io.StringIO(read("reports/history.csv"))),
         precision=pd.read_csv(io.StringIO(read("reports/ap_by_threshold.csv"))),
         images=images.set_index(["split", "image_id"], drop=False),

@@ -47,7 +47,7 @@ def main() -> None:
     if subprocess.run([sys.executable, "-m", "dvc", "repro"], cwd=FOLDER, env=environment).returncode:
         raise InputError("`dvc repro` failed; its message stands above")
     print(f"\nThe pipeline ran in {time.monotonic() - started:.0f} s on SYNTHETIC images drawn from a seed. Scores:\n")
-    print(text_table(json.loads((FOLDER / "reports/metrics.json").read_text())))
+    print(text_table(json.loads((FOLDER / "reports/scores.json").read_text())))
     print(f"\nReport    {FOLDER}/reports/report.html")
     print(f"Pictures  {FOLDER}/reports/figures/")
     print("MLflow    make ui, then http://127.0.0.1:5000, experiment nuclei-unet-demo")

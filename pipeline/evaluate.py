@@ -4,7 +4,8 @@
 
 Reads models/model.keras, data/processed/ and the `evaluate` section of params.yaml. Writes
   data/predictions/<id>.png     predicted label images, uint16
-  reports/metrics.json          scores of each split
+  reports/scores.json           all scores of each split
+  reports/metrics.json          the main ones, which `dvc metrics diff` and `dvc exp show` compare
   reports/per_image.csv         one row an image
   reports/by_kind.csv           means by kind of image
   reports/ap_by_threshold.csv   pooled average precision over IoU thresholds
@@ -26,7 +27,7 @@ from pipeline.predict import Predictor
 
 PREDICTIONS = Path("data/predictions")
 REPORTS = Path("reports")
-TABLES = ("metrics.json", "per_image.csv", "by_kind.csv", "ap_by_threshold.csv")
+TABLES = ("scores.json", "metrics.json", "per_image.csv", "by_kind.csv", "ap_by_threshold.csv")
 # What MLflow gets of the tables, and of what preprocess found.
 FILES = tuple(REPORTS / name for name in (*TABLES, "data_audit.json"))
 SPLITS = ("validation", "test")
@@ -167,12 +168,25 @@ def ap_by_threshold(scores: dict[str, list[Score]]) -> pd.DataFrame:
 
 
 def write_tables(summary: dict, images: pd.DataFrame, kinds: pd.DataFrame, precision: pd.DataFrame) -> None:
-    """Write reports/metrics.json and the three CSV files."""
-    with stage.fresh_file(REPORTS / "metrics.json") as path:
-        path.write_text(json.dumps(summary, indent=2) + "\n")
+    """Write reports/scores.json, metrics.json and the three CSV files."""
+    for name, values in (("scores", summary), ("metrics", main_scores(summary))):
+        with stage.fresh_file(REPORTS / f"{name}.json") as path:
+            path.write_text(json.dumps(values, indent=2) + "\n")
     for name, table in (("per_image", images), ("by_kind", kinds), ("ap_by_threshold", precision)):
         with stage.fresh_file(REPORTS / f"{name}.csv") as path:
             table.to_csv(path, index=False, float_format="%.6g", lineterminator="\n")
+
+
+def main_scores(summary: dict) -> dict:
+    """Return the few scores by which people compare two branches."""
+    return {
+        split: {
+            "dsb_score": scores["instance"]["dsb_score"],
+            "ap50": scores["instance"]["ap50"],
+            "iou": scores["pixel"]["iou"],
+        }
+        for split, scores in summary.items()
+    }
 
 
 def flat_metrics(summary: dict) -> dict[str, float]:

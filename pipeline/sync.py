@@ -17,7 +17,7 @@ def main() -> None:
     for path in (model_file.MODEL, tracking.HISTORY, *files):
         if not path.exists():
             raise InputError(f"{path}: no such file; run `dvc repro` or `dvc pull`")
-    scores = evaluate.flat_metrics(json.loads((evaluate.REPORTS / "metrics.json").read_text()))
+    scores = evaluate.flat_metrics(json.loads((evaluate.REPORTS / "scores.json").read_text()))
     if not tracking.log_stage(settings, scores, files):
         raise InputError("MLflow did not take everything; look at MLFLOW_TRACKING_URI and run this again")
     print("MLflow has the current run")

@@ -550,7 +550,8 @@ def _code_tags() -> dict[str, str]:
     dirty = str(bool(changed)).lower()
     return {
         "git_commit": commit,
-        "git_branch": _git("rev-parse", "--abbrev-ref", "HEAD"),
+        # Of the project: the copy in which an experiment works is on none.
+        "git_branch": _git("-C", str(_project()), "branch", "--show-current") or "none",
         "git_dirty": dirty,
         # Of MLflow's own, for its columns.
         "mlflow.source.git.commit": commit,
@@ -560,7 +561,8 @@ def _code_tags() -> dict[str, str]:
 
 def _git(*arguments: str) -> str:
     try:
-        return subprocess.run(["git", *arguments], capture_output=True, text=True, timeout=10).stdout.strip()
+        command = ["git", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return ""
 

@@ -23,7 +23,7 @@ from pipeline import download, machine, params, stage
 from pipeline.evaluate import flat_metrics
 from pipeline.stage import InputError
 
-METRICS = "reports/metrics.json"
+SCORES = "reports/scores.json"
 
 
 def main() -> None:
@@ -79,7 +79,7 @@ def hashes(folder: Path) -> dict[tuple[str, str], str]:
 
 def scores(folder: Path) -> dict[str, float]:
     """Return a folder's scores by name."""
-    return flat_metrics(json.loads((folder / METRICS).read_text()))
+    return flat_metrics(json.loads((folder / SCORES).read_text()))
 
 
 def compare(before: dict[tuple[str, str], str], after: dict[tuple[str, str], str]) -> pd.DataFrame:

@@ -1,6 +1,6 @@
 """Stage `visualize`: draw the figures and write the report. Run: `python -m pipeline.visualize`
 
-Reads params.yaml, what train and evaluate wrote to reports/ (history.csv, metrics.json, per_image.csv, by_kind.csv,
+Reads params.yaml, what train and evaluate wrote to reports/ (history.csv, scores.json, per_image.csv, by_kind.csv,
 ap_by_threshold.csv), what preprocess found (reports/data_audit.json), and of the test images shown the pixels in
 data/raw/stage1_test.zip, the truth in data/processed/ and the labels in data/predictions/.
 Writes reports/figures/ and reports/report.html, one page that needs no other file and no network.
@@ -42,7 +42,7 @@ TABLES = {
 
 
 class Score(NamedTuple):
-    """A row of the table of scores: its place in metrics.json, its name, and what it means."""
+    """A row of the table of scores: its place in scores.json, its name, and what it means."""
 
     group: str
     key: str
@@ -120,7 +120,7 @@ def read_results(folder: Path) -> Results:
     if "test" not in set(tables["per_image"].split):
         raise InputError(f"{folder / 'per_image.csv'}: has no test image; run `dvc repro --force evaluate`")
     return Results(
-        metrics=read_json(folder / "metrics.json", "evaluate"),
+        metrics=read_json(folder / "scores.json", "evaluate"),
         audit=read_json(folder / "data_audit.json", "preprocess"),
         **tables,
     )

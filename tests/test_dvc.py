@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -70,6 +71,8 @@ def project(tmp_path_factory):
     run(folder, "git", "init", "-q", "-b", "main")
     run(folder, "git", "config", "user.email", "tests@example.org")
     run(folder, "git", "config", "user.name", "tests")
+    run(folder, "git", "add", ".")
+    run(folder, "git", "commit", "-q", "-m", "code")
     (folder / "first_repro.log").write_text(run(folder, "dvc", "repro"))
     (folder / ".git/info/exclude").write_text("first_repro.log\n")
     run(folder, "git", "add", ".")
@@ -83,7 +86,12 @@ def test_repro_runs_all_stages_and_writes_every_output(project):
     history = pd.read_csv(project / "reports/history.csv")
     assert list(history.epoch) == [1, 2]
     assert {"loss", "val_loss", "val_foreground_iou", "val_foreground_dice", "learning_rate"} <= set(history)
-    scores = json.loads((project / "reports/metrics.json").read_text())
+    scores = json.loads((project / "reports/scores.json").read_text())
+    assert json.loads((project / "reports/metrics.json").read_text())["test"] == {
+        "dsb_score": scores["test"]["instance"]["dsb_score"],
+        "ap50": scores["test"]["instance"]["ap50"],
+        "iou": scores["test"]["pixel"]["iou"],
+    }
     for split in ("validation", "test"):
         assert set(scores[split]["pixel"]) == {"iou", "dice", "precision", "recall"}
         assert {"dsb_score", "dsb_score_low", "dsb_score_high", "ap50", "pq"} <= set(scores[split]["instance"])
@@ -127,7 +135,8 @@ def test_metrics_diff_shows_what_a_change_did(project):
     log = run(project, "dvc", "repro")
     assert re.findall(r"Running stage '(\w+)'", log) == ["evaluate", "visualize"]
     table = run(project, "dvc", "metrics", "diff", "main")
-    assert re.search(r"metrics\.json\s+test\.pixel\.recall\s+[\d.]+\s+[\d.]+\s+-?[\d.]+", table)
+    assert re.search(r"metrics\.json\s+test\.iou\s+[\d.]+\s+[\d.]+\s+-?[\d.]+", table)
+    assert len(table.splitlines()) <= 7
     assert re.search(r"evaluate\.foreground_threshold\s+0\.5\s+0\.2", run(project, "dvc", "params", "diff", "main"))
     run(project, "dvc", "plots", "diff", "main")
     said = run(project, sys.executable, "-m", "pipeline.compare", "main")
@@ -147,14 +156,14 @@ def test_mlflow_has_one_finished_run_with_everything(project):
     first, *_ = client.search_runs([experiment.experiment_id], "params.`evaluate.foreground_threshold` = '0.5'")
     assert first.info.status == "FINISHED"
     assert first.data.params["train.epochs"] == "2"
-    scores = json.loads(run(project, "git", "show", "main:reports/metrics.json"))
+    scores = json.loads(run(project, "git", "show", "main:reports/scores.json"))
     assert first.data.metrics["test/instance/dsb_score"] == scores["test"]["instance"]["dsb_score"]
     assert [m.step for m in client.get_metric_history(first.info.run_id, "val_foreground_iou")] == [1, 2]
     assert {"model_sha256", "precision", "seconds.train", "seconds.evaluate", "seconds.visualize"} <= set(
         first.data.tags
     )
     artifacts = {item.path for item in client.list_artifacts(first.info.run_id)}
-    assert {"metrics.json", "history.csv", "per_image.csv", "report.html", "figures"} <= artifacts
+    assert {"scores.json", "history.csv", "per_image.csv", "report.html", "figures"} <= artifacts
     assert first.inputs.dataset_inputs[0].dataset.name == "synthetic"
     # Beside the one that is served, in no fixed order.
     (logged,) = (m for m in client.search_logged_models([experiment.experiment_id]) if m.name == "model"
@@ -251,6 +260,35 @@ def test_the_reports_need_no_network_and_no_console(project, screenshots, chromi
     assert {url for url in asked if not url.startswith("data:")} == {shown.address for shown in reports.values()}
 
 
+def test_plots_need_no_network(project, screenshots, chromium):
+    run(project, sys.executable, "-m", "pipeline.plots")
+    run(project, "dvc", "plots", "diff", "main")
+    page = chromium.new_page(viewport=screenshots.SIZE)
+    asked = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto((project / "dvc_plots/index.html").as_uri())
+    # Loss, IoU and average precision are drawn by Vega; figures are pictures.
+    page.wait_for_function("document.querySelectorAll('canvas, svg.marks').length >= 3")
+    assert page.evaluate("[...document.images].every(image => image.complete && image.naturalWidth > 50)")
+    assert asked and all(url.startswith(("file://", "data:")) for url in asked)
+
+
+def test_an_experiment_in_a_copy_logs_to_the_projects_store(project):
+    changed = ["-S", "evaluate.foreground_threshold=0.3"]
+    log = run(project, "dvc", "exp", "run", "--temp", "--name", "lower", *changed)
+    assert re.findall(r"Running stage '(\w+)'", log) == ["evaluate", "visualize"]
+    client = mlflow.MlflowClient(f"sqlite:///{project / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("nuclei-unet")
+    (found,) = client.search_runs([experiment.experiment_id], "params.`evaluate.foreground_threshold` = '0.3'")
+    assert found.info.run_name == "lower synthetic evaluate.foreground_threshold=0.3"
+    assert found.data.tags["git_branch"] == "main"
+    # As `make experiments` shows it, and `make compare` takes it.
+    command = run(ROOT, "make", "-n", "-o", ".venv/.installed", "experiments").replace("\\\n", " ")
+    table = run(project, *shlex.split(command))
+    assert re.search(r"main .*0\.5 +\n.*\[lower\] .*0\.3 +\n", table) and len(table.splitlines()[0]) <= 150
+    run(project, sys.executable, "-m", "pipeline.compare", "lower")
+
+
 def test_a_clone_elsewhere_makes_the_same_bits(project, tmp_path):
     folder = tmp_path / "another folder"
     folder.mkdir()
@@ -259,7 +297,7 @@ def test_a_clone_elsewhere_makes_the_same_bits(project, tmp_path):
     log = run(project, *one_core, sys.executable, "-m", "pipeline.verify", "main", **elsewhere)
     outputs = verify.hashes(project)
     assert f"{len(outputs)} of {len(outputs)} outputs are identical" in log, log
-    assert len(outputs) == 12 and not list(folder.iterdir())
+    assert len(outputs) == 13 and not list(folder.iterdir())
 
 
 def test_verify_shows_what_differs():

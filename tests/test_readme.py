@@ -10,7 +10,7 @@ README = (ROOT / "README.md").read_text()
 
 
 def test_the_main_scores_are_those_of_the_reports():
-    scores = json.loads((ROOT / "reports/metrics.json").read_text())
+    scores = json.loads((ROOT / "reports/scores.json").read_text())
     validation, test = scores["validation"], scores["test"]
     for name, group, key in (
         ("AP50", "instance", "ap50"),

@@ -183,7 +183,7 @@ def write_reports(folder, ids):
     )
     part = dict(pixel=pixel, pixel_pooled=pixel, instance=instance, n_images=5)
     part["otsu"] = dict(iou=0.6, dsb_score=0.2109, ap50=0.3)
-    (folder / "metrics.json").write_text(json.dumps({"validation": part, "test": part}))
+    (folder / "scores.json").write_text(json.dumps({"validation": part, "test": part}))
     audit = dict(source="bbbc038", frames=3, fault_counts={"empty_mask": 25, "no_nuclei": 0})
     audit["images"] = audit["nuclei"] = dict(train=10, validation=5, test=5)
     fault = dict(fault="empty_mask", image_id=ids[0], detail="mask <b>x</b>.png is empty", handled="skip")
@@ -249,7 +249,7 @@ def test_synthetic_images_get_a_banner(project):
     ("name", "writer"),
     [
         ("reports/history.csv", "train"),
-        ("reports/metrics.json", "evaluate"),
+        ("reports/scores.json", "evaluate"),
         ("reports/per_image.csv", "evaluate"),
         ("reports/data_audit.json", "preprocess"),
         ("data/raw/stage1_test.zip", "download"),
@@ -273,7 +273,7 @@ def test_a_missing_file_is_named_with_its_stage_and_old_figures_stay(project, na
     [
         ("history.csv", "epoch,loss\n1,2\n", "lacks column 'learning_rate'.*--force train"),
         ("by_kind.csv", "", "no CSV table"),
-        ("metrics.json", "{", "not valid JSON"),
+        ("scores.json", "{", "not valid JSON"),
         ("per_image.csv", ",".join(visualize.TABLES["per_image"][1]) + "\n", "has no test image"),
     ],
 )

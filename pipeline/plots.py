@@ -1,0 +1,35 @@
+"""Let `dvc plots` write pages that open without network: `python -m pipeline.plots`, as `make` does once.
+
+DVC's pages load Vega, which draws their charts, from the internet. This writes .dvc/plots.html, DVC's own template with
+Vega inside, and names it in DVC's local settings.
+"""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import vl_convert
+from dvc_render.html import HTML, PAGE_HTML
+
+from pipeline import stage
+
+TEMPLATE = Path(".dvc/plots.html")
+VEGA_LITE = "5.21"  # DVC's charts are written for version 5
+
+
+def main() -> None:
+    """Write the template, and tell DVC."""
+    with stage.fresh_file(TEMPLATE) as path:
+        path.write_text(template(), encoding="utf-8")
+    setting = ["config", "--local", "plots.html_template", TEMPLATE.name]
+    subprocess.run([sys.executable, "-m", "dvc", "--quiet", *setting], check=True)
+
+
+def template() -> str:
+    """Return DVC's page with the scripts in it that it would link to."""
+    scripts = vl_convert.javascript_bundle(vl_version=VEGA_LITE)
+    return PAGE_HTML.replace(f"{{{HTML.SCRIPTS_PLACEHOLDER}}}", f"<script>{scripts}</script>")
+
+
+if __name__ == "__main__":
+    stage.run(main)
