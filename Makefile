@@ -101,7 +101,7 @@ lint: $(READY)
 LOCK := uv pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url --no-header pyproject.toml
 lock:
 	@$(LOCK) --universal --extra dev -o requirements.lock
-	@$(LOCK) --python-platform x86_64-unknown-linux-gnu --constraint requirements.lock --extra dev --extra gpu \
+	@$(LOCK) --python-platform x86_64-unknown-linux-gnu --extra dev --extra gpu \
 		-o requirements-gpu.lock
 
 clean:

@@ -70,6 +70,8 @@ def main() -> None:
     arguments = parser.parse_args()
     for name in set(arguments.names) - set(FAULTS):
         parser.error(f"no fault {name!r}; there are: {'; '.join(FAULTS)}")
+    # What a shell starts in the background ignores Ctrl-C, and so would all that is started here.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     chosen = arguments.names or (SHORT if arguments.short else tuple(FAULTS))
     with tempfile.TemporaryDirectory(prefix="faults-") as folder:
         fresh = Project(Path(folder, "fresh"))

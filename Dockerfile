@@ -1,0 +1,14 @@
+# The exact packages for a GPU server: CUDA comes with them, the driver from the host.
+# The project itself is mounted: docs/gpu-server.md.
+FROM python:3.11-slim
+
+RUN apt-get update && apt-get install --yes --no-install-recommends git make openssh-client && rm -rf /var/lib/apt/lists/*
+
+COPY requirements-gpu.lock /
+RUN python -m pip install --no-cache-dir --require-hashes -r /requirements-gpu.lock
+
+# The checkout belongs to the user of the host, whoever that is.
+RUN git config --system --add safe.directory '*'
+ENV HOME=/tmp
+WORKDIR /nuclei-unet
+CMD ["dvc", "repro"]
