@@ -7,8 +7,9 @@ RUN apt-get update && apt-get install --yes --no-install-recommends git make ope
 COPY requirements-gpu.lock /
 RUN python -m pip install --no-cache-dir --require-hashes -r /requirements-gpu.lock
 
-# The checkout belongs to the user of the host, whoever that is.
-RUN git config --system --add safe.directory '*'
-ENV HOME=/tmp
+# The checkout belongs to the user of the host, whoever that is; one without a name here.
+RUN git config --system --add safe.directory '*' \
+    && git config --system user.name nuclei-unet && git config --system user.email nuclei-unet@localhost
+ENV HOME=/tmp USER=nuclei-unet
 WORKDIR /nuclei-unet
 CMD ["dvc", "repro"]

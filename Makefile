@@ -1,5 +1,5 @@
 # Every target sets up what it needs: .venv/ with the exact packages of requirements.lock.
-.PHONY: help demo test faults repro tutorial experiments verify compare ui sync gate summary lint lock clean
+.PHONY: help setup demo test faults repro tutorial experiments verify compare ui sync gate summary lint lock clean
 .DEFAULT_GOAL := help
 
 # The first Python that requirements.lock is resolved for; override with `make PYTHON=/path/to/python3.12`.
@@ -10,6 +10,7 @@ READY := .venv/.installed
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 help:
+	@echo "make setup   .venv with everything; the other targets do it themselves"
 	@echo "make demo    the whole pipeline on drawn images, offline, in some minutes"
 	@echo "make test    all tests"
 	@echo "make faults  kill, starve and confuse the pipeline on drawn images; nothing may be lost (all: README)"
@@ -25,14 +26,18 @@ help:
 	@echo "make lint    ruff check and format check, CI files against their schemas"
 	@echo "make lock    resolve requirements.lock and requirements-gpu.lock again (needs uv)"
 
-$(READY): requirements.lock
+# requirements-gpu.lock on a GPU server.
+LOCKFILE ?= requirements.lock
+$(READY): $(LOCKFILE)
 	@test -n "$(PYTHON)" || { echo "error: no Python 3.11, 3.12 or 3.13 found; install one or set PYTHON=" >&2; exit 1; }
 	@test "$$(uname -sm)" != "Darwin x86_64" || { echo "error: TensorFlow has no packages for Intel Macs" >&2; exit 1; }
 	@echo "setting up .venv with $(PYTHON) (once, some minutes) ..."
 	@$(PYTHON) -m venv --clear .venv
-	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(LOCKFILE)
 	@.venv/bin/python -m pipeline.plots
 	@touch $@
+
+setup: $(READY)
 
 demo: $(READY)
 	@python -m pipeline.demo
@@ -57,14 +62,13 @@ TUTORIAL := preprocess.image_size=[128,128] preprocess.channels=3 preprocess.inv
 	train.augment.noise=0 train.augment.blur=0 evaluate.orientations=1 evaluate.scales=[1] evaluate.outline_range=0 \
 	evaluate.min_area=0
 tutorial: $(READY)
-	@dvc exp run --name tutorial --temp $(foreach value,$(TUTORIAL),-S '$(value)')
+	@dvc exp list --name-only | grep -qx '\s*tutorial' || \
+		dvc exp run --name tutorial --temp $(foreach value,$(TUTORIAL),-S '$(value)')
 	@dvc metrics diff HEAD tutorial
 	@dvc params diff HEAD tutorial
 
-# Without columns of files and states, in which the numbers would drown.
 experiments: $(READY)
-	@dvc exp show --only-changed --hide-workspace --drop '.*/.*|State|Executor|Created' \
-		--sort-by validation.dsb_score --sort-order desc
+	@python -m pipeline.experiments
 
 verify: $(READY)
 	@python -m pipeline.verify $(REV)
@@ -98,10 +102,10 @@ lint: $(READY)
 	@check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/ci.yml
 	@check-jsonschema --quiet --builtin-schema vendor.gitlab-ci .gitlab-ci.yml
 
-LOCK := uv pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url --no-header pyproject.toml
+RESOLVE := uv pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url --no-header pyproject.toml
 lock:
-	@$(LOCK) --universal --extra dev -o requirements.lock
-	@$(LOCK) --python-platform x86_64-unknown-linux-gnu --extra dev --extra gpu \
+	@$(RESOLVE) --universal --extra dev -o requirements.lock
+	@$(RESOLVE) --python-platform x86_64-unknown-linux-gnu --extra dev --extra gpu \
 		-o requirements-gpu.lock
 
 clean:

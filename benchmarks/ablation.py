@@ -38,7 +38,7 @@ VARIANTS: dict[str, dict[str, object]] = {
     "colours": {"preprocess.channels": 3},
     "images as they come": {"train.kind_balance": 0},
     "no zoom": {"train.augment.zoom": [1, 1]},
-    "gamma 0.6 to 1.6": {"train.augment.gamma": [0.6, 1.6]},
+    "gamma 0.4 to 2.5": {"train.augment.gamma": [0.4, 2.5]},
     "no change of intensities": {
         "train.augment.gamma": [1, 1],
         "train.augment.contrast": 0,

@@ -26,7 +26,7 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from pipeline import crops, dataset, losses, params, resume, runtime, train, unet
+from pipeline import crops, dataset, params, resume, runtime, train, unet
 from pipeline.batch_norm import FusedBatchNormalization
 from pipeline.machine import describe
 
@@ -107,8 +107,7 @@ def main() -> None:
 def compiled(channels: int, settings: params.Params, normalization: type) -> keras.Model:
     """Return the network of params.yaml, ready to train."""
     model = unet.build(channels, settings.train.targets, settings.train.model, normalization)
-    loss = dict.fromkeys(settings.train.targets, losses.bce_dice)
-    model.compile(train.make_optimizer(settings.train, 1000), loss, jit_compile=False)
+    model.compile(train.make_optimizer(settings.train, 1000), **train.measures(settings.train))
     return model
 
 

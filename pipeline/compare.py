@@ -55,10 +55,12 @@ def main() -> None:
     commit = commit_of(revision)
     settings = params.load()
     before, after = (
-        read_side(lambda name: stage.git("show", f"{commit}:{name}")),
+        read_side(lambda name: file_of(commit, name)),
         read_side(lambda n: Path(n).read_text()),
     )
     differences = paired_differences(before.images, after.images)
+    if not differences:
+        raise InputError(f"{revision}: has no image in common with this folder; compare runs of one download.source")
     changed = most_changed(before.images, after.images, settings.visualize.examples)
     pictures = {"curves": (figures.compared_curves, {revision: _curves(before), "here": _curves(after)})}
     for name, rows in changed.items():
@@ -88,6 +90,14 @@ def commit_of(revision: str) -> str:
             return resolve_rev(scm, revision)[:10]
     except SCMError as error:
         raise InputError(f"{revision}: no branch, commit or experiment of this repository ({error})") from None
+
+
+def file_of(commit: str, name: str) -> str:
+    """Return the text of a file as a commit has it. Raises InputError that names it."""
+    try:
+        return stage.git("show", f"{commit}:{name}")
+    except InputError:
+        raise InputError(f"{commit}: has no {name}; take a commit of this layout that has results") from None
 
 
 def read_side(read) -> Side:

@@ -6,7 +6,6 @@ continues in the first line of the other: that is what is looked for here.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,12 +43,12 @@ def borders(rgb: np.ndarray) -> Borders:
     return Borders(rgb.shape[:2], *(edge.mean(axis=2, dtype=np.float32) for edge in edges))
 
 
-def group_frames(tiles: list[Borders], duplicates: Iterable[tuple[int, int]] = ()) -> np.ndarray:
+def group_frames(tiles: list[Borders]) -> np.ndarray:
     """Return the number of the source frame of each tile, int64 (n,), counted from 0 in order of appearance.
 
-    `duplicates` names pairs that belong together for other reasons. Tiles of different shape are never neighbours.
+    Tiles of different shape are never neighbours.
     """
-    pairs = set(duplicates)
+    pairs = set()
     by_shape = defaultdict(list)
     for index, tile in enumerate(tiles):
         by_shape[tile.shape].append(index)

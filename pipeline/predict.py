@@ -43,7 +43,7 @@ class Predictor:
 
         `image` is uint8 (H, W) or (H, W, 3) as `dataset.normalize` returns it. Returns a label image as
         `instances.label_nuclei` does, of `shape` if that is given. An image larger than a block is worked on block by
-        block: memory does not grow with it, but for the label image itself.
+        block: memory grows by the image and its label image only.
         """
         # A multiple of 128, so that pooling falls on the same pixels as in the whole image, at half its size, too.
         core = max(int(BLOCK / max(self.views.scales)) - 2 * MARGIN, 128) // 128 * 128

@@ -175,7 +175,7 @@ def make_manifest(train: list[Image], test: list[Image], settings: PreprocessPar
     if shared := sorted({image.image_id for image in train} & {image.image_id for image in test}):
         raise InputError(f"{RAW}: image {shared[0]} is in stage1_train.zip and in stage1_test.zip; rename one")
     if not train or not test:
-        raise InputError(f"{RAW}: no usable {'test' if train else 'training'} image; see the faults above")
+        raise InputError(f"{RAW}: no usable {'test' if train else 'training'} image; every one has a fault")
     frame = frames.group_frames([image.borders for image in train])
     held_out = frames.split_by_frame(
         frame, [image.kind for image in train], settings.validation_fraction, settings.seed

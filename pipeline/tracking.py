@@ -516,7 +516,10 @@ def _log_model() -> None:
 
 
 def _log_served() -> None:
-    packages = ["keras", "tensorflow", "numpy", "opencv-python-headless", "scikit-image", "scipy", "pandas", "pydantic"]
+    packages = (
+        *("keras", "tensorflow", "numpy", "opencv-python-headless", "scikit-image", "scipy", "pandas", "pydantic"),
+        *("ruamel-yaml", "filelock", "tqdm", "mlflow"),
+    )
     mlflow.pyfunc.log_model(
         name=SERVED,
         python_model=str(Path(__file__).with_name("serving.py")),
@@ -527,9 +530,7 @@ def _log_served() -> None:
             outputs=Schema([ColSpec("string", "labels"), ColSpec("long", "count"), ColSpec(AnyType(), "measurements")]),
         ),
         input_example=pd.DataFrame({"image": [base64.b64encode(_example()).decode()]}),
-        pip_requirements=[
-            f"{package}=={version(package)}" for package in (*packages, "scipy", "ruamel-yaml", "mlflow")
-        ],
+        pip_requirements=[f"{package}=={version(package)}" for package in packages],
     )
 
 

@@ -70,16 +70,11 @@ def train(
     held_out = crops.as_dataset(middles.middle, range(len(middles)), settings, channels)
 
     strategy = runtime.strategy(settings)
-    measures = {
-        "loss": {n: losses.bce if n == "distance" else getattr(losses, settings.loss) for n in settings.targets},
-        "metrics": {"foreground": [losses.iou, losses.dice]},
-        "jit_compile": False,
-    }
     with strategy.scope():
         model = unet.build(channels, settings.targets, settings.model, batch_normalization(strategy))
         # Those of metrics, which compile adds, start anew with each epoch.
         variables = list(model.variables)
-        model.compile(make_optimizer(settings, total), **measures)
+        model.compile(make_optimizer(settings, total), **measures(settings))
         model.optimizer.build(model.trainable_variables)
     stop = keras.callbacks.EarlyStopping(
         monitor="val_loss", patience=settings.early_stopping or settings.epochs, restore_best_weights=True
@@ -88,7 +83,7 @@ def train(
     callbacks, done = [epochs, stop, StopOnExplosion()], 0
     if strategy.num_replicas_in_sync > 1:
         twin = unet.build(channels, settings.targets, settings.model)
-        twin.compile(**measures)
+        twin.compile(**measures(settings))
         callbacks = [ValidateOnOneDevice(twin, held_out), *callbacks]
     if log_picture:
         callbacks.append(Pictures(middles, log_picture))
@@ -114,6 +109,15 @@ def train(
     trained = unet.build(channels, settings.targets, settings.model)
     trained.set_weights(model.get_weights())
     return trained, pd.DataFrame(epochs.rows)
+
+
+def measures(settings: TrainParams) -> dict:
+    """Return what Keras' `compile` needs beside the optimizer: losses and metrics of each map."""
+    return {
+        "loss": {n: losses.bce if n == "distance" else getattr(losses, settings.loss) for n in settings.targets},
+        "metrics": {"foreground": [losses.iou, losses.dice]},
+        "jit_compile": False,
+    }
 
 
 def batch_normalization(strategy: tf.distribute.Strategy):

@@ -6,7 +6,6 @@ import importlib.util
 import json
 import os
 import re
-import shlex
 import shutil
 import signal
 import subprocess
@@ -22,7 +21,7 @@ import requests
 from ruamel.yaml import YAML
 
 from benchmarks.faults import free_port, listening, wait_for
-from pipeline import demo, params, verify
+from pipeline import demo, experiments, params, verify
 
 ROOT = Path(__file__).parents[1]
 STAGES = ("download", "preprocess", "train", "evaluate", "visualize")
@@ -283,9 +282,8 @@ def test_an_experiment_in_a_copy_logs_to_the_projects_store(project):
     assert found.info.run_name == "lower synthetic evaluate.foreground_threshold=0.3"
     assert found.data.tags["git_branch"] == "main"
     # As `make experiments` shows it, and `make compare` takes it.
-    command = run(ROOT, "make", "-n", "-o", ".venv/.installed", "experiments").replace("\\\n", " ")
-    table = run(project, *shlex.split(command))
-    assert re.search(r"main .*0\.5 +\n.*\[lower\] .*0\.3 +\n", table) and len(table.splitlines()[0]) <= 150
+    table = run(project, sys.executable, "-m", "pipeline.experiments")
+    assert re.search(r"\nlower +(\d\.\d{3} +){6}evaluate\.foreground_threshold=0\.3\n", table), table
     run(project, sys.executable, "-m", "pipeline.compare", "lower")
 
 
@@ -308,6 +306,22 @@ def test_verify_shows_what_differs():
         ["train", "history", "bbbbbbbb", "bbbbbbbb", "yes"],
         ["new", "x", "missing", "dddddddd", "no"],
     ]
+
+
+def test_experiments_are_sorted_and_name_what_they_change():
+    scores = dict.fromkeys(experiments.SCORES, 0.5)
+    rows = [{"rev": "workspace", "Experiment": None}, {"rev": "main", "Experiment": None, "train.epochs": 30, **scores}]
+    rows += [
+        {"rev": "a", "Experiment": "worse", **scores, "validation.dsb_score": 0.4, "train.epochs": 3},
+        {"rev": "b", "Experiment": "failed", "train.epochs": 4},
+        {"rev": "c", "Experiment": "better", **scores, "validation.dsb_score": 0.6, "train.epochs": 30,
+         "preprocess.image_size": "[128, 128]", "train.learning_rate": 0.1, "evaluate.min_area": 5.0},
+    ]  # fmt: skip
+    table = experiments.table(rows)
+    assert table.experiment.tolist() == ["main", "better", "worse"]
+    assert table["what it changes"].tolist() == [
+        "", "preprocess.image_size=[128, 128], train.learning_rate=0.1, and 1 more", "train.epochs=3"
+    ]  # fmt: skip
 
 
 def imports(module: str, seen: frozenset[str] = frozenset()) -> set[str]:

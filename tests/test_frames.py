@@ -65,10 +65,6 @@ def test_crops_of_different_shape_are_no_neighbours():
     assert group([image[:50], image[50:, :99]]) == [0, 1]
 
 
-def test_named_duplicates_belong_together():
-    assert group(noise(4, 60, 80), duplicates=[(1, 3)]) == [0, 1, 2, 1]
-
-
 def test_one_image_none_and_tiny_ones():
     assert group([]) == []
     assert group(noise(1, 9, 9)) == [0]
