@@ -4,6 +4,7 @@ Opens the MLflow UI, as `make ui` starts it, and the two reports in Chromium, an
 tests/test_dvc.py does the same with a small run. Needs Chromium or Chrome on this machine, and Playwright.
 """
 
+import argparse
 import contextlib
 import os
 import shutil
@@ -45,10 +46,13 @@ class Shown(NamedTuple):
 
 def main() -> None:
     """Write docs/<name>.png for each of PICTURES."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--row", type=int, default=0, help="of the page of all runs: the run to show (0: the newest)")
+    row = parser.parse_args().row
     with user_interface() as (server, scores), browser() as chromium:
         page = chromium.new_page(viewport=SIZE)
         page.add_init_script(VISITOR)
-        run = run_page(page, scores)
+        run = run_page(page, scores, row)
         pages = mlflow_pages(server, scores, run) | reports(Path("reports"))
         for name in PICTURES:
             visit(page, pages[name])

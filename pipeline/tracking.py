@@ -67,7 +67,7 @@ PAUSE_SECONDS = 60  # without a try after one that failed
 METRICS_A_CALL = 1000  # the most that MLflow takes
 # Columns of the page of all runs, and their widths in px. MLflow keeps views that people share as tags like this one.
 COLUMNS = {
-    "attributes.`Run Name`": 300,
+    "attributes.`Run Name`": 380,
     "runDateAndNestInfo": 150,
     "metrics.`validation/instance/dsb_score`": 190,
     "metrics.`test/instance/dsb_score`": 155,
@@ -452,7 +452,7 @@ def log_stage(
 
 
 def _run_name(settings: Params) -> str:
-    """Say what tells the run from others: DVC's experiment, the data, and parameters that git's HEAD has otherwise."""
+    """Say what tells the run from others: DVC's experiment, parameters that git's HEAD has otherwise; or the data."""
     try:
         committed = flatten_mapping(YAML(typ="safe", pure=True).load(_git("show", "HEAD:params.yaml")) or {})
     except (YAMLError, AttributeError):
@@ -460,7 +460,7 @@ def _run_name(settings: Params) -> str:
     values = {k: v for k, v in flatten(settings).items() if k.split(".")[0] in SECTIONS and k in committed}
     changed = [f"{k}={v}" for k, v in values.items() if v != _tuples(committed[k])]
     more = [f"and {len(changed) - 3} more"] if len(changed) > 3 else []
-    return " ".join(filter(None, [os.environ.get("DVC_EXP_NAME"), settings.download.source, *changed[:3], *more]))
+    return " ".join(filter(None, [os.environ.get("DVC_EXP_NAME"), *changed[:3], *more])) or settings.download.source
 
 
 def _tuples(value: object) -> object:

@@ -279,7 +279,7 @@ def test_an_experiment_in_a_copy_logs_to_the_projects_store(project):
     client = mlflow.MlflowClient(f"sqlite:///{project / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("nuclei-unet")
     (found,) = client.search_runs([experiment.experiment_id], "params.`evaluate.foreground_threshold` = '0.3'")
-    assert found.info.run_name == "lower synthetic evaluate.foreground_threshold=0.3"
+    assert found.info.run_name == "lower evaluate.foreground_threshold=0.3"
     assert found.data.tags["git_branch"] == "main"
     # As `make experiments` shows it, and `make compare` takes it.
     table = run(project, sys.executable, "-m", "pipeline.experiments")

@@ -252,7 +252,7 @@ def test_a_run_is_named_after_what_differs_from_the_commit(project, monkeypatch)
     Path("params.yaml").write_text(params.override(committed, changed))
     monkeypatch.setenv("DVC_EXP_NAME", "brave-name")
     name = tracking._run_name(params.load())
-    assert name == "brave-name bbbc038-fixed train.seed=3 train.epochs=2 train.model.filters=(8, 16, 32, 64) and 1 more"
+    assert name == "brave-name train.seed=3 train.epochs=2 train.model.filters=(8, 16, 32, 64) and 1 more"
 
 
 def test_without_git_a_run_is_named_after_its_data(project):
