@@ -48,14 +48,19 @@ def main() -> None:
         if subprocess.run(command, cwd=clone, env=environment(clone)).returncode:
             raise InputError("`dvc repro` failed in the clone; its message stands above")
         table = compare(before, hashes(clone))
-        difference = max(abs(value - scores_before.get(key, float("inf"))) for key, value in scores(clone).items())
-    same = int((table["identical"] == "yes").sum())
-    found = f"{same} of {len(table)} outputs are identical; the largest difference of a score is {difference:.4f}."
+        differences = compare_scores(scores_before, scores(clone))
+    same, largest = int((table["identical"] == "yes").sum()), differences["difference"].abs().max()
+    found = (
+        f"{same} of {len(table)} outputs are identical; the largest difference of a score is {largest:.4f} "
+        f"(verify.score_tolerance allows {tolerance})."
+    )
+    if largest:
+        found = f"{differences.to_markdown(index=False, floatfmt='.4f')}\n\n{found}"
     text = f"{machine.describe('dvc')}\n\n{table.to_markdown(index=False)}\n\n{found}\n"
     print(f"\n{text}")
     if arguments.output:
         arguments.output.write_text(text)
-    if difference > tolerance:
+    if not largest <= tolerance:
         raise InputError(f"a score differs by more than verify.score_tolerance, {tolerance}")
 
 
@@ -90,6 +95,12 @@ def compare(before: dict[tuple[str, str], str], after: dict[tuple[str, str], str
         old, new = before.get(key, "missing"), after.get(key, "missing")
         rows.append([*key, old[:8], new[:8], "yes" if old == new else "no"])
     return pd.DataFrame(rows, columns=["stage", "output", "committed", "now", "identical"])
+
+
+def compare_scores(before: dict[str, float], after: dict[str, float]) -> pd.DataFrame:
+    """Return one row a score: its value before and after, and the difference; infinite where one side lacks it."""
+    table = pd.DataFrame({"committed": before, "now": after}).rename_axis("score").reset_index()
+    return table.assign(difference=(table["now"] - table["committed"]).fillna(float("inf")))
 
 
 if __name__ == "__main__":

@@ -308,6 +308,12 @@ def test_verify_shows_what_differs():
     ]
 
 
+def test_verify_shows_differences_of_scores():
+    table = verify.compare_scores({"test/iou": 0.7, "test/dice": 0.8}, {"test/iou": 0.75, "new": 0.5})
+    assert table.round(6).values.tolist()[0] == ["test/iou", 0.7, 0.75, 0.05]
+    assert table.difference.tolist()[1:] == [float("inf")] * 2
+
+
 def test_experiments_are_sorted_and_name_what_they_change():
     scores = dict.fromkeys(experiments.SCORES, 0.5)
     rows = [{"rev": "workspace", "Experiment": None}, {"rev": "main", "Experiment": None, "train.epochs": 30, **scores}]
