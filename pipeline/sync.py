@@ -5,6 +5,10 @@ curves, model, scores, figures and report as they lie in models/ and reports/.
 """
 
 import json
+import os
+
+# No training waits for this: a slow server gets its time.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "120")
 
 from pipeline import evaluate, model_file, params, stage, tracking, visualize
 from pipeline.stage import InputError

@@ -281,6 +281,7 @@ def test_a_server_gets_everything_by_its_address_alone(project, tmp_path, monkey
     port = free_port()
     address = f"http://127.0.0.1:{port}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "120")
     with mlflow_server(tmp_path / "server", port):
         with tracking.training_run(project, "float32", "train-1") as log:
             log.epoch(1, {"loss": 2.0})
