@@ -15,6 +15,7 @@ from pipeline import stage
 
 TEMPLATE = Path(".dvc/plots.html")
 VEGA_LITE = "5.21"  # DVC's charts are written for version 5
+BOTH_FIT = "img { max-width: 46vw; height: auto; }"
 
 
 def main() -> None:
@@ -26,9 +27,10 @@ def main() -> None:
 
 
 def template() -> str:
-    """Return DVC's page with the scripts in it that it would link to."""
+    """Return DVC's page with the scripts in it that it would link to, and figures of both sides beside each other."""
     scripts = vl_convert.javascript_bundle(vl_version=VEGA_LITE)
-    return PAGE_HTML.replace(f"{{{HTML.SCRIPTS_PLACEHOLDER}}}", f"<script>{scripts}</script>")
+    page = PAGE_HTML.replace("</style>", f"{BOTH_FIT}</style>")
+    return page.replace(f"{{{HTML.SCRIPTS_PLACEHOLDER}}}", f"<script>{scripts}</script>")
 
 
 if __name__ == "__main__":
