@@ -104,6 +104,7 @@ def visit(page: Page, shown: Shown) -> None:
         page.get_by_text(text).first.wait_for(state="attached", timeout=SECONDS * 1000)
     # Charts and pictures come after the text.
     page.wait_for_timeout(2000)
+    page.wait_for_function("[...document.images].every(image => image.complete)", timeout=SECONDS * 1000)
 
 
 def answers(server: str) -> None:
