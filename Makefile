@@ -105,8 +105,7 @@ lint: $(READY)
 RESOLVE := uv pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url --no-header pyproject.toml
 lock:
 	@$(RESOLVE) --universal --extra dev -o requirements.lock
-	@$(RESOLVE) --python-platform x86_64-unknown-linux-gnu --extra dev --extra gpu \
-		-o requirements-gpu.lock
+	@$(RESOLVE) --python-platform x86_64-unknown-linux-gnu --extra dev --extra gpu -o requirements-gpu.lock
 
 clean:
 	rm -rf .venv demo .pytest_cache .ruff_cache .hypothesis

@@ -8,10 +8,10 @@ from dvc.api import exp_show
 from dvc.exceptions import DvcException
 
 from pipeline import params, stage
-from pipeline.evaluate import SPLITS
 from pipeline.stage import InputError
 
-SCORES = tuple(f"{split}.{score}" for split in SPLITS for score in ("dsb_score", "ap50", "iou"))
+SPLITS = ("validation.", "test.")  # what the names of scores in reports/metrics.json start with
+BEST = "validation.dsb_score"
 SHOWN = 2  # parameters of an experiment
 
 
@@ -21,30 +21,33 @@ def main() -> None:
         found = exp_show()
     except DvcException as error:
         raise InputError(f"`dvc exp show` failed: {error}") from None
-    print(table(found).to_markdown(index=False, floatfmt=".3f", tablefmt="simple"))
+    names = list(params.flatten(params.load()))
+    print(table(found, names).to_markdown(index=False, floatfmt=".3f", tablefmt="simple"))
 
 
-def table(found: list[dict]) -> pd.DataFrame:
-    """Return one row a commit or experiment, as `dvc.api.exp_show` gives them, by validation dsb_score."""
+def table(found: list[dict], names: list[str]) -> pd.DataFrame:
+    """Return one row a commit or experiment, as `dvc.api.exp_show` gives them, by validation dsb_score.
+
+    `names` are those of the parameters, in the order in which an experiment's are shown.
+    """
     # What lies in the folder has no name yet.
     commit, *experiments = (row for row in found if row["rev"] != "workspace")
-    experiments = [row for row in experiments if row.get(SCORES[0]) is not None]
+    experiments = [row for row in experiments if row.get(BEST) is not None]
     rows = [
         {"experiment": row["Experiment"] or row["rev"]}
-        | {name: row.get(name) for name in SCORES}
-        | {"what it changes": changes(commit, row)}
-        for row in (commit, *sorted(experiments, key=lambda row: -row[SCORES[0]]))
+        | {name: value for name, value in row.items() if name.startswith(SPLITS)}
+        | {"what it changes": changes(commit, row, names)}
+        for row in (commit, *sorted(experiments, key=lambda row: -row[BEST]))
     ]
     return pd.DataFrame(rows)
 
 
-def changes(commit: dict, row: dict) -> str:
+def changes(commit: dict, row: dict, names: list[str]) -> str:
     """Return the parameters of an experiment that the commit has otherwise, the first ones by name."""
-    names = params.flatten(params.load())
-    values = {name: row[name] for name in names if name in row and row[name] != commit.get(name)}
-    changed = [f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}" for name, value in values.items()]
-    more = [f"and {len(changed) - SHOWN} more"] if len(changed) > SHOWN else []
-    return ", ".join([*changed[:SHOWN], *more])
+    changed = {name: row[name] for name in names if name in row and row[name] != commit.get(name)}
+    # DVC gives 3 as 3.0.
+    shown = {name: f"{value:g}" if isinstance(value, float) else value for name, value in changed.items()}
+    return ", ".join(params.first_of(shown, SHOWN))
 
 
 if __name__ == "__main__":

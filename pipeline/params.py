@@ -219,6 +219,12 @@ def load(path: Path = PARAMS_FILE) -> Params:
         raise InputError(f"{path}: {' '.join('; '.join(faults).split())}") from None
 
 
+def first_of(changed: dict[str, object], count: int) -> list[str]:
+    """Return `key=value` of the first `count` parameters, and how many more there are."""
+    more = [f"and {len(changed) - count} more"] if len(changed) > count else []
+    return [*(f"{key}={value}" for key, value in list(changed.items())[:count]), *more]
+
+
 def override(text: str, values: dict[str, object]) -> str:
     """Return the text of a parameter file with other values, {'train.epochs': 2}; comments and order stay.
 

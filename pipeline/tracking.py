@@ -48,7 +48,7 @@ from mlflow.types.schema import AnyType
 from ruamel.yaml import YAML, YAMLError
 
 from pipeline import dataset, machine, model_file
-from pipeline.params import Params, flatten, flatten_mapping
+from pipeline.params import Params, first_of, flatten, flatten_mapping
 from pipeline.stage import InputError
 
 EXPERIMENT = "nuclei-unet"
@@ -458,9 +458,9 @@ def _run_name(settings: Params) -> str:
     except (YAMLError, AttributeError):
         committed = {}
     values = {k: v for k, v in flatten(settings).items() if k.split(".")[0] in SECTIONS and k in committed}
-    changed = [f"{k}={v}" for k, v in values.items() if v != _tuples(committed[k])]
-    more = [f"and {len(changed) - 3} more"] if len(changed) > 3 else []
-    return " ".join(filter(None, [os.environ.get("DVC_EXP_NAME"), *changed[:3], *more])) or settings.download.source
+    changed = {k: v for k, v in values.items() if v != _tuples(committed[k])}
+    name = [os.environ.get("DVC_EXP_NAME"), *first_of(changed, 3)]
+    return " ".join(filter(None, name)) or settings.download.source
 
 
 def _tuples(value: object) -> object:

@@ -39,9 +39,9 @@ def main() -> None:
         commit = stage.git("rev-parse", "--verify", f"{revision}^{{commit}}").strip()
         stage.git("clone", "--quiet", "--no-local", ".", str(clone))
         stage.git("-C", str(clone), "checkout", "--quiet", commit)
-        for name in ("dvc.lock", SCORES):
-            if not (clone / name).is_file():
-                raise InputError(f"{revision}: has no {name} to compare with; run `dvc repro` and commit it")
+        for needed in ("dvc.lock", SCORES):
+            if not (clone / needed).is_file():
+                raise InputError(f"{revision}: has no {needed} to compare with; run `dvc repro` and commit it")
         before, scores_before = hashes(clone), scores(clone)
         print(f"running the pipeline of {revision} in {clone}", flush=True)
         command = [sys.executable, "-m", "dvc", "repro", "--force", "--no-run-cache"]

@@ -191,6 +191,7 @@ def test_the_champion_answers_requests(project):
         address = f"http://127.0.0.1:{port}"
         wait_for(lambda: listening(port), server)
         assert server.poll() is None, (project / ".git/serve.log").read_text()
+        requests.get(f"{address}/ping", timeout=60).raise_for_status()
         picture = base64.b64encode(next((project / "data/processed/images").glob("*.png")).read_bytes()).decode()
         body = {"dataframe_records": [{"image": picture}, {"image": np.eye(9).tolist()}]}
         answer = requests.post(f"{address}/invocations", json=body, timeout=60)
@@ -315,7 +316,8 @@ def test_verify_shows_differences_of_scores():
 
 
 def test_experiments_are_sorted_and_name_what_they_change():
-    scores = dict.fromkeys(experiments.SCORES, 0.5)
+    scores = {f"{split}.{score}": 0.5 for split in ("validation", "test") for score in ("dsb_score", "ap50", "iou")}
+    names = ["preprocess.image_size", "train.epochs", "train.learning_rate", "evaluate.min_area"]
     rows = [{"rev": "workspace", "Experiment": None}, {"rev": "main", "Experiment": None, "train.epochs": 30, **scores}]
     rows += [
         {"rev": "a", "Experiment": "worse", **scores, "validation.dsb_score": 0.4, "train.epochs": 3},
@@ -323,7 +325,7 @@ def test_experiments_are_sorted_and_name_what_they_change():
         {"rev": "c", "Experiment": "better", **scores, "validation.dsb_score": 0.6, "train.epochs": 30,
          "preprocess.image_size": "[128, 128]", "train.learning_rate": 0.1, "evaluate.min_area": 5.0},
     ]  # fmt: skip
-    table = experiments.table(rows)
+    table = experiments.table(rows, names)
     assert table.experiment.tolist() == ["main", "better", "worse"]
     assert table["what it changes"].tolist() == [
         "", "preprocess.image_size=[128, 128], train.learning_rate=0.1, and 1 more", "train.epochs=3"
