@@ -34,13 +34,13 @@ $(READY): $(LOCKFILE)
 	@echo "setting up .venv with $(PYTHON) (once, some minutes) ..."
 	@$(PYTHON) -m venv --clear .venv
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(LOCKFILE)
-	@.venv/bin/python -m pipeline.plots
+	@.venv/bin/python -m pipeline.tools.plots
 	@touch $@
 
 setup: $(READY)
 
 demo: $(READY)
-	@python -m pipeline.demo
+	@python -m pipeline.tools.demo
 
 test: $(READY)
 	@python -m pytest
@@ -68,19 +68,19 @@ tutorial: $(READY)
 	@dvc params diff HEAD tutorial
 
 experiments: $(READY)
-	@python -m pipeline.experiments
+	@python -m pipeline.tools.experiments
 
 verify: $(READY)
-	@python -m pipeline.verify $(REV)
+	@python -m pipeline.tools.verify $(REV)
 
 compare: $(READY)
-	@python -m pipeline.compare $(or $(REV),main)
+	@python -m pipeline.tools.compare $(or $(REV),main)
 
 ui: $(READY)
-	@python -m pipeline.ui --port $(or $(PORT),5000)
+	@python -m pipeline.tools.ui --port $(or $(PORT),5000)
 
 sync: $(READY)
-	@python -m pipeline.sync
+	@python -m pipeline.tools.sync
 
 gate: $(READY)
 	@changed=$$(dvc repro --allow-missing --dry) || exit 1; \

@@ -22,8 +22,12 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from pipeline import archives, dataset, metrics, params, preprocess, runtime, train
-from pipeline.predict import Predictor
+from nuclei_unet import metrics
+from nuclei_unet.network import runtime
+from nuclei_unet.prediction.predictor import Predictor
+from pipeline import params, preprocess, train
+from pipeline.dataset import archives
+from pipeline.dataset import processed as dataset
 
 RESULT = Path("benchmarks/results/ablation.csv")
 VARIANTS: dict[str, dict[str, object]] = {

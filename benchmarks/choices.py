@@ -12,10 +12,13 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from pipeline import dataset, metrics, model_file, params, runtime
-from pipeline.instances import label_nuclei
+from nuclei_unet import metrics
+from nuclei_unet.network import model_file, runtime
+from nuclei_unet.prediction.instances import label_nuclei
+from nuclei_unet.prediction.predictor import Predictor
+from pipeline import params
+from pipeline.dataset import processed as dataset
 from pipeline.machine import describe
-from pipeline.predict import Predictor
 
 RESULT = Path("benchmarks/results/choices.md")
 CHANGES: list[dict[str, object]] = [

@@ -31,9 +31,10 @@ import mlflow
 import pandas as pd
 from tqdm import tqdm
 
-from pipeline import demo, params
+from pipeline import params
 from pipeline.machine import describe
-from pipeline.verify import hashes
+from pipeline.tools import demo
+from pipeline.tools.verify import hashes
 
 RESULT = Path("benchmarks/results/faults.md")
 EPOCHS = 8
@@ -486,7 +487,7 @@ def _synced(project: Project) -> str:
     port = free_port()
     project.environment["MLFLOW_TRACKING_URI"] = f"http://127.0.0.1:{port}"
     with mlflow_server(project.folder / "server", port):
-        if project.run(sys.executable, "-m", "pipeline.sync"):
+        if project.run(sys.executable, "-m", "pipeline.tools.sync"):
             raise Failed(f"make sync: {' '.join(project.log().split())[-500:]}")
         complete(port)
     return "`make sync` brought all epochs to a server."

@@ -14,8 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline import dataset, download, metrics, params, preprocess, runtime, train
-from pipeline.predict import Predictor
+from nuclei_unet import metrics
+from nuclei_unet.network import runtime
+from nuclei_unet.prediction.predictor import Predictor
+from pipeline import download, params, preprocess, train
+from pipeline.dataset import processed as dataset
 
 SOURCES = ("bbbc038", "bbbc038-fixed")
 RESULT = Path("benchmarks/results/labels.md")

@@ -13,8 +13,11 @@ import pandas as pd
 from matplotlib.figure import Figure
 from skimage.segmentation import find_boundaries
 
-from pipeline import dataset, model_file, params, runtime, targets
-from pipeline.predict import Predictor
+from nuclei_unet.network import model_file, runtime
+from nuclei_unet.prediction.predictor import Predictor
+from nuclei_unet.training import targets
+from pipeline import params
+from pipeline.dataset import processed as dataset
 
 FIGURE = Path("docs/maps.png")
 

@@ -24,8 +24,11 @@ import pandas as pd
 import tensorflow as tf
 from tqdm import tqdm
 
-from pipeline import dataset, params, runtime, tracking, train
+from nuclei_unet.network import runtime
+from pipeline import params, train
+from pipeline.dataset import processed as dataset
 from pipeline.machine import describe
+from pipeline.tracking import run as tracking
 
 RESULT = Path("benchmarks/results/overhead.md")
 # Pictures come after epochs 1, 2, 5, 10 ...: in 20 epochs as often as in the 30 of a whole training.

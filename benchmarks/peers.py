@@ -7,7 +7,7 @@ StarDist runs on Keras 2, hence the environment of its own. It is trained on the
 network sees them (one grey channel, light backgrounds inverted), with the settings and augmentation of its example for
 this data set, stopped after `--minutes` of training; its thresholds are optimised on the validation images by its own
 function. The U-Net is models/model.keras, the tutorial what `benchmarks.tutorial` left in data/tutorial/ (left out if
-missing). All are scored on the validation images and on stage1_test by `pipeline.metrics` and by
+missing). All are scored on the validation images and on stage1_test by `nuclei_unet.metrics` and by
 `stardist.matching`, which must agree. Needs `dvc repro evaluate`. Writes benchmarks/results/peers.md.
 """
 
@@ -20,10 +20,13 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from pipeline import dataset, metrics, model_file, params, runtime
-from pipeline.instances import otsu_nuclei
+from nuclei_unet import metrics
+from nuclei_unet.network import model_file, runtime
+from nuclei_unet.prediction.instances import otsu_nuclei
+from nuclei_unet.prediction.predictor import Predictor
+from pipeline import params
+from pipeline.dataset import processed as dataset
 from pipeline.machine import describe
-from pipeline.predict import Predictor
 
 RESULT = Path("benchmarks/results/peers.md")
 TUTORIAL = Path("data/tutorial")
@@ -84,7 +87,7 @@ def main() -> None:
             "",
             pd.DataFrame(rows).set_index("method").to_markdown(floatfmt=".3f"),
             "",
-            f"Largest difference between pipeline.metrics and stardist.matching: {difference:.1e}.",
+            f"Largest difference between nuclei_unet.metrics and stardist.matching: {difference:.1e}.",
             "",
             "Speed on the 65 test images, one after the other:",
             "",

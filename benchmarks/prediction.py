@@ -20,9 +20,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pipeline import archives, dataset, model_file, params, preprocess, runtime
+from nuclei_unet.network import model_file, runtime
+from nuclei_unet.prediction.predictor import Predictor
+from pipeline import params, preprocess
+from pipeline.dataset import archives
+from pipeline.dataset import processed as dataset
 from pipeline.machine import describe, peak_bytes
-from pipeline.predict import Predictor
 
 RESULT = Path("benchmarks/results/prediction.md")
 

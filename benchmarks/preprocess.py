@@ -21,7 +21,8 @@ from skimage.io import imread
 from skimage.transform import resize
 from tqdm import tqdm
 
-from pipeline import archives, params, preprocess
+from pipeline import params, preprocess
+from pipeline.dataset import archives
 
 RESULT = Path("benchmarks/results/preprocess.md")
 SIZE = (128, 128)

@@ -21,8 +21,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, NullLocator
 
-from pipeline import demo, params
+from pipeline import params
 from pipeline.machine import peak_bytes
+from pipeline.tools import demo
 
 RESULTS = Path("benchmarks/results")
 STAGES = ("download", "preprocess", "train", "evaluate", "visualize")

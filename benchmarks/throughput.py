@@ -9,7 +9,7 @@ Measures in one process, one after the other and three times over (medians count
   the fused one that `pipeline.train` uses;
 - the input pipeline alone: crops drawn, augmented and batched;
 - training as the pipeline does it, fed by that pipeline;
-- what `pipeline.resume` writes after each epoch.
+- what `nuclei_unet.training.resume` writes after each epoch.
 
 The work of a step is counted from the layers: two operations a multiplication, three passes (forward, and backward
 for inputs and weights). Needs `dvc repro preprocess`. Writes benchmarks/results/throughput.md.
@@ -26,8 +26,11 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from pipeline import crops, dataset, params, resume, runtime, train, unet
-from pipeline.batch_norm import FusedBatchNormalization
+from nuclei_unet.network import runtime, unet
+from nuclei_unet.network.batch_norm import FusedBatchNormalization
+from nuclei_unet.training import crops, resume
+from pipeline import params, train
+from pipeline.dataset import processed as dataset
 from pipeline.machine import describe
 
 RESULT = Path("benchmarks/results/throughput.md")

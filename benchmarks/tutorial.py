@@ -33,7 +33,10 @@ from tqdm import tqdm
 
 from benchmarks.preprocess import SIZE
 from benchmarks.preprocess import tutorial as read_and_resize
-from pipeline import archives, dataset, metrics, params, preprocess
+from nuclei_unet import metrics
+from pipeline import params, preprocess
+from pipeline.dataset import archives
+from pipeline.dataset import processed as dataset
 from pipeline.machine import describe
 
 RESULTS = Path("benchmarks/results")
@@ -152,8 +155,9 @@ def network():
 
 def pipeline(steps: int, batch: int) -> dict[str, float]:
     """Preprocess, train and score as the pipeline does, with a short training."""
-    from pipeline import runtime, train
-    from pipeline.predict import Predictor
+    from nuclei_unet.network import runtime
+    from nuclei_unet.prediction.predictor import Predictor
+    from pipeline import train
 
     settings = params.load()
     runtime.configure(settings.train)

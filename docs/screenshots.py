@@ -123,7 +123,7 @@ def user_interface(folder: Path = Path(), environment: dict[str, str] | None = N
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "pipeline.ui", "--port", str(port)]
+    command = [sys.executable, "-m", "pipeline.tools.ui", "--port", str(port)]
     with tempfile.TemporaryFile("w+") as log:
         process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=log, text=True, env=environment,
                                    start_new_session=True)  # fmt: skip

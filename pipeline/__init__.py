@@ -1,12 +1,6 @@
-"""nuclei-unet: a reproducible pipeline that segments cell nuclei with a U-Net.
+"""nuclei-unet's project: five DVC stages that are run (`python -m pipeline.train`), and what they share.
 
-Verbs are DVC stages (`python -m pipeline.train`): download, preprocess, train, evaluate, visualize.
-Nouns are imported by them: one concept a module.
+Stages: download, preprocess, train, evaluate, visualize. Commands beside them: `pipeline/tools/`.
 """
 
-import os
-
-from pipeline import quiet
-
-os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-quiet.install()
+import nuclei_unet  # noqa: F401  (TensorFlow starts quietly, whoever imports it first)

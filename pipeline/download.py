@@ -2,7 +2,7 @@
 
 Reads params.yaml (`download`), and the archives: from the folder that the environment variable DSB2018_ARCHIVES
 names, else from the internet into `data/downloads/`, which is kept so that a broken download goes on where it stopped.
-Writes `data/raw/`: stage1_train.zip and stage1_test.zip in canonical form (see `pipeline/archives.py`), and
+Writes `data/raw/`: stage1_train.zip and stage1_test.zip in canonical form (see `pipeline/dataset/archives.py`), and
 stage1_solution.csv. The bytes written do not depend on where the archives came from.
 """
 
@@ -17,7 +17,8 @@ from urllib.parse import urlsplit
 import requests
 from tqdm import tqdm
 
-from pipeline import archives, params, stage, synthetic
+from pipeline import params, stage
+from pipeline.dataset import archives, synthetic
 from pipeline.stage import InputError
 
 RAW = Path("data/raw")

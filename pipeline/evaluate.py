@@ -20,10 +20,14 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from pipeline import dataset, metrics, model_file, params, runtime, stage, tracking
-from pipeline.instances import otsu_nuclei
+from nuclei_unet import metrics
+from nuclei_unet.network import model_file, runtime
+from nuclei_unet.prediction.instances import otsu_nuclei
+from nuclei_unet.prediction.predictor import Predictor
+from pipeline import params, stage
+from pipeline.dataset import processed as dataset
 from pipeline.params import EvaluateParams
-from pipeline.predict import Predictor
+from pipeline.tracking import run as tracking
 
 PREDICTIONS = Path("data/predictions")
 REPORTS = Path("reports")

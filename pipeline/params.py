@@ -78,7 +78,7 @@ class PreprocessParams(Section):
 
 
 class ModelParams(Section):
-    """The U-Net's shape; see `pipeline/unet.py`."""
+    """The U-Net's shape; see `nuclei_unet/network/unet.py`."""
 
     stem_stride: Literal[1, 2]
     filters: Annotated[tuple[Count, ...], Field(min_length=2)]
@@ -95,7 +95,7 @@ class ModelParams(Section):
 
 
 class AugmentParams(Section):
-    """Random changes of each training crop; see `pipeline/crops.py`. `zoom: [1, 1]` and 0 switch one off."""
+    """Random changes of each training crop; see `nuclei_unet.training.crops`. `zoom: [1, 1]` and 0 switch one off."""
 
     flip: bool
     rotate: bool
@@ -146,7 +146,7 @@ class TrainParams(Section):
 
 
 class EvaluateParams(Section):
-    """How predicted maps become a label image; see `pipeline/instances.py`. Chosen on the validation images."""
+    """How predicted maps become a label image; see `nuclei_unet.prediction.instances`; chosen on validation."""
 
     orientations: Literal[1, 2, 4, 8]
     scales: Annotated[tuple[Annotated[float, Field(ge=0.1, le=4)], ...], Field(min_length=1)]

@@ -3,7 +3,8 @@
     python -m pipeline.preprocess
 
 Reads data/raw/ (stage1_train.zip, stage1_test.zip, stage1_solution.csv) and the `preprocess` section of params.yaml.
-Writes data/processed/ (see `pipeline/dataset.py`) and reports/data_audit.json: what was found wrong in the data.
+Writes data/processed/ (see `pipeline/dataset/processed.py`) and reports/data_audit.json: the faults
+found in the data.
 """
 
 import hashlib
@@ -20,7 +21,9 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from pipeline import archives, dataset, frames, params, run_lengths, stage
+from pipeline import params, stage
+from pipeline.dataset import archives, frames, run_lengths
+from pipeline.dataset import processed as dataset
 from pipeline.params import FaultParams, PreprocessParams
 from pipeline.stage import InputError
 

@@ -4,7 +4,7 @@
 
 Reads data/processed/ and the `train` section of params.yaml. Writes models/model.keras (the weights of the epoch with
 the lowest validation loss) and reports/history.csv (one row an epoch), and mirrors both to MLflow. A training that was
-killed goes on after its last whole epoch (see `pipeline/resume.py`).
+killed goes on after its last whole epoch (see `nuclei_unet/training/resume.py`).
 """
 
 import functools
@@ -18,10 +18,14 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from pipeline import crops, dataset, losses, model_file, params, resume, runtime, stage, tracking, unet
-from pipeline.batch_norm import FusedBatchNormalization
+from nuclei_unet.network import model_file, runtime, unet
+from nuclei_unet.network.batch_norm import FusedBatchNormalization
+from nuclei_unet.training import crops, losses, resume
+from pipeline import params, stage
+from pipeline.dataset import processed as dataset
 from pipeline.params import TrainParams
 from pipeline.stage import InputError
+from pipeline.tracking import run as tracking
 
 # A loss this large has left all that training can come back from; it starts near 3.
 EXPLODED = 1000.0

@@ -19,13 +19,17 @@ import matplotlib.style
 import pandas as pd
 from matplotlib.figure import Figure
 
-from pipeline import archives, dataset, figures, params, stage, tracking
+from pipeline import params, stage
+from pipeline.dataset import archives
+from pipeline.dataset import processed as dataset
+from pipeline.report import charts as figures
 from pipeline.stage import InputError
+from pipeline.tracking import run as tracking
 
 TEST_IMAGES = Path("data/raw/stage1_test.zip")
 PREDICTIONS = Path("data/predictions")
 REPORTS = Path("reports")
-TEMPLATE = Path(__file__).with_name("report.html.jinja")
+TEMPLATE = Path(__file__).with_name("report") / "report.html.jinja"
 
 # Which stage writes each table of the reports, and the columns that are shown of it.
 HISTORY_COLUMNS = ("loss", "foreground_iou", "foreground_dice")

@@ -8,7 +8,9 @@ import pandas as pd
 import pytest
 from hypothesis import settings as hypothesis_settings
 
-from pipeline import archives, dataset, download, frames, params
+from pipeline import download, params
+from pipeline.dataset import archives, frames
+from pipeline.dataset import processed as dataset
 
 PARAMS = Path(__file__).parents[1] / "params.yaml"
 # The same examples in every run, however slow the machine is: a test that fails here fails everywhere.
@@ -71,6 +73,6 @@ def known_groups(published):
 def pytest_collection_finish():
     """Pin TensorFlow as training does, before its first operation in any test, if a test module imported it."""
     if "tensorflow" in sys.modules:
-        from pipeline import runtime  # takes seconds to import
+        from nuclei_unet.network import runtime
 
         runtime.configure(params.load(PARAMS).train.model_copy(update={"precision": "float32"}))

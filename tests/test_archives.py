@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from PIL import Image
 
-from pipeline import archives, run_lengths
+from pipeline.dataset import archives, run_lengths
 from pipeline.stage import InputError
 
 

@@ -4,8 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline import compare, params, stage, visualize
+from pipeline import params, stage, visualize
 from pipeline.stage import InputError
+from pipeline.tools import compare
 
 
 def images(scores, split="test"):

@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline import archives, dataset, synthetic
+from pipeline.dataset import archives, synthetic
+from pipeline.dataset import processed as dataset
 from pipeline.stage import InputError
 
 

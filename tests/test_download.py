@@ -12,7 +12,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from pipeline import archives, download, params, run_lengths
+from pipeline import download, params
+from pipeline.dataset import archives, run_lengths
 from pipeline.stage import InputError
 
 DATA = bytes(range(256)) * 4000

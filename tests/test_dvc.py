@@ -21,12 +21,19 @@ import requests
 from ruamel.yaml import YAML
 
 from benchmarks.faults import free_port, listening, wait_for
-from pipeline import demo, experiments, params, verify
+from pipeline import params
+from pipeline.tools import demo, experiments, verify
 
 ROOT = Path(__file__).parents[1]
 STAGES = ("download", "preprocess", "train", "evaluate", "visualize")
 # How files are written, checked and mirrored; none of them shapes what an output holds.
-NO_DEPENDENCY = {"stage", "params", "tracking", "quiet", "resume"}
+NO_DEPENDENCY = {
+    "pipeline.stage",
+    "pipeline.params",
+    "pipeline.tracking.run",
+    "nuclei_unet.quiet",
+    "nuclei_unet.training.resume",
+}
 TINY = {
     "download.source": "synthetic",
     "download.synthetic.train": 16,
@@ -138,7 +145,7 @@ def test_metrics_diff_shows_what_a_change_did(project):
     assert len(table.splitlines()) <= 7
     assert re.search(r"evaluate\.foreground_threshold\s+0\.5\s+0\.2", run(project, "dvc", "params", "diff", "main"))
     run(project, "dvc", "plots", "diff", "main")
-    said = run(project, sys.executable, "-m", "pipeline.compare", "main")
+    said = run(project, sys.executable, "-m", "pipeline.tools.compare", "main")
     assert re.search(r"Against main the DSB score of 3 test images changes by [+-]0\.\d{3} \(95% interval", said)
     page = (project / "reports/compare.html").read_text()
     assert "evaluate.foreground_threshold" in page and not re.search(r"(src|href)=.?(http|/)", page)
@@ -242,7 +249,7 @@ def test_the_ui_shows_run_curves_files_and_model(project, screenshots, chromium)
 
 
 def test_the_reports_need_no_network_and_no_console(project, screenshots, chromium):
-    run(project, sys.executable, "-m", "pipeline.compare", "main")
+    run(project, sys.executable, "-m", "pipeline.tools.compare", "main")
     page = chromium.new_page(viewport=screenshots.SIZE)
     faults, asked = [], []
     page.on("console", lambda message: faults.append(message.text))
@@ -261,7 +268,7 @@ def test_the_reports_need_no_network_and_no_console(project, screenshots, chromi
 
 
 def test_plots_need_no_network(project, screenshots, chromium):
-    run(project, sys.executable, "-m", "pipeline.plots")
+    run(project, sys.executable, "-m", "pipeline.tools.plots")
     run(project, "dvc", "plots", "diff", "main")
     page = chromium.new_page(viewport=screenshots.SIZE)
     asked = []
@@ -283,9 +290,9 @@ def test_an_experiment_in_a_copy_logs_to_the_projects_store(project):
     assert found.info.run_name == "lower evaluate.foreground_threshold=0.3"
     assert found.data.tags["git_branch"] == "main"
     # As `make experiments` shows it, and `make compare` takes it.
-    table = run(project, sys.executable, "-m", "pipeline.experiments")
+    table = run(project, sys.executable, "-m", "pipeline.tools.experiments")
     assert re.search(r"\nlower +(\d\.\d{3} +){6}evaluate\.foreground_threshold=0\.3\n", table), table
-    run(project, sys.executable, "-m", "pipeline.compare", "lower")
+    run(project, sys.executable, "-m", "pipeline.tools.compare", "lower")
 
 
 def test_a_clone_elsewhere_makes_the_same_bits(project, tmp_path):
@@ -293,7 +300,7 @@ def test_a_clone_elsewhere_makes_the_same_bits(project, tmp_path):
     folder.mkdir()
     one_core = ["taskset", "-c", "0"] if shutil.which("taskset") else []
     elsewhere = {"TMPDIR": str(folder), "TZ": "Pacific/Auckland", "LC_ALL": "C", "PYTHONHASHSEED": "7"}
-    log = run(project, *one_core, sys.executable, "-m", "pipeline.verify", "main", **elsewhere)
+    log = run(project, *one_core, sys.executable, "-m", "pipeline.tools.verify", "main", **elsewhere)
     outputs = verify.hashes(project)
     assert f"{len(outputs)} of {len(outputs)} outputs are identical" in log, log
     assert len(outputs) == 13 and not list(folder.iterdir())
@@ -332,14 +339,17 @@ def test_experiments_are_sorted_and_name_what_they_change():
     ]  # fmt: skip
 
 
+def file_of(module: str) -> Path:
+    return ROOT / f"{module.replace('.', '/')}.py"
+
+
 def imports(module: str, seen: frozenset[str] = frozenset()) -> set[str]:
-    """Return the modules of pipeline/ that a module needs, itself included, as far as they shape an output."""
+    """Return the modules of this project that a module needs, itself included, as far as they shape an output."""
     found = {module}
-    for node in ast.walk(ast.parse((ROOT / "pipeline" / f"{module}.py").read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module == "pipeline":
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("pipeline."):
-            found.add(node.module.removeprefix("pipeline."))
+    for node in ast.walk(ast.parse(file_of(module).read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in ("nuclei_unet", "pipeline"):
+            named = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {name for name in {node.module, *named} if file_of(name).is_file()}
     for other in found - seen - NO_DEPENDENCY - {module}:
         found |= imports(other, seen | found)
     return found - NO_DEPENDENCY
@@ -348,5 +358,5 @@ def imports(module: str, seen: frozenset[str] = frozenset()) -> set[str]:
 @pytest.mark.parametrize("name", STAGES)
 def test_dvc_yaml_names_every_module_that_shapes_an_output(name):
     stages = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]
-    named = {Path(dep).stem for dep in stages[name]["deps"] if dep.endswith(".py")}
-    assert named == imports(name)
+    named = {dep.removesuffix(".py").replace("/", ".") for dep in stages[name]["deps"] if dep.endswith(".py")}
+    assert named == imports(f"pipeline.{name}")

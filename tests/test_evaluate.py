@@ -4,8 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline import dataset, evaluate
-from pipeline.instances import label_nuclei
+from nuclei_unet.prediction.instances import label_nuclei
+from pipeline import evaluate
+from pipeline.dataset import processed as dataset
 
 
 class OneMap:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pipeline import frames, synthetic
+from pipeline.dataset import frames, synthetic
 
 
 def noise(count, height, width):

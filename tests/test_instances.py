@@ -5,9 +5,11 @@ import pytest
 from skimage.draw import disk
 from skimage.measure import label
 
-from pipeline import dataset, instances, metrics
-from pipeline.instances import label_nuclei
-from pipeline.targets import TARGETS, target_maps
+from nuclei_unet import metrics
+from nuclei_unet.prediction import instances
+from nuclei_unet.prediction.instances import label_nuclei
+from nuclei_unet.training.targets import TARGETS, target_maps
+from pipeline.dataset import processed as dataset
 
 
 @pytest.fixture

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from pipeline import metrics
-from pipeline.metrics import InstanceCounts, PixelCounts
+from nuclei_unet import metrics
+from nuclei_unet.metrics import InstanceCounts, PixelCounts
 
 
 def row(text):

@@ -13,10 +13,15 @@ import pandas as pd
 import pytest
 import tensorflow as tf
 
-from pipeline import crops, dataset, losses, metrics, model_file, predict, resume, runtime, targets, train, unet
-from pipeline.batch_norm import FusedBatchNormalization
-from pipeline.instances import label_nuclei
-from pipeline.predict import Predictor, blocks
+from nuclei_unet import metrics
+from nuclei_unet.network import model_file, runtime, unet
+from nuclei_unet.network.batch_norm import FusedBatchNormalization
+from nuclei_unet.prediction import predictor as predict
+from nuclei_unet.prediction.instances import label_nuclei
+from nuclei_unet.prediction.predictor import Predictor, blocks
+from nuclei_unet.training import crops, losses, resume, targets
+from pipeline import train
+from pipeline.dataset import processed as dataset
 from pipeline.stage import InputError
 
 QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3"}

@@ -196,7 +196,7 @@ def test_flatten(settings):
 
 
 def test_the_tutorials_network_is_reachable_through_parameters(tmp_path):
-    from pipeline import unet  # takes seconds to import
+    from nuclei_unet.network import unet
 
     printed = subprocess.run(["make", "-n", "tutorial"], cwd=PARAMS.parent, capture_output=True, text=True, check=True)
     values = dict(re.findall(r"-S '([a-z_.]+)=([^']*)'", printed.stdout))

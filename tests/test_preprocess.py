@@ -13,7 +13,9 @@ import pytest
 from conftest import PARAMS
 from ruamel.yaml import YAML
 
-from pipeline import archives, dataset, preprocess, run_lengths
+from pipeline import preprocess
+from pipeline.dataset import archives, run_lengths
+from pipeline.dataset import processed as dataset
 from pipeline.stage import InputError
 
 FAULTS = list(preprocess.FaultParams.model_fields)

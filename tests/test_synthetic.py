@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.synthetic import (
+from pipeline.dataset.synthetic import (
     CROP_SHAPES,
     blob,
     draw_frame,

@@ -13,8 +13,11 @@ import pandas as pd
 import pytest
 
 from benchmarks.faults import free_port, mlflow_server
-from pipeline import dataset, model_file, params, tracking, unet
+from nuclei_unet.network import model_file, unet
+from pipeline import params
+from pipeline.dataset import processed as dataset
 from pipeline.stage import InputError
+from pipeline.tracking import run as tracking
 
 
 @pytest.fixture

@@ -12,8 +12,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline import archives, dataset, figures, visualize
-from pipeline.figures import Outcome
+from pipeline import visualize
+from pipeline.dataset import archives
+from pipeline.dataset import processed as dataset
+from pipeline.report import charts as figures
+from pipeline.report.charts import Outcome
 from pipeline.stage import InputError
 
 PARAMS = Path(__file__).parents[1] / "params.yaml"

@@ -1,6 +1,6 @@
 """The whole pipeline on the embedded synthetic data set, in a folder of its own.
 
-    python -m pipeline.demo
+    python -m pipeline.tools.demo
 
 Copies the project to demo/ (git-ignored), sets the small parameters below and runs `dvc repro` there, offline. The
 project's own params.yaml, dvc.lock and reports/ stay as they are. The run goes to the project's MLflow store.

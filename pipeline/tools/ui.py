@@ -5,8 +5,9 @@ import os
 import socket
 import sys
 
-from pipeline import stage, tracking
+from pipeline import stage
 from pipeline.stage import InputError
+from pipeline.tracking import run as tracking
 
 
 def main() -> None:

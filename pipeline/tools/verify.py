@@ -1,6 +1,6 @@
 """Run the committed pipeline again from nothing, in a clone elsewhere, and compare every output bit by bit.
 
-    make verify, or python -m pipeline.verify [REVISION] [--output FILE]
+    make verify, or python -m pipeline.tools.verify [REVISION] [--output FILE]
 
 Clones REVISION (default: HEAD) into a temporary folder with an empty DVC cache and an MLflow store of its own, runs
 `dvc repro` there and compares its dvc.lock with the committed one. On one kind of machine all outputs are identical.

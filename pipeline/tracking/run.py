@@ -47,7 +47,9 @@ from mlflow.types import ColSpec, Schema, TensorSpec
 from mlflow.types.schema import AnyType
 from ruamel.yaml import YAML, YAMLError
 
-from pipeline import dataset, machine, model_file
+from nuclei_unet.network import model_file
+from pipeline import machine
+from pipeline.dataset import processed as dataset
 from pipeline.params import Params, first_of, flatten, flatten_mapping
 from pipeline.stage import InputError
 
@@ -524,7 +526,7 @@ def _log_served() -> None:
         name=SERVED,
         python_model=str(Path(__file__).with_name("serving.py")),
         artifacts={"model": str(model_file.MODEL), "params": "params.yaml"},
-        code_paths=[str(Path(__file__).parent)],
+        code_paths=[str(Path(__file__).parents[1]), str(Path(__file__).parents[2] / "nuclei_unet")],
         signature=ModelSignature(
             inputs=Schema([ColSpec(AnyType(), "image")]),
             outputs=Schema([ColSpec("string", "labels"), ColSpec("long", "count"), ColSpec(AnyType(), "measurements")]),

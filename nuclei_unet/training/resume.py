@@ -34,7 +34,7 @@ def state_file(settings: TrainParams, machine: str, data: Path) -> Path:
     digest = hashlib.sha256(f"{settings!r} {machine}".encode())
     for package in ("keras", "tensorflow", "numpy", "opencv-python-headless"):
         digest.update(version(package).encode())
-    for path in sorted([*Path(__file__).parent.glob("*.py"), *data.rglob("*")]):
+    for path in sorted([*Path("nuclei_unet").rglob("*.py"), *Path("pipeline").rglob("*.py"), *data.rglob("*")]):
         if path.is_file():
             digest.update(str(path).encode())
             digest.update(path.read_bytes())

@@ -18,8 +18,11 @@ import numpy as np
 import pandas as pd
 from skimage.measure import regionprops_table
 
-from pipeline import archives, dataset, model_file, params, runtime
-from pipeline.predict import Predictor
+from nuclei_unet.network import model_file, runtime
+from nuclei_unet.prediction.predictor import Predictor
+from pipeline import params
+from pipeline.dataset import archives
+from pipeline.dataset import processed as dataset
 from pipeline.stage import InputError
 
 # One row a nucleus, lengths in pixels; centroid-0 and -1 are row and column.

@@ -7,7 +7,7 @@ from skimage.feature import peak_local_max
 from skimage.filters import threshold_otsu
 from skimage.segmentation import watershed
 
-from pipeline.dataset import renumber
+from pipeline.dataset.processed import renumber
 from pipeline.params import EvaluateParams
 
 # A pixel and its four neighbours.

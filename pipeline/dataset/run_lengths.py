@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pipeline.archives import MAX_PIXELS, MAX_SIDE
+from pipeline.dataset.archives import MAX_PIXELS, MAX_SIDE
 from pipeline.stage import InputError
 
 COLUMNS = ("ImageId", "EncodedPixels", "Height", "Width", "Usage")

@@ -1,4 +1,4 @@
-"""Let `dvc plots` write pages that open without network: `python -m pipeline.plots`, as `make` does once.
+"""Let `dvc plots` write pages that open without network: `python -m pipeline.tools.plots`, as `make` does once.
 
 DVC's pages load Vega, which draws their charts, from the internet. This writes .dvc/plots.html, DVC's own template with
 Vega inside, and names it in DVC's local settings.

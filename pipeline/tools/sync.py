@@ -1,4 +1,4 @@
-"""Bring MLflow up to the files: `make sync`, or `python -m pipeline.sync`.
+"""Bring MLflow up to the files: `make sync`, or `python -m pipeline.tools.sync`.
 
 For a run that is not there (mlflow.db deleted, another server) or that a dead server did not get all of: parameters,
 curves, model, scores, figures and report as they lie in models/ and reports/.
@@ -10,8 +10,10 @@ import os
 # No training waits for this: a slow server gets its time.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "120")
 
-from pipeline import evaluate, model_file, params, stage, tracking, visualize
+from nuclei_unet.network import model_file
+from pipeline import evaluate, params, stage, visualize
 from pipeline.stage import InputError
+from pipeline.tracking import run as tracking
 
 
 def main() -> None:

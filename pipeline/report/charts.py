@@ -21,7 +21,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
-from pipeline.metrics import iou_matrix, overlap_matrix
+from nuclei_unet.metrics import iou_matrix, overlap_matrix
 
 BLUE, ORANGE, GREY = "#0072B2", "#E69F00", "#666666"
 

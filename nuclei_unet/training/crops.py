@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 import tensorflow as tf
 
-from pipeline.dataset import Sample, StoredSample
+from nuclei_unet.training.targets import TARGETS, target_maps
+from pipeline.dataset.processed import Sample, StoredSample
 from pipeline.params import AugmentParams, TrainParams
-from pipeline.targets import TARGETS, target_maps
 
 # Bytes of images and maps that training keeps in memory: all of BBBC038, five times over.
 MEMORY = 2 * 10**9

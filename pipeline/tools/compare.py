@@ -1,6 +1,6 @@
 """Compare the results in this folder with those of another branch or commit, on one page.
 
-    make compare REV=main, or python -m pipeline.compare main; REV may be the name of a DVC experiment
+    make compare REV=main, or python -m pipeline.tools.compare main; REV may be the name of a DVC experiment
 
 Reads params.yaml, dvc.lock and reports/ here and as REV has them in git, and the predictions of both (those of REV from
 DVC's cache). Writes reports/compare.html, which needs no other file and no network: parameters that differ, scores with
@@ -25,12 +25,15 @@ from dvc.exceptions import DvcException
 from dvc.scm import SCM, SCMError, resolve_rev
 from ruamel.yaml import YAML
 
-from pipeline import dataset, figures, metrics, params, stage
+from nuclei_unet import metrics
+from pipeline import params, stage, visualize
+from pipeline.dataset import processed as dataset
+from pipeline.report import charts as figures
 from pipeline.stage import InputError
 from pipeline.visualize import PREDICTIONS, REPORTS, SCORES, TEST_IMAGES, page, read_example, write_figure
 
 PAGE = REPORTS / "compare.html"
-TEMPLATE = Path(__file__).with_name("compare.html.jinja")
+TEMPLATE = visualize.TEMPLATE.with_name("compare.html.jinja")
 # Scores of single images, so that both sides can be paired; of scores.json, AP50 is pooled and not the mean of these.
 PAIRED = {"dsb_score": "DSB score", "ap50": "AP at IoU 0.50, image by image", "iou": "Pixel IoU"}
 SPLITS = ("test", "validation")

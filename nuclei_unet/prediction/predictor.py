@@ -7,8 +7,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from pipeline import unet
-from pipeline.instances import label_nuclei
+from nuclei_unet.network import unet
+from nuclei_unet.prediction.instances import label_nuclei
 from pipeline.params import EvaluateParams, ModelParams
 from pipeline.stage import InputError
 

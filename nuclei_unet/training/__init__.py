@@ -1,0 +1,1 @@
+"""From label images to a trained network."""

@@ -1,0 +1,1 @@
+"""Scores, figures and pages that people look at."""

@@ -1,0 +1,1 @@
+"""What make targets run beside the five stages."""
