@@ -23,9 +23,12 @@ import numpy as np
 import pandas as pd
 
 from nuclei_unet import metrics
+from nuclei_unet.images import normalize, to_rgb
 from nuclei_unet.network import runtime
 from nuclei_unet.prediction.predictor import Predictor
-from pipeline import params, preprocess, train
+from nuclei_unet.sample import ArraySample, Sample
+from nuclei_unet.training import fit
+from pipeline import params, preprocess
 from pipeline.dataset import archives
 from pipeline.dataset import processed as dataset
 
@@ -107,7 +110,7 @@ def measure(changes: dict[str, object], steps: int) -> dict[str, float]:
     training, validation = (
         changed(dataset.read_split(split), lambda pixels, rng: pixels, settings) for split in ("train", "validation")
     )
-    model, _ = train.train(training, validation, settings.train, settings.preprocess.channels, lambda *_: None)
+    model, _ = fit.train(training, validation, settings.train, settings.preprocess.channels, lambda *_: None)
     scores = score(model, settings, validation)
     # Of every second image: there are six looks.
     half = dataset.read_split("validation")[::2]
@@ -115,7 +118,7 @@ def measure(changes: dict[str, object], steps: int) -> dict[str, float]:
     return {"validation": scores, "other looks": float(np.mean(list(looks.values()))), **looks}
 
 
-def score(model, settings: params.Params, samples: list[dataset.Sample]) -> float:
+def score(model, settings: params.Params, samples: list[Sample]) -> float:
     """Return the mean dsb_score."""
     views = settings.evaluate.model_copy(update={"orientations": 1})
     predictor = Predictor(model, settings.train.model, views)
@@ -123,15 +126,15 @@ def score(model, settings: params.Params, samples: list[dataset.Sample]) -> floa
     return float(np.mean([metrics.dsb_score(count) for count in counts]))
 
 
-def changed(samples: list[dataset.Sample], look, settings: params.Params) -> list[dataset.Sample]:
+def changed(samples: list[Sample], look, settings: params.Params) -> list[Sample]:
     """Return the samples as another microscope might have seen them; the truth stays as it is."""
     found = []
     with archives.open_archive(preprocess.RAW / "stage1_train.zip") as zipped:
         for number, sample in enumerate(samples):
-            rgb = dataset.to_rgb(archives.read_image(zipped, archives.image_member(sample.image_id)))
+            rgb = to_rgb(archives.read_image(zipped, archives.image_member(sample.image_id)))
             pixels = look(rgb.astype(np.float32) / 255, np.random.default_rng(number))
-            image = dataset.normalize(np.rint(np.clip(pixels, 0, 1) * 255).astype(np.uint8), settings.preprocess)
-            found.append(dataset.Sample(sample.image_id, sample.split, sample.kind, image, sample.labels))
+            image = normalize(np.rint(np.clip(pixels, 0, 1) * 255).astype(np.uint8), settings.preprocess)
+            found.append(ArraySample(sample.image_id, sample.split, sample.kind, image, sample.labels))
     return found
 
 

@@ -16,6 +16,7 @@ from nuclei_unet import metrics
 from nuclei_unet.network import model_file, runtime
 from nuclei_unet.prediction.instances import label_nuclei
 from nuclei_unet.prediction.predictor import Predictor
+from nuclei_unet.settings import EvaluateParams
 from pipeline import params
 from pipeline.dataset import processed as dataset
 from pipeline.machine import describe
@@ -66,7 +67,7 @@ def main() -> None:
     print(text)
 
 
-def _views(variant: params.EvaluateParams) -> tuple:
+def _views(variant: EvaluateParams) -> tuple:
     return variant.orientations, variant.scales
 
 

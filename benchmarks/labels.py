@@ -17,7 +17,9 @@ import numpy as np
 from nuclei_unet import metrics
 from nuclei_unet.network import runtime
 from nuclei_unet.prediction.predictor import Predictor
-from pipeline import download, params, preprocess, train
+from nuclei_unet.sample import ArraySample, Sample
+from nuclei_unet.training import fit
+from pipeline import download, params, preprocess
 from pipeline.dataset import processed as dataset
 
 SOURCES = ("bbbc038", "bbbc038-fixed")
@@ -43,7 +45,7 @@ def main() -> None:
         validation = [splits[source][name] for name in shared if split_of[name] == "validation"]
         runtime.configure(settings.train)
         short = settings.train.model_copy(update={"epochs": epochs})
-        model, _ = train.train(training, validation, short, settings.preprocess.channels, lambda *_: None)
+        model, _ = fit.train(training, validation, short, settings.preprocess.channels, lambda *_: None)
         predictor = Predictor(model, settings.train.model, settings.evaluate)
         predicted = {s.image_id: predictor.labels(s.image) for s in validation}
         for truth in SOURCES:
@@ -63,7 +65,7 @@ def main() -> None:
     print(RESULT.read_text())
 
 
-def read(source: str, folder: Path, settings: params.Params) -> dict[str, dataset.Sample]:
+def read(source: str, folder: Path, settings: params.Params) -> dict[str, Sample]:
     """Download and preprocess a data set into `folder`; return its training and validation images by id."""
     raw, processed = folder / "raw", folder / "processed"
     raw.mkdir(parents=True)
@@ -74,7 +76,7 @@ def read(source: str, folder: Path, settings: params.Params) -> dict[str, datase
     preprocess.make_manifest(images, [stand_in], settings.preprocess).to_csv(processed / "manifest.csv", index=False)
     found = dataset.read_split("train", processed) + dataset.read_split("validation", processed)
     # Into memory: the folder is a temporary one.
-    return {s.image_id: dataset.Sample(s.image_id, s.split, s.kind, s.image, s.labels) for s in found}
+    return {s.image_id: ArraySample(s.image_id, s.split, s.kind, s.image, s.labels) for s in found}
 
 
 if __name__ == "__main__":

@@ -25,7 +25,8 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from nuclei_unet.network import runtime
-from pipeline import params, train
+from nuclei_unet.training import fit
+from pipeline import params
 from pipeline.dataset import processed as dataset
 from pipeline.machine import describe
 from pipeline.tracking import run as tracking
@@ -92,7 +93,7 @@ def seconds(variant: str) -> float:
             log = stack.enter_context(tracking.training_run(settings, precision, "overhead"))
             log_epoch, more = log.epoch, (folder / "state.npz", log.picture)
         samples = dataset.read_split("train"), dataset.read_split("validation")
-        train.train(*samples, settings.train, settings.preprocess.channels, timed(log_epoch), *more)
+        fit.train(*samples, settings.train, settings.preprocess.channels, timed(log_epoch), *more)
     return (ends[-1] - ends[0]) / (epochs - 1)
 
 

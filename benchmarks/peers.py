@@ -22,8 +22,9 @@ from tqdm import tqdm
 
 from nuclei_unet import metrics
 from nuclei_unet.network import model_file, runtime
-from nuclei_unet.prediction.instances import otsu_nuclei
+from nuclei_unet.prediction.otsu import otsu_nuclei
 from nuclei_unet.prediction.predictor import Predictor
+from nuclei_unet.sample import Sample
 from pipeline import params
 from pipeline.dataset import processed as dataset
 from pipeline.machine import describe
@@ -52,7 +53,7 @@ def main() -> None:
     model = model_file.load()
     once = settings.evaluate.model_copy(update={"orientations": 1, "scales": (1.0,)})
     views = settings.evaluate.orientations * len(settings.evaluate.scales)
-    finders: dict[str, Callable[[dataset.Sample], np.ndarray]] = {
+    finders: dict[str, Callable[[Sample], np.ndarray]] = {
         "Otsu and watershed": lambda s: otsu_nuclei(s.image, settings.evaluate),
         "StarDist": stardist(images["train"], images["validation"], minutes),
         "U-Net, one view": labels_of(Predictor(model, settings.train.model, once)),
@@ -101,14 +102,12 @@ def main() -> None:
         raise SystemExit("error: the two implementations of the scores disagree")
 
 
-def labels_of(predictor: Predictor) -> Callable[[dataset.Sample], np.ndarray]:
+def labels_of(predictor: Predictor) -> Callable[[Sample], np.ndarray]:
     """Return a function from a sample to the U-Net's label image."""
     return lambda sample: predictor.labels(sample.image, sample.labels.shape)
 
 
-def stardist(
-    training: list[dataset.Sample], validation: list[dataset.Sample], minutes: float
-) -> Callable[[dataset.Sample], np.ndarray]:
+def stardist(training: list[Sample], validation: list[Sample], minutes: float) -> Callable[[Sample], np.ndarray]:
     """Train StarDist and return a function from a sample to its label image."""
     import tensorflow as tf
     from stardist.models import Config2D, StarDist2D
@@ -148,7 +147,7 @@ def stardist(
     return lambda sample: model.predict_instances(arrays([sample])[0][0])[0]
 
 
-def arrays(samples: list[dataset.Sample]) -> tuple[list[np.ndarray], list[np.ndarray]]:
+def arrays(samples: list[Sample]) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Return images, float32 (H, W) in 0 ... 1, and their label images."""
     images, labels = [], []
     for sample in samples:

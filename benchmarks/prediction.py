@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from nuclei_unet.images import normalize, to_rgb
 from nuclei_unet.network import model_file, runtime
 from nuclei_unet.prediction.predictor import Predictor
 from pipeline import params, preprocess
@@ -67,7 +68,7 @@ def measure(size: int, count: int, one_view: bool) -> dict[str, float]:
     images = [mosaic(size, start=n) for n in range(count)]
 
     def predict(image: np.ndarray) -> np.ndarray:
-        return predictor.labels(dataset.normalize(image, settings.preprocess))
+        return predictor.labels(normalize(image, settings.preprocess))
 
     predict(images[0][:64, :64])
     before = peak()
@@ -90,9 +91,7 @@ def mosaic(size: int, start: int) -> np.ndarray:
     manifest = dataset.read_manifest()
     chosen = (manifest.split == "test") & (manifest.height == 256) & (manifest.width == 256)
     with archives.open_archive(preprocess.RAW / "stage1_test.zip") as zipped:
-        tiles = [
-            dataset.to_rgb(archives.read_image(zipped, archives.image_member(i))) for i in manifest.image_id[chosen]
-        ]
+        tiles = [to_rgb(archives.read_image(zipped, archives.image_member(i))) for i in manifest.image_id[chosen]]
     image = np.empty((size, size, 3), np.uint8)
     side = size // 256
     for n in range(side * side):

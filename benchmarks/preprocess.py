@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from pipeline import params, preprocess
 from pipeline.dataset import archives
+from pipeline.machine import cpus
 
 RESULT = Path("benchmarks/results/preprocess.md")
 SIZE = (128, 128)
@@ -43,7 +44,7 @@ def main() -> None:
         (folder / "processed").mkdir()
         seconds["pipeline"] = timed(ours, archive, folder / "processed")
     lines = [
-        f"{len(ids)} images of stage1_train, {preprocess.cpus()} CPU cores, Python {platform.python_version()}.",
+        f"{len(ids)} images of stage1_train, {cpus()} CPU cores, Python {platform.python_version()}.",
         "",
         "| preprocessing | seconds |",
         "|---|---|",

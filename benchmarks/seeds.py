@@ -15,8 +15,8 @@ from pathlib import Path
 import pandas as pd
 
 from pipeline import params
+from pipeline.git import git
 from pipeline.machine import describe
-from pipeline.stage import git
 
 RESULT = Path("benchmarks/results/seeds.md")
 METRICS = "reports/metrics.json"

@@ -29,7 +29,8 @@ import tensorflow as tf
 from nuclei_unet.network import runtime, unet
 from nuclei_unet.network.batch_norm import FusedBatchNormalization
 from nuclei_unet.training import crops, resume
-from pipeline import params, train
+from nuclei_unet.training.fit import make_optimizer, measures
+from pipeline import params
 from pipeline.dataset import processed as dataset
 from pipeline.machine import describe
 
@@ -110,7 +111,7 @@ def main() -> None:
 def compiled(channels: int, settings: params.Params, normalization: type) -> keras.Model:
     """Return the network of params.yaml, ready to train."""
     model = unet.build(channels, settings.train.targets, settings.train.model, normalization)
-    model.compile(train.make_optimizer(settings.train, 1000), **train.measures(settings.train))
+    model.compile(make_optimizer(settings.train, 1000), **measures(settings.train))
     return model
 
 

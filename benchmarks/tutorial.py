@@ -34,6 +34,8 @@ from tqdm import tqdm
 from benchmarks.preprocess import SIZE
 from benchmarks.preprocess import tutorial as read_and_resize
 from nuclei_unet import metrics
+from nuclei_unet.images import to_rgb
+from nuclei_unet.sample import Sample
 from pipeline import params, preprocess
 from pipeline.dataset import archives
 from pipeline.dataset import processed as dataset
@@ -172,7 +174,7 @@ def pipeline(steps: int, batch: int) -> dict[str, float]:
     short = settings.train.model_copy(update={"epochs": 1, "steps_per_epoch": steps, "batch_size": batch})
     started = time.perf_counter()
     channels = settings.preprocess.channels
-    model, _ = train.train(splits["train"], splits["validation"], short, channels, lambda *_: None)
+    model, _ = train(splits["train"], splits["validation"], short, channels, lambda *_: None)
     seconds["training, s"] = time.perf_counter() - started
     predictor = Predictor(model, short.model, settings.evaluate)
     scores = {}
@@ -184,10 +186,10 @@ def pipeline(steps: int, batch: int) -> dict[str, float]:
 
 def colours(zipped: zipfile.ZipFile, image_id: str) -> np.ndarray:
     """Return an image as the tutorial reads it, uint8 (H, W, 3)."""
-    return dataset.to_rgb(archives.read_image(zipped, archives.image_member(image_id)))
+    return to_rgb(archives.read_image(zipped, archives.image_member(image_id)))
 
 
-def score(split: str, samples: list[dataset.Sample], found: list[np.ndarray]) -> dict[str, float]:
+def score(split: str, samples: list[Sample], found: list[np.ndarray]) -> dict[str, float]:
     """Return pixel IoU, dsb_score and pooled AP50 of the label images found."""
     counts = [metrics.instance_counts(s.labels, f) for s, f in zip(samples, found, strict=True)]
     pixels = [metrics.pixel_scores(metrics.pixel_counts(s.labels, f)) for s, f in zip(samples, found, strict=True)]

@@ -17,9 +17,10 @@ from urllib.parse import urlsplit
 import requests
 from tqdm import tqdm
 
+from nuclei_unet.errors import InputError
+from nuclei_unet.files import fresh_folder
 from pipeline import params, stage
 from pipeline.dataset import archives, synthetic
-from pipeline.stage import InputError
 
 RAW = Path("data/raw")
 DOWNLOADS = Path("data/downloads")
@@ -81,7 +82,7 @@ CHUNK_BYTES = 2**16  # what a broken connection loses at most
 def main() -> None:
     """Write data/raw/."""
     settings = params.load().download
-    with stage.fresh_folder(RAW) as folder:
+    with fresh_folder(RAW) as folder:
         if settings.source == "synthetic":
             write_synthetic(folder, settings.synthetic.train, settings.synthetic.test, settings.synthetic.seed)
         else:

@@ -1,11 +1,10 @@
 """What a measurement ran on, and how much memory it took."""
 
+import os
 import platform
 import sys
 from importlib.metadata import version
 from pathlib import Path
-
-from pipeline.preprocess import cpus
 
 
 def describe(*packages: str) -> str:
@@ -23,3 +22,8 @@ def peak_bytes(usage) -> int:
     """Return the most memory that a process held, from what `resource.getrusage` or `os.wait4` tell of it."""
     # Linux counts in KiB, macOS in bytes.
     return usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def cpus() -> int:
+    """Return the number of CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

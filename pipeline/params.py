@@ -7,31 +7,14 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import pydantic
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, Field
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from pipeline.stage import InputError
+from nuclei_unet.errors import InputError
+from nuclei_unet.settings import Count, EvaluateParams, NormalizeParams, Section, TrainParams
 
 PARAMS_FILE = Path("params.yaml")
-
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=1)]
-
-
-def _ordered(limits: tuple[float, float]) -> tuple[float, float]:
-    if limits[0] > limits[1]:
-        raise ValueError("the lower limit comes first")
-    return limits
-
-
-Range = Annotated[tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]], AfterValidator(_ordered)]
-
-
-class Section(BaseModel):
-    """A part of params.yaml: read-only, and a key it does not know is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class SyntheticParams(Section):
@@ -64,99 +47,12 @@ class FaultParams(Section):
     duplicate_image: Reaction
 
 
-class PreprocessParams(Section):
+class PreprocessParams(NormalizeParams):
     """How raw images become model input, and which of them are held out for validation."""
 
-    image_size: tuple[Annotated[int, Field(ge=16)], Annotated[int, Field(ge=16)]] | None
-    channels: Literal[1, 3]
-    invert_light_background: bool
-    percentiles: tuple[Annotated[float, Field(ge=0, lt=50)], Annotated[float, Field(gt=50, le=100)]] | None
-    nucleus_intensity: Annotated[float, Field(gt=0, le=1)] | None
     validation_fraction: Annotated[float, Field(gt=0, lt=1)]
     seed: Annotated[int, Field(ge=0)]
     on_fault: FaultParams
-
-
-class ModelParams(Section):
-    """The U-Net's shape; see `nuclei_unet/network/unet.py`."""
-
-    stem_stride: Literal[1, 2]
-    filters: Annotated[tuple[Count, ...], Field(min_length=2)]
-    dropout: tuple[Annotated[float, Field(ge=0, lt=1)], ...]
-    normalization: Literal["batch", "none"]
-    upsampling: Literal["bilinear", "nearest", "transposed"]
-
-    @model_validator(mode="after")
-    def one_dropout_a_level(self):
-        """Refuse lists of different length."""
-        if len(self.dropout) != len(self.filters):
-            raise ValueError("dropout needs one value for each entry of filters")
-        return self
-
-
-class AugmentParams(Section):
-    """Random changes of each training crop; see `nuclei_unet.training.crops`. `zoom: [1, 1]` and 0 switch one off."""
-
-    flip: bool
-    rotate: bool
-    zoom: Range
-    gamma: Range
-    contrast: Fraction
-    noise: Fraction
-    blur: Annotated[float, Field(ge=0)]
-    invert: Fraction
-
-
-class TrainParams(Section):
-    """How the network is trained."""
-
-    seed: Annotated[int, Field(ge=0)]
-    threads: Count
-    precision: Literal["auto", "float32", "mixed_bfloat16"]
-    strategy: Literal["auto", "single", "mirrored"]
-    targets: tuple[Literal["foreground", "border", "distance"], ...]
-    crop_size: Annotated[int, Field(ge=32)]
-    kind_balance: Fraction
-    batch_size: Count
-    epochs: Count
-    steps_per_epoch: Count | None
-    optimizer: Literal["adam", "adamw"]
-    learning_rate: Annotated[float, Field(gt=0)]
-    schedule: Literal["constant", "cosine"]
-    weight_decay: Annotated[float, Field(ge=0)]
-    loss: Literal["bce", "bce_dice"]
-    early_stopping: Count | None
-    model: ModelParams
-    augment: AugmentParams
-
-    @model_validator(mode="after")
-    def foreground_first(self):
-        """Refuse targets without foreground: everything is measured on it."""
-        if not self.targets or self.targets[0] != "foreground" or len(set(self.targets)) != len(self.targets):
-            raise ValueError("targets must start with foreground and name each target once")
-        return self
-
-    @model_validator(mode="after")
-    def crop_fits_network(self):
-        """Refuse crops that the network cannot halve as often as it has to."""
-        multiple = self.model.stem_stride * 2 ** (len(self.model.filters) - 1)
-        if self.crop_size % multiple:
-            raise ValueError(f"crop_size must be a multiple of {multiple}, as model.stem_stride and model.filters ask")
-        return self
-
-
-class EvaluateParams(Section):
-    """How predicted maps become a label image; see `nuclei_unet.prediction.instances`; chosen on validation."""
-
-    orientations: Literal[1, 2, 4, 8]
-    scales: Annotated[tuple[Annotated[float, Field(ge=0.1, le=4)], ...], Field(min_length=1)]
-    foreground_threshold: Annotated[float, Field(gt=0, lt=1)]
-    outline_range: Annotated[float, Field(ge=0, lt=1)]
-    outline_pull: Annotated[float, Field(ge=0)]
-    border_weight: Annotated[float, Field(ge=0)]
-    smoothing: Annotated[float, Field(ge=0)]
-    prominence: Annotated[float, Field(gt=0, lt=1)]
-    min_area: Annotated[int, Field(ge=0)]
 
 
 class VisualizeParams(Section):

@@ -9,7 +9,6 @@ found in the data.
 
 import hashlib
 import json
-import os
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -21,11 +20,16 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from nuclei_unet.errors import InputError
+from nuclei_unet.files import fresh_file, fresh_folder
+from nuclei_unet.images import normalize, to_rgb
+from nuclei_unet.labels import renumber
 from pipeline import params, stage
 from pipeline.dataset import archives, frames, run_lengths
 from pipeline.dataset import processed as dataset
+from pipeline.dataset.kinds import kind_of_image
+from pipeline.machine import cpus
 from pipeline.params import FaultParams, PreprocessParams
-from pipeline.stage import InputError
 
 RAW = Path("data/raw")
 AUDIT = Path("reports/data_audit.json")
@@ -55,7 +59,7 @@ def main() -> None:
     """Write data/processed/ and reports/data_audit.json."""
     settings = params.load()
     solution = run_lengths.read_solution(RAW / "stage1_solution.csv")
-    with stage.fresh_folder(dataset.FOLDER) as folder, stage.fresh_file(AUDIT) as audit:
+    with fresh_folder(dataset.FOLDER) as folder, fresh_file(AUDIT) as audit:
         train, train_faults = process(RAW / "stage1_train.zip", folder, settings.preprocess)
         test, test_faults = process(RAW / "stage1_test.zip", folder, settings.preprocess, solution)
         manifest = make_manifest(train, test, settings.preprocess)
@@ -114,7 +118,7 @@ def process_image(
     `truth` is its label image, or the names of its masks in the zip.
     """
     try:
-        rgb = dataset.to_rgb(archives.read_image(archive, archives.image_member(image_id)))
+        rgb = to_rgb(archives.read_image(archive, archives.image_member(image_id)))
     except InputError as error:
         return None, [Fault("unreadable_image", image_id, str(error))]
     labels, faults = truth, []
@@ -125,12 +129,12 @@ def process_image(
         return None, [Fault("mask_shape", image_id, shapes)]
     else:
         # A nucleus wholly under an earlier one leaves a gap in the solution's labels.
-        labels = dataset.renumber(labels)
+        labels = renumber(labels)
     nuclei = int(labels.max())
     if nuclei == 0:
         return None, [*faults, Fault("no_nuclei", image_id, "has no nucleus")]
-    dataset.write_sample(folder, image_id, dataset.normalize(rgb, settings), labels)
-    kind = dataset.kind_of_image(rgb, median_area=float(np.median(np.bincount(labels.ravel())[1:])))
+    dataset.write_sample(folder, image_id, normalize(rgb, settings), labels)
+    kind = kind_of_image(rgb, median_area=float(np.median(np.bincount(labels.ravel())[1:])))
     digest = hashlib.sha256(repr(rgb.shape).encode() + rgb.tobytes()).hexdigest()
     return Image(image_id, kind, nuclei, digest, frames.borders(rgb)), faults
 
@@ -209,11 +213,6 @@ def audit_of(source: str, manifest: pd.DataFrame, faults: list[Fault], handled: 
         "fault_counts": {name: sum(f.fault == name for f in faults) for name in type(handled).model_fields},
         "faults": [asdict(fault) | {"handled": getattr(handled, fault.fault)} for fault in faults],
     }
-
-
-def cpus() -> int:
-    """Return the number of CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 if __name__ == "__main__":

@@ -1,19 +1,13 @@
 """What every command does alike: clear errors, outputs that appear whole or not at all, one run at a time, git."""
 
-import os
-import shutil
 import signal
-import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import filelock
 
-
-class InputError(Exception):
-    """Something the user gave is wrong. The message names the file or key and says what to do."""
+from nuclei_unet.errors import InputError
 
 
 def run(main: Callable[[], None]) -> None:
@@ -47,42 +41,3 @@ def fail(message: str) -> None:
     """Print one line on stderr and exit with code 1."""
     print(f"error: {message}", file=sys.stderr)
     sys.exit(1)
-
-
-def git(*arguments: str) -> str:
-    """Return what a git command prints. Raises InputError with its message."""
-    done = subprocess.run(["git", *arguments], capture_output=True, text=True)
-    if done.returncode:
-        raise InputError(f"git {arguments[0]}: {' '.join(done.stderr.split())}")
-    return done.stdout
-
-
-@contextmanager
-def fresh_folder(target: Path) -> Iterator[Path]:
-    """Yield an empty folder beside `target` that replaces `target` at the end, or vanishes on an error."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(target.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
-    try:
-        yield partial
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-    shutil.rmtree(target, ignore_errors=True)
-    partial.rename(target)
-
-
-@contextmanager
-def fresh_file(target: Path) -> Iterator[Path]:
-    """Yield a path beside `target`; what is written there replaces `target` at the end, or vanishes on an error."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    # The name's ending stays the last part: writers choose the format by it. A killed run's leftover is written over.
-    partial = target.with_name(f".partial-{target.name}")
-    try:
-        yield partial
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())  # or a power cut could leave the new name without the content
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -8,9 +8,11 @@ import pandas as pd
 import pytest
 from hypothesis import settings as hypothesis_settings
 
+from nuclei_unet.images import to_rgb
+from nuclei_unet.png import decode
 from pipeline import download, params
 from pipeline.dataset import archives, frames
-from pipeline.dataset import processed as dataset
+from pipeline.dataset.kinds import kind_of_image
 
 PARAMS = Path(__file__).parents[1] / "params.yaml"
 # The same examples in every run, however slow the machine is: a test that fails here fails everywhere.
@@ -56,8 +58,8 @@ def published_training(published):
         for name, member in archives.check_members(archive).items():
             image_id, folder, _ = name.split("/")
             if folder == "images":
-                rgb = dataset.to_rgb(archives.decode(archive.read(member), name))
-                found[image_id] = dataset.kind_of_image(rgb, median_area=0), frames.borders(rgb)
+                rgb = to_rgb(decode(archive.read(member), name))
+                found[image_id] = kind_of_image(rgb, median_area=0), frames.borders(rgb)
     return found
 
 

@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from PIL import Image
 
+from nuclei_unet.errors import InputError
+from nuclei_unet.png import PNG_START, decode
 from pipeline.dataset import archives, run_lengths
-from pipeline.stage import InputError
 
 
 def png(image) -> bytes:
@@ -192,10 +193,10 @@ def test_reading_a_canonical_zip(tmp_path):
 
 def test_decode_keeps_values_and_channel_order():
     rgba = np.array([[[1, 2, 3, 4], [5, 6, 7, 8]]], np.uint8)
-    assert archives.decode(png(cv2.cvtColor(rgba, cv2.COLOR_RGBA2BGRA)), "x").tolist() == rgba.tolist()
-    assert archives.decode(png(rgba[..., 2::-1]), "x").tolist() == rgba[..., :3].tolist()
+    assert decode(png(cv2.cvtColor(rgba, cv2.COLOR_RGBA2BGRA)), "x").tolist() == rgba.tolist()
+    assert decode(png(rgba[..., 2::-1]), "x").tolist() == rgba[..., :3].tolist()
     deep = np.array([[0, 65535]], np.uint16)
-    assert archives.decode(cv2.imencode(".png", deep)[1].tobytes(), "x").tolist() == deep.tolist()
+    assert decode(cv2.imencode(".png", deep)[1].tobytes(), "x").tolist() == deep.tolist()
 
 
 def written(image: Image.Image, form: str) -> bytes:
@@ -209,16 +210,16 @@ def test_decode_takes_palettes_and_bits_for_what_they_show():
     shades = Image.new("L", (3, 1))
     shades.putdata([0, 128, 255])
     for form in ("L", "P", "LA", "RGB", "RGBA"):
-        pixels = archives.decode(written(shades.convert(form), "PNG"), "x")
+        pixels = decode(written(shades.convert(form), "PNG"), "x")
         values = pixels if pixels.ndim == 2 else pixels[..., 0]
         assert values.tolist() == [[0, 128, 255]], form
-    assert archives.decode(written(Image.new("1", (1, 1), 1), "PNG"), "x").reshape(-1)[0] == 255
+    assert decode(written(Image.new("1", (1, 1), 1), "PNG"), "x").reshape(-1)[0] == 255
 
 
 def test_decode_refuses_what_is_no_sound_png():
     header = struct.pack(">IIBBBBB", 20_000, 20_000, 8, 0, 0, 0, 0)
     chunk = struct.pack(">I", 13) + b"IHDR" + header + struct.pack(">I", zlib.crc32(b"IHDR" + header))
-    bomb = archives.PNG_START + chunk + GREY[-12:]
+    bomb = PNG_START + chunk + GREY[-12:]
     # A chunk that claims two gigabytes.
     place = GREY.index(b"IDAT") - 4
     claims = GREY[:place] + struct.pack(">I", 2**31 - 1) + GREY[place + 4 :]
@@ -236,7 +237,7 @@ def test_decode_refuses_what_is_no_sound_png():
         (bytes(wrong), "cannot be decoded"),
     ]:
         with pytest.raises(InputError, match=match):
-            archives.decode(data, "x.png")
+            decode(data, "x.png")
 
 
 pictures = npst.arrays(
@@ -251,7 +252,7 @@ def test_decode_of_a_png_with_other_bytes_is_an_input_error_or_an_image(image, c
     for position, value in changes:
         data[position % len(data)] = value
     try:
-        pixels = archives.decode(bytes(data[: len(data) - cut % len(data)] if cut % 2 else data), "x.png")
+        pixels = decode(bytes(data[: len(data) - cut % len(data)] if cut % 2 else data), "x.png")
     except InputError as error:
         assert str(error).startswith("x.png: ")
     else:

@@ -4,8 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline import params, stage, visualize
-from pipeline.stage import InputError
+from nuclei_unet.errors import InputError
+from pipeline import params
+from pipeline.git import git
+from pipeline.report.page import page
 from pipeline.tools import compare
 
 
@@ -58,11 +60,11 @@ def test_parameters_that_differ():
 def test_a_revision_that_is_not_there_is_named():
     with pytest.raises(InputError, match="no-such-branch: no branch, commit or experiment of this repository"):
         compare.commit_of("no-such-branch")
-    assert stage.git("rev-parse", "HEAD").startswith(compare.commit_of("HEAD"))
+    assert git("rev-parse", "HEAD").startswith(compare.commit_of("HEAD"))
 
 
 def test_what_html_could_mean_is_escaped():
-    page = visualize.page(
+    html = page(
         compare.TEMPLATE,
         revision="<script>",
         commit="abc",
@@ -72,4 +74,4 @@ def test_what_html_could_mean_is_escaped():
         differences=[],
         pictures={"curves": ""},
     )
-    assert "<script>" not in page and "&lt;script&gt;" in page and "what differs is the code or the data" in page
+    assert "<script>" not in html and "&lt;script&gt;" in html and "what differs is the code or the data" in html

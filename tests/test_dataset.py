@@ -4,9 +4,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.dataset import archives, synthetic
+from nuclei_unet import images
+from nuclei_unet.errors import InputError
+from nuclei_unet.images import has_light_background, normalize, to_rgb
+from nuclei_unet.labels import resize_labels
+from nuclei_unet.png import decode
 from pipeline.dataset import processed as dataset
-from pipeline.stage import InputError
+from pipeline.dataset import synthetic
+from pipeline.dataset.kinds import LARGE_NUCLEUS, kind_of_image
 
 
 @pytest.fixture
@@ -28,23 +33,23 @@ RGB = np.array([[[10, 20, 60], [0, 0, 0]]], np.uint8)
 
 @pytest.mark.parametrize("image", [GREY, GREY[..., None], np.dstack([GREY, GREY // 2])])
 def test_to_rgb_repeats_grey_and_drops_alpha(image):
-    np.testing.assert_array_equal(dataset.to_rgb(image), np.dstack([GREY, GREY, GREY]))
+    np.testing.assert_array_equal(to_rgb(image), np.dstack([GREY, GREY, GREY]))
 
 
 def test_to_rgb_keeps_colours_and_drops_alpha():
-    np.testing.assert_array_equal(dataset.to_rgb(RGB), RGB)
-    np.testing.assert_array_equal(dataset.to_rgb(np.dstack([RGB, [[7, 255]]]).astype(np.uint8)), RGB)
+    np.testing.assert_array_equal(to_rgb(RGB), RGB)
+    np.testing.assert_array_equal(to_rgb(np.dstack([RGB, [[7, 255]]]).astype(np.uint8)), RGB)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float64])
 def test_to_rgb_keeps_the_dtype(dtype):
-    assert dataset.to_rgb(GREY.astype(dtype)).dtype == dtype
+    assert to_rgb(GREY.astype(dtype)).dtype == dtype
 
 
 @pytest.mark.parametrize("shape", [(3,), (2, 2, 5), (2, 2, 3, 1), (0, 5), (4, 0, 3)])
 def test_what_is_no_image_is_refused(shape, preprocess):
     with pytest.raises(InputError, match="expected a grey or colour image"):
-        dataset.normalize(np.zeros(shape, np.uint8), preprocess())
+        normalize(np.zeros(shape, np.uint8), preprocess())
 
 
 # Mostly dark, so nothing is inverted: 0 ... 40 becomes 0 ... 255.
@@ -53,30 +58,30 @@ STRETCHED = [[0, 64], [128, 255], [32, 32]]
 
 @pytest.mark.parametrize("scale", [np.uint8(1), np.uint16(1000), np.float32(0.5), np.float64(-3) / -1e4])
 def test_normalize_stretches_any_dtype_and_range(scale, preprocess):
-    np.testing.assert_array_equal(dataset.normalize(GREY * scale, preprocess()), STRETCHED)
+    np.testing.assert_array_equal(normalize(GREY * scale, preprocess()), STRETCHED)
 
 
 def test_normalize_takes_negative_values(preprocess):
-    np.testing.assert_array_equal(dataset.normalize(GREY.astype(float) - 25, preprocess()), STRETCHED)
+    np.testing.assert_array_equal(normalize(GREY.astype(float) - 25, preprocess()), STRETCHED)
 
 
 def test_normalize_of_grey_with_alpha_rgb_and_rgba(preprocess):
     rgb = np.dstack([GREY, GREY, GREY])
     for image in (np.dstack([GREY, GREY]), rgb, np.dstack([rgb, GREY])):
-        np.testing.assert_array_equal(dataset.normalize(image, preprocess()), STRETCHED)
+        np.testing.assert_array_equal(normalize(image, preprocess()), STRETCHED)
 
 
 def test_channels_1_is_the_mean_and_3_keeps_colours(preprocess):
     # Means 30 and 0; all values 0 ... 60.
-    np.testing.assert_array_equal(dataset.normalize(RGB, preprocess()), [[255, 0]])
-    coloured = dataset.normalize(RGB, preprocess(channels=3))
+    np.testing.assert_array_equal(normalize(RGB, preprocess()), [[255, 0]])
+    coloured = normalize(RGB, preprocess(channels=3))
     np.testing.assert_array_equal(coloured, [[[42, 85, 255], [0, 0, 0]]])
 
 
 def test_percentiles_clip_outliers(preprocess):
     image = np.arange(101, dtype=np.uint8)[None]
     image[0, 100] = 255
-    seen = dataset.normalize(image, preprocess(percentiles=(10.0, 90.0)))[0]
+    seen = normalize(image, preprocess(percentiles=(10.0, 90.0)))[0]
     assert (seen[:11] == 0).all() and (seen[90:] == 255).all() and seen[50] == 128
 
 
@@ -90,20 +95,20 @@ def test_percentiles_clip_outliers(preprocess):
     ],
 )
 def test_without_percentiles_the_range_of_the_dtype_counts(image, seen, preprocess):
-    np.testing.assert_array_equal(dataset.normalize(image, preprocess(percentiles=None)), seen)
+    np.testing.assert_array_equal(normalize(image, preprocess(percentiles=None)), seen)
 
 
 @pytest.mark.parametrize("value", [0, 255])
 @pytest.mark.parametrize("shape", [(1, 1), (5, 4, 3)])
 def test_a_constant_image_is_black(value, shape, preprocess):
-    seen = dataset.normalize(np.full(shape, value, np.uint8), preprocess())
+    seen = normalize(np.full(shape, value, np.uint8), preprocess())
     np.testing.assert_array_equal(seen, np.zeros(shape[:2]))
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_nan_and_infinity_are_refused(value, preprocess):
     with pytest.raises(InputError, match="NaN or infinite"):
-        dataset.normalize(np.array([[0, value]]), preprocess())
+        normalize(np.array([[0, value]]), preprocess())
 
 
 def field(background, nucleus, dtype=np.uint8):
@@ -118,20 +123,20 @@ def test_the_typical_nucleus_has_the_same_intensity_whatever_a_few_bright_ones_h
     image = np.full((60, 60), 10, np.uint8)
     for row in range(5, 50, 10):  # ten nuclei
         image[row : row + 5, 10:15] = image[row : row + 5, 30:35] = 90
-    alone = dataset.normalize(image, params)
+    alone = normalize(image, params)
     assert (alone[image == 90] == 128).all() and (alone[image == 10] == 0).all()
     bright = image.copy()
     bright[55:57, 50:52] = 150
-    seen = dataset.normalize(bright, params)
+    seen = normalize(bright, params)
     assert (seen[image == 90] == 128).all() and (seen[55:57, 50:52] > 200).all()
     # Light background: the same after inversion.
-    np.testing.assert_array_equal(dataset.normalize(255 - bright, params), seen)
+    np.testing.assert_array_equal(normalize(255 - bright, params), seen)
 
 
 @pytest.mark.parametrize("image", [np.zeros((4, 4), np.uint8), np.array([[0, 1]], np.uint8), np.eye(9)])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_nucleus_intensity_of_next_to_nothing(image, channels, preprocess):
-    seen = dataset.normalize(image, preprocess(nucleus_intensity=0.5, channels=channels))
+    seen = normalize(image, preprocess(nucleus_intensity=0.5, channels=channels))
     assert seen.dtype == np.uint8 and seen.shape[:2] == image.shape
     assert seen.max() in (0, 128)
 
@@ -141,12 +146,12 @@ def test_large_images_are_worked_on_in_strips_and_sampled(channels, preprocess, 
     rng = np.random.default_rng(0)
     image = rng.gamma(1, 20, (1100, 40, 3)).clip(0, 255).astype(np.uint8)
     params = preprocess(percentiles=(0.5, 99.5), nucleus_intensity=0.5, channels=channels)
-    whole = dataset.normalize(image, params)
+    whole = normalize(image, params)
     assert whole.shape == ((1100, 40) if channels == 1 else (1100, 40, 3))
     # Strips of 512 lines meet without a seam: the image upside down has them elsewhere.
-    np.testing.assert_array_equal(dataset.normalize(image[::-1], params), whole[::-1])
-    monkeypatch.setattr(dataset, "LARGEST_WHOLE", 2000)  # every fourth line and column
-    sampled = dataset.normalize(image, params)
+    np.testing.assert_array_equal(normalize(image[::-1], params), whole[::-1])
+    monkeypatch.setattr(images, "LARGEST_WHOLE", 2000)  # every fourth line and column
+    sampled = normalize(image, params)
     assert np.abs(sampled.astype(int) - whole).mean() < 5
 
 
@@ -154,20 +159,20 @@ def test_large_images_are_worked_on_in_strips_and_sampled(channels, preprocess, 
 def test_nuclei_are_brighter_than_their_background(dtype, scale, preprocess):
     for background, nucleus, light in ((10, 90, False), (230, 90, True)):
         image = field(background * scale, nucleus * scale, dtype)
-        assert dataset.has_light_background(dataset.to_rgb(image)) is light
-        seen = dataset.normalize(image, preprocess())
+        assert has_light_background(to_rgb(image)) is light
+        seen = normalize(image, preprocess())
         np.testing.assert_array_equal(seen, field(0, 255))
 
 
 def test_inversion_can_be_switched_off(preprocess):
-    seen = dataset.normalize(field(230, 90), preprocess(invert_light_background=False))
+    seen = normalize(field(230, 90), preprocess(invert_light_background=False))
     np.testing.assert_array_equal(seen, field(255, 0))
 
 
 def test_image_size_is_height_and_width(preprocess):
-    seen = dataset.normalize(field(10, 90), preprocess(image_size=(16, 32)))
+    seen = normalize(field(10, 90), preprocess(image_size=(16, 32)))
     assert seen.shape == (16, 32) and seen.max() > 200
-    assert dataset.normalize(field(10, 90), preprocess(image_size=(40, 16), channels=3)).shape == (40, 16, 3)
+    assert normalize(field(10, 90), preprocess(image_size=(40, 16), channels=3)).shape == (40, 16, 3)
 
 
 EXPECTED_KINDS = {
@@ -183,9 +188,9 @@ def test_kind_of_drawn_images(kind, settings):
     for seed in range(4):
         rgb, labels = synthetic.draw_frame(kind, np.random.default_rng(seed), synthetic.CROP_SHAPES[kind])
         areas = np.bincount(labels.ravel())[1:]
-        assert dataset.kind_of_image(rgb, np.median(areas)) in EXPECTED_KINDS[kind]
+        assert kind_of_image(rgb, np.median(areas)) in EXPECTED_KINDS[kind]
         # The sum of all that normalize does: nuclei are brighter than the rest.
-        seen = dataset.normalize(rgb, settings.preprocess)
+        seen = normalize(rgb, settings.preprocess)
         assert seen[labels > 0].mean() > seen[labels == 0].mean() + 30
 
 
@@ -200,14 +205,14 @@ def test_kind_of_drawn_images(kind, settings):
 def test_kind_by_the_colour_of_the_background(background, kind):
     image = np.full((40, 40, 3), background, np.uint8)
     image[8:28, 8:28] = (110, 60, 150)
-    assert dataset.kind_of_image(image, 400) == kind
+    assert kind_of_image(image, 400) == kind
 
 
 def test_the_size_of_nuclei_counts_in_fluorescence_only():
-    dark, grey = dataset.to_rgb(field(10, 90)), dataset.to_rgb(field(230, 90))
-    assert dataset.kind_of_image(dark, dataset.LARGE_NUCLEUS - 1) == "small-fluorescent"
-    assert dataset.kind_of_image(dark, dataset.LARGE_NUCLEUS) == "large-fluorescent"
-    assert dataset.kind_of_image(grey, dataset.LARGE_NUCLEUS) == "grey-tissue"
+    dark, grey = to_rgb(field(10, 90)), to_rgb(field(230, 90))
+    assert kind_of_image(dark, LARGE_NUCLEUS - 1) == "small-fluorescent"
+    assert kind_of_image(dark, LARGE_NUCLEUS) == "large-fluorescent"
+    assert kind_of_image(grey, LARGE_NUCLEUS) == "grey-tissue"
 
 
 def test_kinds_of_the_published_images(published_training, known_groups):
@@ -257,7 +262,7 @@ def test_digits_alone_stay_an_id(tmp_path):
 
 def test_processed_images_are_rgb_for_other_readers_too(tmp_path):
     dataset.write_sample(tmp_path, "a", RGB, np.ones((1, 2), np.uint16))
-    stored = archives.decode((tmp_path / "images" / "a.png").read_bytes(), "a")
+    stored = decode((tmp_path / "images" / "a.png").read_bytes(), "a")
     np.testing.assert_array_equal(stored, RGB)
 
 
@@ -282,8 +287,8 @@ def test_missing_files_are_named(tmp_path):
 
 def test_resize_labels_takes_the_nearest():
     labels = np.array([[0, 300], [7, 1]], np.uint16)
-    twice = dataset.resize_labels(labels, (4, 2))
+    twice = resize_labels(labels, (4, 2))
     np.testing.assert_array_equal(twice, [[0, 300], [0, 300], [7, 1], [7, 1]])
-    np.testing.assert_array_equal(dataset.resize_labels(twice, (2, 2)), labels)
+    np.testing.assert_array_equal(resize_labels(twice, (2, 2)), labels)
     assert twice.dtype == np.uint16
-    assert dataset.resize_labels(labels, (2, 2)) is labels
+    assert resize_labels(labels, (2, 2)) is labels

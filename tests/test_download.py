@@ -12,9 +12,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from nuclei_unet.errors import InputError
 from pipeline import download, params
 from pipeline.dataset import archives, run_lengths
-from pipeline.stage import InputError
 
 DATA = bytes(range(256)) * 4000
 FILES = {"a/images/a.png": b"image a", "a/masks/m.png": b"mask", "b/images/b.png": b"image b"}

@@ -28,6 +28,12 @@ ROOT = Path(__file__).parents[1]
 STAGES = ("download", "preprocess", "train", "evaluate", "visualize")
 # How files are written, checked and mirrored; none of them shapes what an output holds.
 NO_DEPENDENCY = {
+    "nuclei_unet.errors",
+    "nuclei_unet.files",
+    "nuclei_unet.sample",
+    "nuclei_unet.settings",
+    "pipeline.git",
+    "pipeline.machine",
     "pipeline.stage",
     "pipeline.params",
     "pipeline.tracking.run",

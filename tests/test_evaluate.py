@@ -4,9 +4,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from nuclei_unet.labels import resize_labels
 from nuclei_unet.prediction.instances import label_nuclei
+from nuclei_unet.sample import ArraySample
 from pipeline import evaluate
-from pipeline.dataset import processed as dataset
+from pipeline.report.scores import ap_by_threshold, by_kind, flat_metrics, row, summarise
 
 
 class OneMap:
@@ -16,14 +18,14 @@ class OneMap:
         self.settings = settings
 
     def labels(self, image, shape):
-        bright = dataset.resize_labels((image > 128).astype(np.uint16), shape)
+        bright = resize_labels((image > 128).astype(np.uint16), shape)
         return label_nuclei({"foreground": bright.astype(np.float32)}, self.settings)
 
 
 def sample(image_id, labels, image=None, kind="small-fluorescent", split="test"):
     labels = np.asarray(labels, np.uint16)
     image = np.where(labels > 0, 255, 0).astype(np.uint8) if image is None else image
-    return dataset.Sample(image_id, split, kind, image, labels)
+    return ArraySample(image_id, split, kind, image, labels)
 
 
 TWO = np.repeat(np.repeat([[1, 1, 0, 2, 2]], 4, axis=0), 4, axis=1)  # two nuclei of 32 px, 16 px apart
@@ -38,7 +40,7 @@ def scores(settings):
 
 
 def test_summary_averages_images_and_pools_nuclei(scores):
-    summary = evaluate.summarise(scores)
+    summary = summarise(scores)
     assert summary["n_images"] == 2
     # One image is perfect; of the other one nothing matches: 80 px predicted, 32 or 64 of them true.
     assert summary["instance"]["dsb_score"] == 0.5
@@ -51,32 +53,32 @@ def test_summary_averages_images_and_pools_nuclei(scores):
 
 
 def test_tables_say_the_same_as_the_summary(scores):
-    images = pd.DataFrame([evaluate.row(item) for item in scores])
-    assert images.dsb_score.mean() == evaluate.summarise(scores)["instance"]["dsb_score"]
+    images = pd.DataFrame([row(item) for item in scores])
+    assert images.dsb_score.mean() == summarise(scores)["instance"]["dsb_score"]
     assert list(images.predicted_nuclei) == [2, 1]
-    kinds = evaluate.by_kind(images)
+    kinds = by_kind(images)
     assert list(kinds.kind) == ["grey-tissue", "small-fluorescent"]
     assert list(kinds.dsb_score) == [0, 1]
-    curves = evaluate.ap_by_threshold({"test": scores})
+    curves = ap_by_threshold({"test": scores})
     assert list(curves.columns) == ["iou_threshold", "test_unet", "test_otsu"]
     assert curves.test_unet.iloc[0] == pytest.approx(0.4)
 
 
 def test_resized_images_are_scored_at_native_size(settings):
-    small = dataset.resize_labels(TWO.astype(np.uint16), (2, 10))
+    small = resize_labels(TWO.astype(np.uint16), (2, 10))
     resized = sample("small", TWO, image=np.where(small > 0, 255, 0).astype(np.uint8))
     predicted, item = evaluate.score(resized, OneMap(settings.evaluate), settings.evaluate)
     assert predicted.shape == TWO.shape
-    assert evaluate.row(item)["iou"] == 1
+    assert row(item)["iou"] == 1
 
 
 def test_an_image_without_nuclei_scores_one_if_nothing_is_found(settings):
     settings = settings.evaluate
     _, item = evaluate.score(sample("empty", np.zeros((16, 16))), OneMap(settings), settings)
-    assert evaluate.row(item)["dsb_score"] == 1
+    assert row(item)["dsb_score"] == 1
 
 
 def test_flat_metrics_are_numbers_by_path(scores):
-    flat = evaluate.flat_metrics({"test": evaluate.summarise(scores)})
+    flat = flat_metrics({"test": summarise(scores)})
     assert flat["test/instance/dsb_score"] == 0.5
     assert all(isinstance(value, float) for value in flat.values())

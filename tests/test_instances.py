@@ -6,10 +6,11 @@ from skimage.draw import disk
 from skimage.measure import label
 
 from nuclei_unet import metrics
+from nuclei_unet.labels import fill_holes, renumber, small_labels
 from nuclei_unet.prediction import instances
 from nuclei_unet.prediction.instances import label_nuclei
+from nuclei_unet.prediction.otsu import otsu_nuclei
 from nuclei_unet.training.targets import TARGETS, target_maps
-from pipeline.dataset import processed as dataset
 
 
 @pytest.fixture
@@ -187,7 +188,7 @@ def test_holes_are_filled_unless_they_hold_another_nucleus(evaluate):
     assert instances.label_nuclei({"foreground": ring}, evaluate()).all()
     labels = np.pad(np.zeros((3, 3), np.int32), 1, constant_values=1)
     labels[2, 2] = 2
-    filled = instances.fill_holes(labels)
+    filled = fill_holes(labels)
     assert filled[2, 2] == 2 and (filled == 1).sum() == 24
     assert labels[1, 1] == 0  # the argument is left as it was
 
@@ -212,17 +213,17 @@ def picture(truth):
 @pytest.mark.parametrize("truth", [TOUCHING, SEPARATE])
 def test_otsu_finds_drawn_nuclei(truth, evaluate):
     grey = picture(truth)
-    labels = instances.otsu_nuclei(grey, evaluate())
+    labels = otsu_nuclei(grey, evaluate())
     assert labels.dtype == np.uint16
     assert_same_nuclei(labels, truth)
     coloured = np.dstack([grey, grey, grey])
-    np.testing.assert_array_equal(instances.otsu_nuclei(coloured, evaluate()), labels)
-    assert not instances.otsu_nuclei(grey, evaluate(min_area=10**4)).any()
+    np.testing.assert_array_equal(otsu_nuclei(coloured, evaluate()), labels)
+    assert not otsu_nuclei(grey, evaluate(min_area=10**4)).any()
 
 
 @pytest.mark.parametrize("image", [np.zeros((1, 1)), np.full((7, 9), 255), np.full((7, 9, 3), 40)])
 def test_otsu_of_a_constant_image_finds_nothing(image, evaluate):
-    labels = instances.otsu_nuclei(image.astype(np.uint8), evaluate())
+    labels = otsu_nuclei(image.astype(np.uint8), evaluate())
     np.testing.assert_array_equal(labels, np.zeros(image.shape[:2]))
 
 
@@ -230,24 +231,24 @@ def test_otsu_of_a_constant_image_finds_nothing(image, evaluate):
 
 
 def test_renumber_closes_gaps():
-    found = dataset.renumber(np.array([[7, 0, 300], [70000, 7, 0]]))
+    found = renumber(np.array([[7, 0, 300], [70000, 7, 0]]))
     np.testing.assert_array_equal(found, [[1, 0, 2], [3, 1, 0]])
     assert found.dtype == np.uint16
-    np.testing.assert_array_equal(dataset.renumber(np.array([[5, 5]])), [[1, 1]])
+    np.testing.assert_array_equal(renumber(np.array([[5, 5]])), [[1, 1]])
 
 
 def test_renumber_holds_65535_nuclei_and_refuses_more():
     full = np.arange(2**16).reshape(256, 256)
-    np.testing.assert_array_equal(dataset.renumber(full), full)
+    np.testing.assert_array_equal(renumber(full), full)
     with pytest.raises(ValueError, match="65536 nuclei"):
-        dataset.renumber(full + 1)
+        renumber(full + 1)
     with pytest.raises(ValueError, match="65536 nuclei"):
-        dataset.renumber(np.arange(2**16 + 1)[None])
+        renumber(np.arange(2**16 + 1)[None])
 
 
 def test_small_labels():
     labels = label(np.array([[1, 0, 1, 1, 0, 1, 1, 1]]))
-    np.testing.assert_array_equal(instances.small_labels(labels, 3), [[1, 1, 1, 1, 1, 0, 0, 0]])
+    np.testing.assert_array_equal(small_labels(labels, 3), [[1, 1, 1, 1, 1, 0, 0, 0]])
 
 
 # ---- outlines at the image's edges

@@ -14,15 +14,16 @@ import pytest
 import tensorflow as tf
 
 from nuclei_unet import metrics
+from nuclei_unet.errors import InputError
 from nuclei_unet.network import model_file, runtime, unet
 from nuclei_unet.network.batch_norm import FusedBatchNormalization
 from nuclei_unet.prediction import predictor as predict
+from nuclei_unet.prediction.blocks import blocks
 from nuclei_unet.prediction.instances import label_nuclei
-from nuclei_unet.prediction.predictor import Predictor, blocks
-from nuclei_unet.training import crops, losses, resume, targets
-from pipeline import train
+from nuclei_unet.prediction.predictor import Predictor
+from nuclei_unet.sample import ArraySample
+from nuclei_unet.training import crops, fit, losses, resume, targets
 from pipeline.dataset import processed as dataset
-from pipeline.stage import InputError
 
 QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3"}
 
@@ -72,7 +73,7 @@ def sample(number, shape=(32, 32), kind="small-fluorescent"):
     for label in range(1, 5):
         row, column = rng.integers(0, np.maximum(np.array(shape) - 7, 1))
         labels[row : row + 7, column : column + 7] = label
-    return dataset.Sample(f"image{number}", "train", kind, ((labels > 0) * 255).astype(np.uint8), labels)
+    return ArraySample(f"image{number}", "train", kind, ((labels > 0) * 255).astype(np.uint8), labels)
 
 
 # ---- network
@@ -364,13 +365,13 @@ def test_without_balance_every_image_comes_once_before_any_twice(train_params):
 def test_colours_stay_in_their_channels(train_params):
     one = sample(0)
     image = np.dstack([one.image, one.image // 2, np.zeros_like(one.image)])
-    source = crops.Crops([dataset.Sample("a", "train", "purple-on-white", image, one.labels)], train_params())
+    source = crops.Crops([ArraySample("a", "train", "purple-on-white", image, one.labels)], train_params())
     np.testing.assert_array_equal(source.draw(0)[0], image)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 70), (70, 3), (20, 90)])
 def test_images_smaller_than_a_crop_are_mirrored(shape, train_params):
-    one = dataset.Sample("a", "train", "grey-tissue", np.full(shape, 9, np.uint8), np.ones(shape, np.uint16))
+    one = ArraySample("a", "train", "grey-tissue", np.full(shape, 9, np.uint8), np.ones(shape, np.uint16))
     for image, maps in (
         crops.Crops([one], train_params({"rotate": True})).draw(0),
         crops.Crops([one], train_params()).middle(0),
@@ -405,7 +406,7 @@ def test_images_that_memory_does_not_hold_are_read_again(memory, train_params, t
 
 def test_maps_follow_a_resized_image(train_params):
     one = sample(0, (64, 64))
-    resized = dataset.Sample("a", "train", "grey-tissue", one.image[::2, ::2], one.labels)
+    resized = ArraySample("a", "train", "grey-tissue", one.image[::2, ::2], one.labels)
     maps = crops.Crops([resized], train_params()).draw(0)[1]
     assert maps.shape == (32, 32, 3) and ((maps[..., 0] > 127) == (resized.image > 0)).mean() > 0.9
 
@@ -613,7 +614,7 @@ def trained(params, calls=None, state=None, log_epoch=None, log_picture=None):
     runtime.configure(params)
     samples = [sample(n, (40, 48), kind=f"kind{n % 2}") for n in range(4)]
     log_epoch = log_epoch or (lambda *row: None if calls is None else calls.append(row))
-    return train.train(samples[:3], samples[3:], params, 1, log_epoch, state, log_picture)
+    return fit.train(samples[:3], samples[3:], params, 1, log_epoch, state, log_picture)
 
 
 def test_training_twice_gives_the_same_weights_and_history(train_params, tmp_path):
@@ -708,8 +709,10 @@ sys.path[:0] = [sys.argv[1], str(Path(sys.argv[1]).parent)]
 cpu, = tf.config.list_physical_devices("CPU")
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * int(sys.argv[2]))
 from test_network import Stopped, sample, stop_at
-from pipeline import params, runtime, train
-from pipeline.stage import InputError
+from nuclei_unet.errors import InputError
+from nuclei_unet.network import runtime
+from nuclei_unet.training import fit
+from pipeline import params
 
 settings = params.load(Path(sys.argv[1]).parent / "params.yaml").train
 model = settings.model.model_copy(update={"filters": (4, 8), "dropout": (0.0, 0.0)})
@@ -723,10 +726,10 @@ pictures, state = [], None
 if sys.argv[2] == "2":
     state = Path("state.npz")
     try:
-        train.train(training, validation, settings, 1, stop_at(2), state)
+        fit.train(training, validation, settings, 1, stop_at(2), state)
     except Stopped:
         pass
-_, history = train.train(training, validation, settings, 1, lambda *_: None, state, lambda *row: pictures.append(row))
+_, history = fit.train(training, validation, settings, 1, lambda *_: None, state, lambda *row: pictures.append(row))
 odd = settings.model_copy(update={"batch_size": 5})
 try:
     runtime.strategy(odd)

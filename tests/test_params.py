@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from ruamel.yaml import YAML
 
+from nuclei_unet.errors import InputError
 from pipeline import params
-from pipeline.stage import InputError
 
 
 def changed(tmp_path, key, value):

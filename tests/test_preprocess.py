@@ -13,12 +13,13 @@ import pytest
 from conftest import PARAMS
 from ruamel.yaml import YAML
 
+from nuclei_unet.errors import InputError
 from pipeline import preprocess
 from pipeline.dataset import archives, run_lengths
 from pipeline.dataset import processed as dataset
-from pipeline.stage import InputError
+from pipeline.params import FaultParams
 
-FAULTS = list(preprocess.FaultParams.model_fields)
+FAULTS = list(FaultParams.model_fields)
 NO_PNG = b"this is no PNG"
 
 

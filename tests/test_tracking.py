@@ -13,11 +13,16 @@ import pandas as pd
 import pytest
 
 from benchmarks.faults import free_port, mlflow_server
+from nuclei_unet.errors import InputError
 from nuclei_unet.network import model_file, unet
 from pipeline import params
 from pipeline.dataset import processed as dataset
-from pipeline.stage import InputError
+from pipeline.tracking import names
 from pipeline.tracking import run as tracking
+from pipeline.tracking.machine_use import MachineUse
+from pipeline.tracking.models import _example
+from pipeline.tracking.names import _run_name, _stage_tags
+from pipeline.tracking.store import pages
 
 
 @pytest.fixture
@@ -206,7 +211,7 @@ def test_pictures_are_kept_with_their_epochs(project, monkeypatch):
 
 
 def test_what_a_training_asks_of_the_machine(project):
-    use = tracking.MachineUse(seconds=0.05)
+    use = MachineUse(seconds=0.05)
     time.sleep(0.3)
     means = use.means()
     use.ended.set()
@@ -249,23 +254,23 @@ def test_a_dead_store_costs_one_warning_and_no_result(project, uri, monkeypatch,
 
 def test_a_run_is_named_after_what_differs_from_the_commit(project, monkeypatch):
     committed = (Path(__file__).parents[1] / "params.yaml").read_text()
-    monkeypatch.setattr(tracking, "_git", lambda *arguments: committed if arguments[0] == "show" else "")
-    assert tracking._run_name(project) == "bbbc038-fixed"
+    monkeypatch.setattr(names, "_git", lambda *arguments: committed if arguments[0] == "show" else "")
+    assert _run_name(project) == "bbbc038-fixed"
     changed = {"train.seed": 3, "train.model.filters": [8, 16, 32, 64], "evaluate.scales": [1], "train.epochs": 2}
     Path("params.yaml").write_text(params.override(committed, changed))
     monkeypatch.setenv("DVC_EXP_NAME", "brave-name")
-    name = tracking._run_name(params.load())
+    name = _run_name(params.load())
     assert name == "brave-name train.seed=3 train.epochs=2 train.model.filters=(8, 16, 32, 64) and 1 more"
 
 
 def test_without_git_a_run_is_named_after_its_data(project):
-    assert tracking._run_name(project) == "bbbc038-fixed"
+    assert _run_name(project) == "bbbc038-fixed"
 
 
 def test_stages_are_told_apart_by_their_entries_in_the_lock(project):
-    assert tracking._stage_tags() == {}
+    assert _stage_tags() == {}
     Path("dvc.lock").write_text("stages:\n  train:\n    cmd: a\n  evaluate:\n    cmd: b\n")
-    tags = tracking._stage_tags()
+    tags = _stage_tags()
     assert set(tags) == {"dvc.train", "dvc.evaluate"} and len(set(tags.values())) == 2
 
 
@@ -301,7 +306,7 @@ def test_a_server_gets_everything_by_its_address_alone(project, tmp_path, monkey
         copy = client.download_artifacts(run.info.run_id, "per_image.csv", str(tmp_path))
         assert Path(copy).read_bytes() == tracking.PER_IMAGE.read_bytes()
         assert mlflow.pyfunc.load_model("models:/nuclei-unet@champion").metadata.signature
-        assert list(tracking.pages(address)) == ["nuclei-unet"]
+        assert list(pages(address)) == ["nuclei-unet"]
     assert not (tmp_path / "mlflow.db").exists() and not (tmp_path / "mlruns").exists()
 
 
@@ -309,7 +314,7 @@ def test_a_server_gets_everything_by_its_address_alone(project, tmp_path, monkey
 def test_the_ui_names_a_store_that_does_not_answer(uri, project, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     with pytest.raises(InputError, match=f"MLFLOW_TRACKING_URI: {uri} does not answer"):
-        tracking.pages(uri)
+        pages(uri)
 
 
 def test_the_champion_changes_only_for_a_better_score(project):
@@ -333,7 +338,7 @@ def test_the_served_model_takes_pngs_and_arrays(project):
     model = mlflow.pyfunc.load_model("models:/nuclei-unet@champion")
     grey = np.zeros((40, 30))
     rgb = np.random.default_rng(0).integers(0, 255, (17, 33, 3))
-    picture = base64.b64encode(tracking._example()).decode()
+    picture = base64.b64encode(_example()).decode()
     found = model.predict(pd.DataFrame({"image": [picture, grey.tolist(), rgb.tolist(), (rgb / 255).tolist()]}))
     assert list(found.columns) == ["labels", "count", "measurements"]
     for row, shape in zip(found.itertuples(), ((64, 64), (40, 30), (17, 33), (17, 33)), strict=True):

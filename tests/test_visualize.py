@@ -12,19 +12,23 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from nuclei_unet.errors import InputError
+from nuclei_unet.outcomes import Outcome, errors
 from pipeline import visualize
 from pipeline.dataset import archives
 from pipeline.dataset import processed as dataset
 from pipeline.report import charts as figures
-from pipeline.report.charts import Outcome
-from pipeline.stage import InputError
+from pipeline.report import results
+from pipeline.report.pictures import Example, coloured, crop, error_map, error_rows, shown
+from pipeline.report.results import read_results
+from pipeline.report.style import write_figure
 
 PARAMS = Path(__file__).parents[1] / "params.yaml"
 CORRECT, MISSED, FALSE, SPLIT, MERGED = Outcome
 
 
 def outcomes(truth, predicted):
-    of_truth, of_predicted = figures.errors(np.array(truth), np.array(predicted))
+    of_truth, of_predicted = errors(np.array(truth), np.array(predicted))
     return of_truth.tolist(), of_predicted.tolist()
 
 
@@ -73,24 +77,24 @@ def test_error_map_draws_predictions_and_missed_nuclei_on_top():
     truth = np.array([[1, 1, 1, 0, 5, 5, 0, 0]], np.uint16)
     predicted = np.array([[2, 2, 0, 0, 0, 3, 3, 3]], np.uint16)
     expected = [[CORRECT, CORRECT, 0, 0, MISSED, MISSED, FALSE, FALSE]]
-    np.testing.assert_array_equal(figures.error_map(truth, predicted), expected)
+    np.testing.assert_array_equal(error_map(truth, predicted), expected)
 
 
 def test_a_perfect_prediction_has_the_colours_of_the_truth_and_a_false_nucleus_is_white():
     image = np.zeros((2, 5, 3), np.uint8)
     truth = np.array([[1, 0, 2, 0, 0], [1, 0, 2, 0, 0]], np.uint16)
     predicted = np.array([[8, 0, 4, 0, 6], [8, 0, 4, 0, 6]], np.uint16)
-    pixels = figures.coloured(image, truth, predicted)
-    np.testing.assert_array_equal(pixels[:, :4], figures.coloured(image, truth, truth)[:, :4])
+    pixels = coloured(image, truth, predicted)
+    np.testing.assert_array_equal(pixels[:, :4], coloured(image, truth, truth)[:, :4])
     assert (pixels[:, 4] == 255).all() and (pixels[0, 0] != pixels[0, 2]).any()
 
 
 def test_panels_are_no_larger_than_asked_and_keep_labels():
     labels = np.zeros((300, 600), np.uint16)
     labels[50:100, 50:150] = 40_000
-    example = figures.Example(np.zeros((300, 600, 3), np.uint16), labels, labels, ())
+    example = Example(np.zeros((300, 600, 3), np.uint16), labels, labels, ())
     for side, shape in ((200, (100, 200)), (9000, (256, 512))):
-        image, truth, predicted, found = figures.shown(example, side)
+        image, truth, predicted, found = shown(example, side)
         assert image.shape == (*shape, 3) and truth.shape == predicted.shape == found.shape == shape
         assert set(np.unique(truth)) == {0, 40_000} and set(np.unique(found)) == {0, CORRECT}
 
@@ -98,9 +102,9 @@ def test_panels_are_no_larger_than_asked_and_keep_labels():
 def test_crop_takes_the_square_with_most_nuclei():
     truth = np.zeros((6, 9), np.uint16)
     truth[2:5, 5:8] = 1
-    part = figures.crop(figures.Example(np.zeros((6, 9, 3), np.uint8), truth, truth, ()), 3)
+    part = crop(Example(np.zeros((6, 9, 3), np.uint8), truth, truth, ()), 3)
     assert part.image.shape == (3, 3, 3) and part.truth.all() and part.predicted.all()
-    assert figures.crop(part, 256).truth.shape == (3, 3)
+    assert crop(part, 256).truth.shape == (3, 3)
 
 
 def scored(**columns):
@@ -127,10 +131,10 @@ def test_examples_are_the_medians_of_the_commonest_kinds_then_what_is_nearest():
 
 
 def test_figures_ignore_the_users_own_settings(tmp_path):
-    history = pd.DataFrame({column: [1.0, 2.0] for column in visualize.TABLES["history"][1]})
-    visualize.write_figure(tmp_path / "plain.png", figures.training_curves, history, 50)
+    history = pd.DataFrame({column: [1.0, 2.0] for column in results.TABLES["history"][1]})
+    write_figure(tmp_path / "plain.png", figures.training_curves, history, 50)
     with matplotlib.rc_context({"axes.facecolor": "red", "font.size": 30, "lines.linewidth": 9}):
-        visualize.write_figure(tmp_path / "odd.png", figures.training_curves, history, 50)
+        write_figure(tmp_path / "odd.png", figures.training_curves, history, 50)
     data = (tmp_path / "plain.png").read_bytes()
     assert data == (tmp_path / "odd.png").read_bytes()
     assert not any(chunk in data for chunk in (b"tEXt", b"iTXt", b"tIME", b"eXIf"))
@@ -175,10 +179,10 @@ def write_reports(folder, ids):
         dict(split=s, kind=k, n_images=n + 1, **score) for s in ("validation", "test") for n, k in enumerate(KINDS)
     ]
     pd.DataFrame(by_kind).to_csv(folder / "by_kind.csv", index=False)
-    columns = visualize.TABLES["ap_by_threshold"][1]
+    columns = results.TABLES["ap_by_threshold"][1]
     curve = [dict.fromkeys(columns, 0.5) | dict(iou_threshold=t) for t in (0.5, 0.55)]
     pd.DataFrame(curve).to_csv(folder / "ap_by_threshold.csv", index=False)
-    history = {column: [0.5, 0.25] for column in visualize.TABLES["history"][1]} | {"epoch": [1, 2]}
+    history = {column: [0.5, 0.25] for column in results.TABLES["history"][1]} | {"epoch": [1, 2]}
     pd.DataFrame(history).to_csv(folder / "history.csv", index=False)
     pixel = dict(iou=0.8, dice=0.9, precision=0.85, recall=0.95)
     instance = dict(
@@ -240,7 +244,7 @@ def test_twice_gives_the_same_bytes(project):
 
 
 def test_synthetic_images_get_a_banner(project):
-    results = visualize.read_results(Path("reports"))
+    results = read_results(Path("reports"))
     results.audit["source"] = "synthetic"
     names = ("training_curves", "ap_by_iou_threshold", "iou_by_kind", "best", "median", "worst", "examples")
     html = visualize.render(results, {"a.b": (1, 2), "c": None}, {f"{name}.png": "" for name in names})
@@ -277,7 +281,7 @@ def test_a_missing_file_is_named_with_its_stage_and_old_figures_stay(project, na
         ("history.csv", "epoch,loss\n1,2\n", "lacks column 'learning_rate'.*--force train"),
         ("by_kind.csv", "", "no CSV table"),
         ("scores.json", "{", "not valid JSON"),
-        ("per_image.csv", ",".join(visualize.TABLES["per_image"][1]) + "\n", "has no test image"),
+        ("per_image.csv", ",".join(results.TABLES["per_image"][1]) + "\n", "has no test image"),
     ],
 )
 def test_a_damaged_report_is_named(project, name, text, message):
@@ -296,7 +300,7 @@ def test_written_figures_keep_the_colours_that_mean_something(tmp_path):
     noise = np.random.default_rng(0).integers(0, 255, (40, 40, 3), np.uint8)
     truth = np.zeros((40, 40), np.uint16)
     truth[10:20, 10:30] = 1
-    example = figures.Example(noise, truth, truth, ("id", "kind", "score"))
-    visualize.write_figure(tmp_path / "rows.png", figures.error_rows, [example], 60)
+    example = Example(noise, truth, truth, ("id", "kind", "score"))
+    write_figure(tmp_path / "rows.png", error_rows, [example], 60)
     colours = {tuple(colour) for colour in dataset.read_image(tmp_path / "rows.png").reshape(-1, 3).tolist()}
     assert {(255, 255, 255), (0x00, 0x72, 0xB2), (0xD5, 0x5E, 0x00), (0xF0, 0xE4, 0x42)} <= colours

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import keras
 
-from pipeline.stage import InputError
+from nuclei_unet.errors import InputError
 
 MODEL = Path("models/model.keras")
 

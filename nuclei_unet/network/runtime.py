@@ -5,8 +5,8 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
-from pipeline.params import TrainParams
-from pipeline.stage import InputError
+from nuclei_unet.errors import InputError
+from nuclei_unet.settings import TrainParams
 
 
 def configure(params: TrainParams) -> str:

@@ -3,7 +3,7 @@
 import numpy as np
 from keras import Model, layers
 
-from pipeline.params import ModelParams
+from nuclei_unet.settings import ModelParams
 
 
 def build(

@@ -2,16 +2,12 @@
 
 import cv2
 import numpy as np
-from scipy import ndimage
-from skimage.feature import peak_local_max
-from skimage.filters import threshold_otsu
 from skimage.segmentation import watershed
 
-from pipeline.dataset.processed import renumber
-from pipeline.params import EvaluateParams
+from nuclei_unet.images import blur
+from nuclei_unet.labels import CROSS, components, fill_holes, renumber, small_labels
+from nuclei_unet.settings import EvaluateParams
 
-# A pixel and its four neighbours.
-CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
 # A pixel and its eight neighbours.
 SQUARE = np.ones((3, 3), np.uint8)
 
@@ -98,59 +94,3 @@ def prominent_maxima(depth: np.ndarray, mask: np.ndarray, prominence: float) -> 
         reached = grown
     # A summit keeps the whole prominence; rounding takes a little of it.
     return depth - reached >= prominence * 0.999
-
-
-def components(mask: np.ndarray, connectivity: int) -> np.ndarray:
-    """Return the connected components of a mask, int32 (H, W): 0 outside, then 1, 2 ...; connectivity is 4 or 8."""
-    return cv2.connectedComponents(mask.view(np.uint8), connectivity=connectivity)[1]
-
-
-def blur(pixels: np.ndarray, sigma: float) -> np.ndarray:
-    """Return float32 (H, W) blurred by a Gaussian, which is cut off at four sigma; sigma 0 changes nothing."""
-    side = 2 * round(4 * sigma) + 1
-    return cv2.GaussianBlur(pixels, (side, side), sigma, borderType=cv2.BORDER_REFLECT) if sigma else pixels.copy()
-
-
-def otsu_nuclei(image: np.ndarray, params: EvaluateParams) -> np.ndarray:
-    """Segment without learning: Otsu's threshold, then a watershed on the distance to the edge; the floor to beat.
-
-    `image` is uint8 (H, W) or (H, W, 3) with light nuclei, as the network sees it. Returns a label image as
-    `label_nuclei` does.
-    """
-    grey = image if image.ndim == 2 else image.mean(axis=2)
-    if grey.min() == grey.max():
-        return np.zeros(grey.shape, np.uint16)
-    grey = blur(grey.astype(np.float32), 1)
-    mask = grey > threshold_otsu(grey)
-    distance = ndimage.gaussian_filter(ndimage.distance_transform_edt(mask), 1)
-    seeds = np.zeros(mask.shape, np.int32)
-    peaks = peak_local_max(distance, min_distance=5, labels=components(mask, connectivity=8))
-    seeds[tuple(peaks.T)] = np.arange(1, len(peaks) + 1)
-    found = watershed(-distance, seeds, mask=mask)
-    found[small_labels(found, params.min_area)] = 0
-    return renumber(found)
-
-
-def small_labels(labels: np.ndarray, min_area: int) -> np.ndarray:
-    """Return where labels with fewer than `min_area` pixels lie, bool (H, W)."""
-    return (np.bincount(labels.ravel()) < min_area)[labels]
-
-
-def fill_holes(labels: np.ndarray) -> np.ndarray:
-    """Return the label image with holes inside single nuclei filled."""
-    filled = labels.copy()
-    pieces = components(labels == 0, connectivity=4)
-    outside = np.unique(np.concatenate([pieces[0], pieces[-1], pieces[:, 0], pieces[:, -1]]))
-    enclosed = np.ones(int(pieces.max()) + 1, bool)
-    enclosed[[0, *outside]] = False
-    if not enclosed.any():
-        return filled
-    # Most nuclei have no background in them.
-    beside = np.unique(labels[cv2.dilate(enclosed[pieces].view(np.uint8), CROSS) > 0])
-    boxes = ndimage.find_objects(labels)
-    for number in beside[beside > 0]:
-        box = boxes[number - 1]
-        inside = labels[box] == number
-        holes = ndimage.binary_fill_holes(inside) & ~inside & (labels[box] == 0)
-        filled[box][holes] = number
-    return filled

@@ -1,16 +1,17 @@
 """From a trained model and one image to its maps and its nuclei, at any size."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import cv2
 import keras
 import numpy as np
 import tensorflow as tf
 
+from nuclei_unet.errors import InputError
 from nuclei_unet.network import unet
+from nuclei_unet.prediction.blocks import _relative, add_block, blocks
 from nuclei_unet.prediction.instances import label_nuclei
-from pipeline.params import EvaluateParams, ModelParams
-from pipeline.stage import InputError
+from nuclei_unet.settings import EvaluateParams, ModelParams
 
 # Pixels of a block's side as the network sees it: what bounds the memory that an image of any size takes.
 BLOCK = 2560
@@ -77,54 +78,6 @@ class Predictor:
         # Mirrored, since black would be an edge; `symmetric` also fills more than the image is large.
         pixels = np.pad(pixels, ((0, down), (0, right), (0, 0)), mode="symmetric")
         return {name: values.numpy()[0, :height, :width, 0] for name, values in self._run(pixels[None]).items()}
-
-
-def blocks(shape: tuple[int, int], core: int, margin: int) -> Iterator[tuple[tuple[slice, slice], ...]]:
-    """Cut an image into cores that tile it; yield each core and the block around it, both as (rows, columns)."""
-    for top in range(0, shape[0], core):
-        for left in range(0, shape[1], core):
-            starts, ends = (top, left), (min(top + core, shape[0]), min(left + core, shape[1]))
-            yield (
-                tuple(slice(start, end) for start, end in zip(starts, ends, strict=True)),
-                tuple(
-                    slice(max(start - margin, 0), min(end + margin, side))
-                    for start, end, side in zip(starts, ends, shape, strict=True)
-                ),
-            )
-
-
-def add_block(labels: np.ndarray, part: np.ndarray, core: tuple[slice, ...], count: int) -> int:
-    """Add the nuclei of one block to the label image, in place; return the number of nuclei so far.
-
-    `labels` (H, W) is the label image where the block lies, with what earlier blocks found; `part` (H, W) is what was
-    found in the block. Nuclei that reach into the block's `core` are added; the others are left to the block in
-    whose core they lie. A nucleus that shares more than half of itself, or of the earlier one as far as it lies in the
-    block, with an earlier one is the same nucleus and keeps its number: it may go on where the earlier block ended.
-    """
-    both, free = (part > 0) & (labels > 0), labels == 0
-    areas, room = np.bincount(part.ravel()), np.bincount(part[free], minlength=int(part.max()) + 1)
-    earlier, earlier_areas = np.unique(labels, return_counts=True)
-    pairs, shared = np.unique(np.stack([part[both], labels[both]]).astype(np.int64), axis=1, return_counts=True)
-    numbers = np.zeros(len(areas), labels.dtype)
-    # The largest share last: it decides.
-    for pair in np.argsort(shared, kind="stable"):
-        number, old = pairs[:, pair]
-        if 2 * shared[pair] > min(areas[number], earlier_areas[np.searchsorted(earlier, old)]):
-            numbers[number] = old
-    inside = np.unique(part[core])
-    for number in inside:
-        # Where earlier nuclei took most of it there is nothing new to find.
-        if number and not numbers[number] and 2 * room[number] > areas[number]:
-            count += 1
-            numbers[number] = count
-    reaches = np.zeros(len(areas), bool)
-    reaches[inside] = True
-    labels[free] = np.where(reaches, numbers, 0)[part[free]]
-    return count
-
-
-def _relative(inner: tuple[slice, slice], outer: tuple[slice, slice]) -> tuple[slice, ...]:
-    return tuple(slice(i.start - o.start, i.stop - o.start) for i, o in zip(inner, outer, strict=True))
 
 
 def _resize(pixels: np.ndarray, shape: Sequence[int]) -> np.ndarray:

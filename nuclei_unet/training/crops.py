@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 import tensorflow as tf
 
+from nuclei_unet.sample import Sample
+from nuclei_unet.settings import AugmentParams, TrainParams
 from nuclei_unet.training.targets import TARGETS, target_maps
-from pipeline.dataset.processed import Sample, StoredSample
-from pipeline.params import AugmentParams, TrainParams
 
 # Bytes of images and maps that training keeps in memory: all of BBBC038, five times over.
 MEMORY = 2 * 10**9
@@ -23,7 +23,7 @@ class Crops:
     The first images stay in memory, up to `MEMORY` bytes with their maps; others are read again for each crop.
     """
 
-    def __init__(self, samples: Sequence[Sample | StoredSample], params: TrainParams):
+    def __init__(self, samples: Sequence[Sample], params: TrainParams):
         self.params, self.samples = params, samples
         self.weights = kind_weights([sample.kind for sample in samples], params.kind_balance)
         self._kept: dict[int, tuple[np.ndarray, np.ndarray]] = {}

@@ -19,8 +19,8 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from pipeline import stage
-from pipeline.params import TrainParams
+from nuclei_unet.files import fresh_file
+from nuclei_unet.settings import TrainParams
 
 FOLDER = Path(".resume")
 
@@ -86,7 +86,7 @@ class KeepState(keras.callbacks.Callback):
         # One that stopped early is done: its last epoch is the last there is.
         done = self.params["epochs"] if self.model.stop_training else epoch + 1
         state = {"epoch": done, "best": best, "best_weights": len(weights), "rows": self.rows}
-        with stage.fresh_file(self.path) as path, path.open("wb") as file:
+        with fresh_file(self.path) as path, path.open("wb") as file:
             np.savez(
                 file,
                 state=json.dumps(state),

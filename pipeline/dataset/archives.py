@@ -15,23 +15,20 @@ import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-import cv2
 import numpy as np
 from tqdm import tqdm
 
-from pipeline import stage
-from pipeline.stage import InputError
+from nuclei_unet.errors import InputError
+from nuclei_unet.files import fresh_file
+from nuclei_unet.png import decode
 
 MAX_FILES = 100_000
 MAX_FILE_BYTES = 256 * 2**20
 MAX_TOTAL_BYTES = 8 * 2**30
 MAX_RATIO = 200
 RATIO_FREE_BYTES = 2**20  # a small blank mask may shrink further than MAX_RATIO, and does no harm
-MAX_SIDE = 20_000
-MAX_PIXELS = 200_000_000
 
 CHUNK_BYTES = 2**20
-PNG_START = b"\x89PNG\r\n\x1a\n"
 # What zipfile raises, beside OSError, on a container that is damaged or made to do damage.
 ZIP_FAULTS = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplementedError, RuntimeError, ValueError)
 
@@ -134,7 +131,7 @@ def repack(source: Path, target: Path, subfolder: str = "") -> str:
     Raises InputError, and leaves no `target`, for a damaged or suspicious archive (see `check_members`).
     """
     hashes: dict[str, str] = {}
-    with open_archive(source) as archive, stage.fresh_file(target) as partial:
+    with open_archive(source) as archive, fresh_file(target) as partial:
         files = check_members(archive, subfolder)
         size = sum(member.file_size for member in files.values())
         with (
@@ -207,50 +204,3 @@ def read_image(archive: zipfile.ZipFile, name: str) -> np.ndarray:
     except ZIP_FAULTS as error:
         raise InputError(f"{archive.filename}: member {name!r} is damaged ({error})") from None
     return decode(data, f"{archive.filename}: {name}")
-
-
-def decode(data: bytes, name: str) -> np.ndarray:
-    """Decode a PNG.
-
-    Parameters
-    ----------
-    data : bytes
-        The file's content.
-    name : str
-        What an error message calls the file.
-
-    Returns
-    -------
-    ndarray, uint8 or uint16
-        (H, W) for grey, (H, W, 3) for RGB, (H, W, 4) for RGBA, in that channel order; values as stored.
-
-    Raises
-    ------
-    InputError
-        No PNG, cut short, undecodable, or more than 20,000 pixels on a side or 200 million in all. The size is read
-        from the header before any memory is taken for pixels.
-    """
-    if not data.startswith(PNG_START):
-        raise InputError(f"{name}: no PNG")
-    # IHDR comes first in every PNG: length, type, width, height, big-endian (PNG specification, 11.2.2).
-    if len(data) < 33 or data[12:16] != b"IHDR":
-        raise InputError(f"{name}: PNG without a header")
-    width, height = struct.unpack(">II", data[16:24])
-    if not (0 < width <= MAX_SIDE and 0 < height <= MAX_SIDE and width * height <= MAX_PIXELS):
-        raise InputError(f"{name}: {width} x {height} pixels; at most {MAX_SIDE:,} a side, {MAX_PIXELS:,} in all")
-    # Chunks: length, type, content, checksum. OpenCV takes memory for whatever length one claims.
-    end, kind = len(PNG_START), b""
-    while kind != b"IEND" and end + 12 <= len(data):
-        length, kind = struct.unpack(">I4s", data[end : end + 8])
-        end += 12 + length
-    if kind != b"IEND" or end > len(data):
-        raise InputError(f"{name}: PNG is cut short")
-    try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    except cv2.error:
-        image = None
-    if image is None or image.shape[:2] != (height, width):
-        raise InputError(f"{name}: PNG cannot be decoded")
-    if image.ndim == 3:
-        image = cv2.cvtColor(image, cv2.COLOR_BGRA2RGBA if image.shape[2] == 4 else cv2.COLOR_BGR2RGB)
-    return image

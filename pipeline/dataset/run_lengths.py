@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pipeline.dataset.archives import MAX_PIXELS, MAX_SIDE
-from pipeline.stage import InputError
+from nuclei_unet.errors import InputError
+from nuclei_unet.png import MAX_PIXELS, MAX_SIDE
 
 COLUMNS = ("ImageId", "EncodedPixels", "Height", "Width", "Usage")
 

@@ -26,11 +26,18 @@ from dvc.scm import SCM, SCMError, resolve_rev
 from ruamel.yaml import YAML
 
 from nuclei_unet import metrics
+from nuclei_unet.errors import InputError
+from nuclei_unet.files import fresh_file
 from pipeline import params, stage, visualize
 from pipeline.dataset import processed as dataset
+from pipeline.git import git
 from pipeline.report import charts as figures
-from pipeline.stage import InputError
-from pipeline.visualize import PREDICTIONS, REPORTS, SCORES, TEST_IMAGES, page, read_example, write_figure
+from pipeline.report.page import page
+from pipeline.report.pictures import prediction_rows
+from pipeline.report.results import read_example
+from pipeline.report.scores import SCORES
+from pipeline.report.style import write_figure
+from pipeline.visualize import PREDICTIONS, REPORTS, TEST_IMAGES
 
 PAGE = REPORTS / "compare.html"
 TEMPLATE = visualize.TEMPLATE.with_name("compare.html.jinja")
@@ -70,7 +77,7 @@ def main() -> None:
         if len(rows):
             examples = [read_example(row, TEST_IMAGES, dataset.FOLDER, PREDICTIONS) for row in rows.itertuples()]
             others = [prediction_of(commit, image_id) for image_id in rows.image_id]
-            pictures[name] = (figures.prediction_rows, examples, others, (revision, "here"))
+            pictures[name] = (prediction_rows, examples, others, (revision, "here"))
     text = page(
         TEMPLATE,
         revision=revision,
@@ -81,7 +88,7 @@ def main() -> None:
         differences=differences,
         pictures={name: png(settings.visualize.dpi, *drawing) for name, drawing in pictures.items()},
     )
-    with stage.fresh_file(PAGE) as path:
+    with fresh_file(PAGE) as path:
         path.write_text(text, encoding="utf-8")
     print(f"{headline(revision, differences)} Page: {PAGE}")
 
@@ -98,7 +105,7 @@ def commit_of(revision: str) -> str:
 def file_of(commit: str, name: str) -> str:
     """Return the text of a file as a commit has it. Raises InputError that names it."""
     try:
-        return stage.git("show", f"{commit}:{name}")
+        return git("show", f"{commit}:{name}")
     except InputError:
         raise InputError(f"{commit}: has no {name}; take a commit of this layout that has results") from None
 

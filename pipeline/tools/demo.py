@@ -14,9 +14,10 @@ import sys
 import time
 from pathlib import Path
 
+from nuclei_unet.errors import InputError
 from pipeline import params
-from pipeline.evaluate import text_table
-from pipeline.stage import InputError, run
+from pipeline.report.scores import text_table
+from pipeline.stage import run
 
 FOLDER = Path("demo")
 OVERRIDES = {

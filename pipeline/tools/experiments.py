@@ -7,8 +7,8 @@ import pandas as pd
 from dvc.api import exp_show
 from dvc.exceptions import DvcException
 
+from nuclei_unet.errors import InputError
 from pipeline import params, stage
-from pipeline.stage import InputError
 
 SPLITS = ("validation.", "test.")  # what the names of scores in reports/metrics.json start with
 BEST = "validation.dsb_score"

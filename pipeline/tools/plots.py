@@ -11,6 +11,7 @@ from pathlib import Path
 import vl_convert
 from dvc_render.html import HTML, PAGE_HTML
 
+from nuclei_unet.files import fresh_file
 from pipeline import stage
 
 TEMPLATE = Path(".dvc/plots.html")
@@ -20,7 +21,7 @@ BOTH_FIT = "img { max-width: 46vw; height: auto; }"
 
 def main() -> None:
     """Write the template, and tell DVC."""
-    with stage.fresh_file(TEMPLATE) as path:
+    with fresh_file(TEMPLATE) as path:
         path.write_text(template(), encoding="utf-8")
     setting = ["config", "--local", "plots.html_template", TEMPLATE.name]
     subprocess.run([sys.executable, "-m", "dvc", "--quiet", *setting], check=True)

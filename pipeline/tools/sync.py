@@ -7,12 +7,14 @@ curves, model, scores, figures and report as they lie in models/ and reports/.
 import json
 import os
 
+from nuclei_unet.errors import InputError
+from pipeline.report.scores import flat_metrics
+
 # No training waits for this: a slow server gets its time.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "120")
 
 from nuclei_unet.network import model_file
 from pipeline import evaluate, params, stage, visualize
-from pipeline.stage import InputError
 from pipeline.tracking import run as tracking
 
 
@@ -23,7 +25,7 @@ def main() -> None:
     for path in (model_file.MODEL, tracking.HISTORY, *files):
         if not path.exists():
             raise InputError(f"{path}: no such file; run `dvc repro` or `dvc pull`")
-    scores = evaluate.flat_metrics(json.loads((evaluate.REPORTS / "scores.json").read_text()))
+    scores = flat_metrics(json.loads((evaluate.REPORTS / "scores.json").read_text()))
     if not tracking.log_stage(settings, scores, files):
         raise InputError("MLflow did not take everything; look at MLFLOW_TRACKING_URI and run this again")
     print("MLflow has the current run")

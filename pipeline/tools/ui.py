@@ -5,9 +5,9 @@ import os
 import socket
 import sys
 
+from nuclei_unet.errors import InputError
 from pipeline import stage
-from pipeline.stage import InputError
-from pipeline.tracking import run as tracking
+from pipeline.tracking import store as tracking
 
 
 def main() -> None:

@@ -19,9 +19,10 @@ from pathlib import Path
 import pandas as pd
 from ruamel.yaml import YAML
 
+from nuclei_unet.errors import InputError
 from pipeline import download, machine, params, stage
-from pipeline.evaluate import flat_metrics
-from pipeline.stage import InputError
+from pipeline.git import git
+from pipeline.report.scores import flat_metrics
 
 SCORES = "reports/scores.json"
 
@@ -36,9 +37,9 @@ def main() -> None:
     tolerance = params.load().verify.score_tolerance
     with tempfile.TemporaryDirectory(prefix="verify-") as name:
         clone = Path(name, "clone")
-        commit = stage.git("rev-parse", "--verify", f"{revision}^{{commit}}").strip()
-        stage.git("clone", "--quiet", "--no-local", ".", str(clone))
-        stage.git("-C", str(clone), "checkout", "--quiet", commit)
+        commit = git("rev-parse", "--verify", f"{revision}^{{commit}}").strip()
+        git("clone", "--quiet", "--no-local", ".", str(clone))
+        git("-C", str(clone), "checkout", "--quiet", commit)
         for needed in ("dvc.lock", SCORES):
             if not (clone / needed).is_file():
                 raise InputError(f"{revision}: has no {needed} to compare with; run `dvc repro` and commit it")

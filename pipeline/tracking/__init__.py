@@ -1,1 +1,18 @@
 """The mirror in MLflow; the only place that imports mlflow."""
+
+import logging
+import os
+import warnings
+
+# Before anything imports mlflow.
+# One try of ten seconds, not seven of two minutes: a dead server must not hold up a training.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+
+for name in ("mlflow", "alembic", "mlflow.keras", "mlflow.store.db.utils"):
+    logging.getLogger(name).setLevel(logging.ERROR)
+warnings.filterwarnings("ignore", module="mlflow")

@@ -7,86 +7,42 @@ visualize see the same run, also when DVC took some stages from its cache. A tra
 run. A run that is not there, on another server or after mlflow.db was deleted, is made again from the files.
 """
 
-import base64
-import contextlib
 import functools
 import hashlib
 import json
-import logging
 import os
-import subprocess
 import sys
-import threading
 import time
-import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from importlib.metadata import version
 from pathlib import Path
 from urllib.parse import quote
 
-import cv2
 import filelock
+import mlflow
 import numpy as np
 import pandas as pd
-
-# One try of ten seconds, not seven of two minutes: a dead server must not hold up a training.
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
-os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
-os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-
-import mlflow
 from mlflow.entities import Metric, Param, RunTag
-from mlflow.models import ModelSignature
-from mlflow.system_metrics.metrics.cpu_monitor import CPUMonitor
-from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor
-from mlflow.types import ColSpec, Schema, TensorSpec
-from mlflow.types.schema import AnyType
-from ruamel.yaml import YAML, YAMLError
 
 from nuclei_unet.network import model_file
 from pipeline import machine
 from pipeline.dataset import processed as dataset
-from pipeline.params import Params, first_of, flatten, flatten_mapping
-from pipeline.stage import InputError
+from pipeline.params import Params, flatten
+from pipeline.tracking.machine_use import MachineUse
+from pipeline.tracking.models import _log_model, _log_served
+from pipeline.tracking.names import SERVED, _code_tags, _description, _params_digest, _run_name, _stage_tags, _view
+from pipeline.tracking.store import EXPERIMENT, VIEW_TAG, _project, store
 
-EXPERIMENT = "nuclei-unet"
-STORE = "mlflow.db"  # in the project's folder, where MLFLOW_TRACKING_URI does not say otherwise
 HISTORY = Path("reports/history.csv")
 PER_IMAGE = Path("reports/per_image.csv")
-SPLITS = ("validation", "test")
 CHAMPION_SCORE = "validation/instance/dsb_score"
 PICTURE = "image - truth - prediction"
 EXAMPLES = "figures/examples.png"  # that the description shows
 NOTE = "mlflow.note.content"  # MLflow's tag for the description
-SERVED = "nuclei"  # the model as it is served, beside the one that Keras loads
 UNFINISHED = Path(".resume/mlflow.json")  # the run of a training that MLflow does not have all of yet
 TRIES = 5  # that may fail in one stage: at ten seconds each, less than a minute
 PAUSE_SECONDS = 60  # without a try after one that failed
 METRICS_A_CALL = 1000  # the most that MLflow takes
-# Columns of the page of all runs, and their widths in px. MLflow keeps views that people share as tags like this one.
-COLUMNS = {
-    "attributes.`Run Name`": 380,
-    "runDateAndNestInfo": 150,
-    "metrics.`validation/instance/dsb_score`": 190,
-    "metrics.`test/instance/dsb_score`": 155,
-    "metrics.`validation/instance/ap50`": 165,
-    "metrics.`test/instance/ap50`": 130,
-    "metrics.`validation/pixel/iou`": 140,
-    "metrics.`test/pixel/iou`": 110,
-    "metrics.`train_seconds`": 115,
-    "metrics.`crops_per_second`": 135,
-}
-VIEW = "scores"
-VIEW_TAG = f"mlflow.sharedViewState.{VIEW}"
-SECTIONS = ("download", "preprocess", "train", "evaluate")  # those that shape a run's numbers
-
-for name in ("mlflow", "alembic", "mlflow.keras", "mlflow.store.db.utils"):
-    logging.getLogger(name).setLevel(logging.ERROR)
-warnings.filterwarnings("ignore", module="mlflow")
 
 
 def forgiving(method: Callable) -> Callable:
@@ -383,36 +339,6 @@ class TrainingLog:
         return self.tracker.log_picture(epoch, pixels)
 
 
-class MachineUse:
-    """Samples CPU, memory and NVIDIA GPUs in a thread that never waits for a server; MLflow's own monitor does."""
-
-    def __init__(self, seconds: float = 5.0):
-        self.monitors, self.lock, self.ended = [CPUMonitor()], threading.Lock(), threading.Event()
-        # Without a GPU, or without nvidia-ml-py, it cannot be made.
-        with contextlib.suppress(ImportError, RuntimeError):
-            self.monitors.append(GPUMonitor())
-        self.means()  # the first one says nothing: use is counted from the sample before
-        threading.Thread(target=self._keep_sampling, args=(seconds,), daemon=True).start()
-
-    def means(self) -> dict[str, float]:
-        """Return the means since the last call, named as MLflow's tab for system metrics wants them."""
-        self._sample()
-        with self.lock:
-            means = {f"system/{k}": v for m in self.monitors for k, v in m.aggregate_metrics().items()}
-            for monitor in self.monitors:
-                monitor.clear_metrics()
-        return means
-
-    def _keep_sampling(self, seconds: float) -> None:
-        while not self.ended.wait(seconds):
-            self._sample()
-
-    def _sample(self) -> None:
-        with self.lock:
-            for monitor in self.monitors:
-                monitor.collect_metrics()
-
-
 @contextmanager
 def training_run(settings: Params, precision: str, key: str) -> Iterator[TrainingLog]:
     """Give a training its run: yields a log for epochs and pictures; at the end the model's files are logged.
@@ -453,170 +379,11 @@ def log_stage(
     )
 
 
-def _run_name(settings: Params) -> str:
-    """Say what tells the run from others: DVC's experiment, parameters that git's HEAD has otherwise; or the data."""
-    try:
-        committed = flatten_mapping(YAML(typ="safe", pure=True).load(_git("show", "HEAD:params.yaml")) or {})
-    except (YAMLError, AttributeError):
-        committed = {}
-    values = {k: v for k, v in flatten(settings).items() if k.split(".")[0] in SECTIONS and k in committed}
-    changed = {k: v for k, v in values.items() if v != _tuples(committed[k])}
-    name = [os.environ.get("DVC_EXP_NAME"), *first_of(changed, 3)]
-    return " ".join(filter(None, name)) or settings.download.source
-
-
-def _tuples(value: object) -> object:
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _stage_tags() -> dict[str, str]:
-    """Return a digest of each stage's entry in dvc.lock, as far as the stages before this one have ended."""
-    try:
-        stages = YAML(typ="safe", pure=True).load(Path("dvc.lock").read_text())["stages"]
-    except (OSError, YAMLError, TypeError, KeyError):
-        return {}
-    return {
-        f"dvc.{name}": hashlib.sha256(json.dumps(entry, sort_keys=True).encode()).hexdigest()[:12]
-        for name, entry in stages.items()
-    }
-
-
-def _description(settings: Params, metrics: dict[str, float]) -> str:
-    """Return the run's description in Markdown: its scores."""
-    rows = [
-        f"| {name} | " + " | ".join(f"{metrics.get(f'{split}/{key}', float('nan')):.3f}" for split in SPLITS) + " |"
-        for name, key in (
-            ("DSB score", "instance/dsb_score"),
-            ("AP at IoU 0.50", "instance/ap50"),
-            ("AP at IoU 0.75", "instance/ap75"),
-            ("pixel IoU", "pixel/iou"),
-        )
-    ]
-    table = "\n".join(["| | validation | test |", "|---|---|---|", *rows])
-    return f"{_run_name(settings)}\n\n{table}\n\nArtifacts: `report.html`, `figures/`, `per_image.csv`, the model."
-
-
 def _unfinished() -> dict[str, str]:
     try:
         return json.loads(UNFINISHED.read_text())
     except (FileNotFoundError, ValueError):
         return {}
-
-
-def _log_model() -> None:
-    model = model_file.load()
-    channels = model.input_shape[-1]
-    pixels = Schema([TensorSpec(np.dtype("float32"), (-1, -1, -1, channels), "image")])
-    maps = Schema([TensorSpec(np.dtype("float32"), (-1, -1, -1, 1), name) for name in model.output_names])
-    mlflow.keras.log_model(
-        model,
-        name="model",
-        signature=ModelSignature(inputs=pixels, outputs=maps),
-        # Named, since MLflow would find them out by loading the model in a fresh process: 20 s.
-        pip_requirements=[f"{package}=={version(package)}" for package in ("keras", "tensorflow", "numpy")],
-    )
-
-
-def _log_served() -> None:
-    packages = (
-        *("keras", "tensorflow", "numpy", "opencv-python-headless", "scikit-image", "scipy", "pandas", "pydantic"),
-        *("ruamel-yaml", "filelock", "tqdm", "mlflow"),
-    )
-    mlflow.pyfunc.log_model(
-        name=SERVED,
-        python_model=str(Path(__file__).with_name("serving.py")),
-        artifacts={"model": str(model_file.MODEL), "params": "params.yaml"},
-        code_paths=[str(Path(__file__).parents[1]), str(Path(__file__).parents[2] / "nuclei_unet")],
-        signature=ModelSignature(
-            inputs=Schema([ColSpec(AnyType(), "image")]),
-            outputs=Schema([ColSpec("string", "labels"), ColSpec("long", "count"), ColSpec(AnyType(), "measurements")]),
-        ),
-        input_example=pd.DataFrame({"image": [base64.b64encode(_example()).decode()]}),
-        pip_requirements=[f"{package}=={version(package)}" for package in packages],
-    )
-
-
-def _example() -> bytes:
-    """Return a small image of two nuclei as PNG."""
-    image = np.full((64, 64), 20, np.uint8)
-    cv2.circle(image, (20, 24), 8, 180, -1)
-    cv2.circle(image, (44, 40), 10, 140, -1)
-    return cv2.imencode(".png", cv2.GaussianBlur(image, (0, 0), 1))[1].tobytes()
-
-
-def _code_tags() -> dict[str, str]:
-    commit = _git("rev-parse", "HEAD")
-    if not commit:
-        return {}
-    # What stages write themselves says nothing about the code.
-    changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!reports", ":!dvc.lock")
-    dirty = str(bool(changed)).lower()
-    return {
-        "git_commit": commit,
-        # Of the project: the copy in which an experiment works is on none.
-        "git_branch": _git("-C", str(_project()), "branch", "--show-current") or "none",
-        "git_dirty": dirty,
-        # Of MLflow's own, for its columns.
-        "mlflow.source.git.commit": commit,
-        "mlflow.source.name": "dvc repro",
-    }
-
-
-def _git(*arguments: str) -> str:
-    try:
-        command = ["git", *arguments]
-        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return ""
-
-
-def _view() -> str:
-    """Return the page of all runs with the columns that matter, as MLflow keeps a view that somebody shares."""
-    return json.dumps(
-        {
-            "searchFilter": "",
-            "orderByKey": "attributes.start_time",
-            "orderByAsc": False,
-            "startTime": "ALL",
-            "lifecycleFilter": "Active",
-            "datasetsFilter": [],
-            "modelVersionFilter": "All Runs",
-            "selectedColumns": [name for name in COLUMNS if name.startswith("metrics")],
-            "columnOrder": list(COLUMNS),
-            "columnWidths": COLUMNS,
-        }
-    )
-
-
-def store() -> str:
-    """Return where runs are kept: MLFLOW_TRACKING_URI, or the project's own database."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{_project() / STORE}"
-
-
-def pages(server: str) -> dict[str, str]:
-    """Return experiment -> address of the page with the scores of its runs, for the projects that `store` has.
-
-    Raises InputError if the store does not answer.
-    """
-    try:
-        experiments = mlflow.MlflowClient(store()).search_experiments()
-    except mlflow.MlflowException as error:
-        reason = next(iter(str(error).splitlines()), "")[:200]
-        raise InputError(f"MLFLOW_TRACKING_URI: {store()} does not answer; correct or unset it ({reason})") from None
-    with_view = (e for e in experiments if VIEW_TAG in e.tags)
-    return {e.name: f"{server}/#/experiments/{e.experiment_id}/runs?viewStateShareKey={VIEW}" for e in with_view}
-
-
-def _project() -> Path:
-    """Return the project's folder, also from the copy of it in which `dvc exp run --temp` or a queue works."""
-    folder = Path.cwd()
-    copies = (path for path in folder.parents if path.parts[-3:] == (".dvc", "tmp", "exps"))
-    return next((path.parents[2] for path in copies), folder)
-
-
-def _params_digest(settings: Params) -> str:
-    values = {key: value for key, value in flatten(settings).items() if key.split(".")[0] in SECTIONS}
-    return hashlib.sha256(repr(sorted(values.items())).encode()).hexdigest()
 
 
 def _file_digest(path: Path) -> str:

@@ -18,12 +18,12 @@ import numpy as np
 import pandas as pd
 from skimage.measure import regionprops_table
 
+from nuclei_unet.errors import InputError
+from nuclei_unet.images import normalize
 from nuclei_unet.network import model_file, runtime
+from nuclei_unet.png import decode
 from nuclei_unet.prediction.predictor import Predictor
 from pipeline import params
-from pipeline.dataset import archives
-from pipeline.dataset import processed as dataset
-from pipeline.stage import InputError
 
 # One row a nucleus, lengths in pixels; centroid-0 and -1 are row and column.
 MEASURED = ("label", "area", "centroid", "equivalent_diameter_area", "eccentricity", "solidity")
@@ -51,7 +51,7 @@ class Nuclei(mlflow.pyfunc.PythonModel):
 
     def _found(self, image: np.ndarray) -> dict:
         # At native size, whatever size the network saw.
-        labels = self.predictor.labels(dataset.normalize(image, self.settings), image.shape[:2])
+        labels = self.predictor.labels(normalize(image, self.settings), image.shape[:2])
         _, encoded = cv2.imencode(".png", labels.astype(np.uint16))
         table = pd.DataFrame(regionprops_table(labels, properties=MEASURED))
         return {
@@ -65,7 +65,7 @@ def read_image(value: object) -> np.ndarray:
     """Return the image that a request holds. Raises InputError that says what is wrong with it."""
     if isinstance(value, str):
         try:
-            return archives.decode(base64.b64decode(value, validate=True), "image")
+            return decode(base64.b64decode(value, validate=True), "image")
         except binascii.Error as error:
             raise InputError(f"image: neither base64 of a PNG nor an array ({error})") from None
     try:

@@ -1,0 +1,52 @@
+"""Label images: integer arrays (H, W), 0 = background, every other value one nucleus."""
+
+import cv2
+import numpy as np
+from scipy import ndimage
+
+
+def resize_labels(labels: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Return a uint16 label image at another size; every pixel takes the label nearest to it."""
+    return cv2.resize(labels, shape[::-1], interpolation=cv2.INTER_NEAREST_EXACT) if labels.shape != shape else labels
+
+
+def renumber(labels: np.ndarray) -> np.ndarray:
+    """Return the same nuclei as uint16 with labels 1 ... n without gaps."""
+    values = np.union1d(labels, 0)
+    if values.size > 2**16:
+        raise ValueError(f"{values.size - 1} nuclei do not fit into a 16-bit label image")
+    return np.searchsorted(values, labels).astype(np.uint16)
+
+
+# A pixel and its four neighbours.
+CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
+
+
+def components(mask: np.ndarray, connectivity: int) -> np.ndarray:
+    """Return the connected components of a mask, int32 (H, W): 0 outside, then 1, 2 ...; connectivity is 4 or 8."""
+    return cv2.connectedComponents(mask.view(np.uint8), connectivity=connectivity)[1]
+
+
+def small_labels(labels: np.ndarray, min_area: int) -> np.ndarray:
+    """Return where labels with fewer than `min_area` pixels lie, bool (H, W)."""
+    return (np.bincount(labels.ravel()) < min_area)[labels]
+
+
+def fill_holes(labels: np.ndarray) -> np.ndarray:
+    """Return the label image with holes inside single nuclei filled."""
+    filled = labels.copy()
+    pieces = components(labels == 0, connectivity=4)
+    outside = np.unique(np.concatenate([pieces[0], pieces[-1], pieces[:, 0], pieces[:, -1]]))
+    enclosed = np.ones(int(pieces.max()) + 1, bool)
+    enclosed[[0, *outside]] = False
+    if not enclosed.any():
+        return filled
+    # Most nuclei have no background in them.
+    beside = np.unique(labels[cv2.dilate(enclosed[pieces].view(np.uint8), CROSS) > 0])
+    boxes = ndimage.find_objects(labels)
+    for number in beside[beside > 0]:
+        box = boxes[number - 1]
+        inside = labels[box] == number
+        holes = ndimage.binary_fill_holes(inside) & ~inside & (labels[box] == 0)
+        filled[box][holes] = number
+    return filled

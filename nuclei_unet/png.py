@@ -1,0 +1,63 @@
+"""Decode PNGs that strangers made, with suspicion."""
+
+import struct
+
+import cv2
+import numpy as np
+
+from nuclei_unet.errors import InputError
+
+MAX_SIDE = 20_000
+
+
+MAX_PIXELS = 200_000_000
+
+
+PNG_START = b"\x89PNG\r\n\x1a\n"
+
+
+def decode(data: bytes, name: str) -> np.ndarray:
+    """Decode a PNG.
+
+    Parameters
+    ----------
+    data : bytes
+        The file's content.
+    name : str
+        What an error message calls the file.
+
+    Returns
+    -------
+    ndarray, uint8 or uint16
+        (H, W) for grey, (H, W, 3) for RGB, (H, W, 4) for RGBA, in that channel order; values as stored.
+
+    Raises
+    ------
+    InputError
+        No PNG, cut short, undecodable, or more than 20,000 pixels on a side or 200 million in all. The size is read
+        from the header before any memory is taken for pixels.
+    """
+    if not data.startswith(PNG_START):
+        raise InputError(f"{name}: no PNG")
+    # IHDR comes first in every PNG: length, type, width, height, big-endian (PNG specification, 11.2.2).
+    if len(data) < 33 or data[12:16] != b"IHDR":
+        raise InputError(f"{name}: PNG without a header")
+    width, height = struct.unpack(">II", data[16:24])
+    if not (0 < width <= MAX_SIDE and 0 < height <= MAX_SIDE and width * height <= MAX_PIXELS):
+        raise InputError(f"{name}: {width} x {height} pixels; at most {MAX_SIDE:,} a side, {MAX_PIXELS:,} in all")
+    # Chunks: length, type, content, checksum. OpenCV takes memory for whatever length one claims.
+    end, kind = len(PNG_START), b""
+    while kind != b"IEND" and end + 12 <= len(data):
+        length, kind = struct.unpack(">I4s", data[end : end + 8])
+        end += 12 + length
+    if kind != b"IEND" or end > len(data):
+        raise InputError(f"{name}: PNG is cut short")
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error:
+        image = None
+    if image is None or image.shape[:2] != (height, width):
+        raise InputError(f"{name}: PNG cannot be decoded")
+    if image.ndim == 3:
+        image = cv2.cvtColor(image, cv2.COLOR_BGRA2RGBA if image.shape[2] == 4 else cv2.COLOR_BGR2RGB)
+    return image

@@ -1,0 +1,41 @@
+"""An image with its truth: what training and scoring ask for, wherever the pixels lie."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+
+class Sample(Protocol):
+    """One annotated image. Pixels may be read from disk each time they are asked for."""
+
+    @property
+    def image_id(self) -> str:
+        """Its name, unique in the data set."""
+
+    @property
+    def split(self) -> str:
+        """What it is for: train, validation or test."""
+
+    @property
+    def kind(self) -> str:
+        """The kind of image; kinds can be drawn equally often."""
+
+    @property
+    def image(self) -> np.ndarray:
+        """What the network sees, uint8 (H, W) or (H, W, 3); see `images.normalize`."""
+
+    @property
+    def labels(self) -> np.ndarray:
+        """The truth, uint16 (H, W): 0 = background, 1 ... n = nuclei. May be of another size than `image`."""
+
+
+@dataclass(frozen=True)
+class ArraySample:
+    """A `Sample` in memory."""
+
+    image_id: str
+    split: str
+    kind: str
+    image: np.ndarray
+    labels: np.ndarray

@@ -1,0 +1,101 @@
+"""What the stages reported, read back."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+
+from nuclei_unet.errors import InputError
+from nuclei_unet.images import to_rgb
+from pipeline.dataset import archives
+from pipeline.dataset import processed as dataset
+from pipeline.report.pictures import Example
+
+# Which stage writes each table of the reports, and the columns that are shown of it.
+HISTORY_COLUMNS = ("loss", "foreground_iou", "foreground_dice")
+
+
+SCORE_COLUMNS = ("iou", "dsb_score", "otsu_iou", "otsu_dsb_score")
+
+
+TABLES = {
+    "history": (
+        "train",
+        ("epoch", "learning_rate", *HISTORY_COLUMNS, *(f"val_{name}" for name in HISTORY_COLUMNS)),
+    ),
+    "per_image": ("evaluate", ("image_id", "split", "kind", "nuclei", "predicted_nuclei", *SCORE_COLUMNS)),
+    "by_kind": ("evaluate", ("split", "kind", "n_images", "dice", "ap50", *SCORE_COLUMNS)),
+    "ap_by_threshold": ("evaluate", ("iou_threshold", "validation_unet", "validation_otsu", "test_unet", "test_otsu")),
+}
+
+
+@dataclass(frozen=True)
+class Results:
+    """What the other stages reported."""
+
+    metrics: dict
+    audit: dict
+    history: pd.DataFrame
+    per_image: pd.DataFrame
+    by_kind: pd.DataFrame
+    ap_by_threshold: pd.DataFrame
+
+
+def read_results(folder: Path) -> Results:
+    """Read the reports of the other stages. InputError names a missing file and the stage that writes it."""
+    tables = {name: read_table(folder / f"{name}.csv", *contract) for name, contract in TABLES.items()}
+    if "test" not in set(tables["per_image"].split):
+        raise InputError(f"{folder / 'per_image.csv'}: has no test image; run `dvc repro --force evaluate`")
+    return Results(
+        metrics=read_json(folder / "scores.json", "evaluate"),
+        audit=read_json(folder / "data_audit.json", "preprocess"),
+        **tables,
+    )
+
+
+def read_table(path: Path, writer: str, columns: Sequence[str]) -> pd.DataFrame:
+    """Read a CSV that stage `writer` writes; InputError if it is not there, is no table or lacks a column."""
+    try:
+        table = pd.read_csv(existing(path, writer), dtype={"image_id": str})
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: no CSV table ({error}); run `dvc repro --force {writer}`") from None
+    if missing := [column for column in columns if column not in table.columns]:
+        raise InputError(f"{path}: lacks column {missing[0]!r}; run `dvc repro --force {writer}`")
+    return table
+
+
+def read_json(path: Path, writer: str) -> dict:
+    """Read a JSON file that stage `writer` writes; InputError if it is not there or not JSON."""
+    try:
+        return json.loads(existing(path, writer).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path}: not valid JSON ({error}); run `dvc repro --force {writer}`") from None
+
+
+def existing(path: Path, writer: str) -> Path:
+    """Return `path`, or raise InputError that names the stage that writes it."""
+    if not path.exists():
+        raise InputError(f"{path}: no such file; stage {writer} writes it, run `dvc repro`")
+    return path
+
+
+def read_example(row: NamedTuple, test_images: Path, processed: Path, predictions: Path) -> Example:
+    """Read what is shown of a test image: its native pixels, its truth, its prediction; `row` is of per_image.csv."""
+    with archives.open_archive(existing(test_images, "download")) as archive:
+        image = archives.read_image(archive, archives.image_member(row.image_id))
+    truth = dataset.read_labels(existing(processed / "labels" / f"{row.image_id}.png", "preprocess"))
+    predicted = dataset.read_labels(existing(predictions / f"{row.image_id}.png", "evaluate"))
+    if not image.shape[:2] == truth.shape == predicted.shape:
+        sizes = f"{image.shape[:2]}, {truth.shape} and {predicted.shape}"
+        raise InputError(f"{row.image_id}: image, truth and prediction differ in size: {sizes}; run `dvc repro`")
+    caption = (
+        row.image_id[:8],
+        row.kind,
+        f"DSB score {row.dsb_score:.2f}",
+        f"pixel IoU {row.iou:.2f}",
+        f"nuclei: {row.nuclei} true, {row.predicted_nuclei} predicted",
+    )
+    return Example(to_rgb(image), truth, predicted, caption)
