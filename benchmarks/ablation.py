@@ -28,9 +28,8 @@ from nuclei_unet.network import runtime
 from nuclei_unet.prediction.predictor import Predictor
 from nuclei_unet.sample import ArraySample, Sample
 from nuclei_unet.training import fit
-from pipeline import params, preprocess
-from pipeline.dataset import archives
-from pipeline.dataset import processed as dataset
+from pipeline import layout, params
+from pipeline.dataset import archives, processed
 
 RESULT = Path("benchmarks/results/ablation.csv")
 VARIANTS: dict[str, dict[str, object]] = {
@@ -103,17 +102,17 @@ def measure(changes: dict[str, object], steps: int) -> dict[str, float]:
     short = {"train.threads": 1, "train.epochs": 1, "train.steps_per_epoch": steps}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "params.yaml")
-        path.write_text(params.override(params.PARAMS_FILE.read_text(), short | changes))
+        path.write_text(params.override(layout.PARAMS.read_text(), short | changes))
         settings = params.load(path)
     runtime.configure(settings.train)
     # Normalised here, since a variant may do it otherwise than data/processed/.
     training, validation = (
-        changed(dataset.read_split(split), lambda pixels, rng: pixels, settings) for split in ("train", "validation")
+        changed(processed.read_split(split), lambda pixels, rng: pixels, settings) for split in ("train", "validation")
     )
     model, _ = fit.train(training, validation, settings.train, settings.preprocess.channels, lambda *_: None)
     scores = score(model, settings, validation)
     # Of every second image: there are six looks.
-    half = dataset.read_split("validation")[::2]
+    half = processed.read_split("validation")[::2]
     looks = {name: score(model, settings, changed(half, look, settings)) for name, look in LOOKS.items()}
     return {"validation": scores, "other looks": float(np.mean(list(looks.values()))), **looks}
 
@@ -129,7 +128,7 @@ def score(model, settings: params.Params, samples: list[Sample]) -> float:
 def changed(samples: list[Sample], look, settings: params.Params) -> list[Sample]:
     """Return the samples as another microscope might have seen them; the truth stays as it is."""
     found = []
-    with archives.open_archive(preprocess.RAW / "stage1_train.zip") as zipped:
+    with archives.open_archive(layout.TRAIN_ARCHIVE) as zipped:
         for number, sample in enumerate(samples):
             rgb = to_rgb(archives.read_image(zipped, archives.image_member(sample.image_id)))
             pixels = look(rgb.astype(np.float32) / 255, np.random.default_rng(number))

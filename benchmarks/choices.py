@@ -6,6 +6,7 @@ Scores the validation images with the parameters of params.yaml and with each va
 Writes benchmarks/results/choices.md. (`benchmarks.ablation` does the same for choices that need a training.)
 """
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +14,12 @@ import pandas as pd
 from tqdm import tqdm
 
 from nuclei_unet import metrics
-from nuclei_unet.network import model_file, runtime
+from nuclei_unet.network import runtime
 from nuclei_unet.prediction.instances import label_nuclei
-from nuclei_unet.prediction.predictor import Predictor
-from nuclei_unet.settings import EvaluateParams
-from pipeline import params
-from pipeline.dataset import processed as dataset
+from nuclei_unet.prediction.segmenter import Segmenter
+from nuclei_unet.settings import PredictSettings
+from pipeline import layout, params
+from pipeline.dataset import processed
 from pipeline.machine import describe
 
 RESULT = Path("benchmarks/results/choices.md")
@@ -41,14 +42,14 @@ def main() -> None:
     """Write the table as Markdown."""
     settings = params.load()
     runtime.configure(settings.train)
-    model = model_file.load()
     variants = {"as in params.yaml": settings.evaluate}
     for change in CHANGES:
         name = ", ".join(f"{key} {_plain(value)}" for key, value in change.items())
         variants[name] = settings.evaluate.model_copy(update=change)
-    predictors = {_views(v): Predictor(model, settings.train.model, v) for v in variants.values()}
+    load = partial(Segmenter.load, layout.MODEL, precision=settings.train.precision)
+    predictors = {_views(v): load(predict=v).predictor for v in variants.values()}
     scores: dict[str, list[float]] = {name: [] for name in variants}
-    for sample in tqdm(dataset.read_split("validation"), "validation", unit="image", disable=None):
+    for sample in tqdm(processed.read_split("validation"), "validation", unit="image", disable=None):
         image, truth = sample.image, sample.labels
         maps = {views: predictor.maps(image, truth.shape) for views, predictor in predictors.items()}
         for name, variant in variants.items():
@@ -67,7 +68,7 @@ def main() -> None:
     print(text)
 
 
-def _views(variant: EvaluateParams) -> tuple:
+def _views(variant: PredictSettings) -> tuple:
     return variant.orientations, variant.scales
 
 

@@ -15,7 +15,6 @@ import re
 import resource
 import shutil
 import signal
-import socket
 import socketserver
 import subprocess
 import sys
@@ -31,10 +30,12 @@ import mlflow
 import pandas as pd
 from tqdm import tqdm
 
-from pipeline import params
+from pipeline import layout, params
 from pipeline.machine import describe
-from pipeline.tools import demo
+from pipeline.process import OUTSIDE, environment, free_port, is_served
+from pipeline.tools.project import copy_project
 from pipeline.tools.verify import hashes
+from pipeline.tracking import names
 
 RESULT = Path("benchmarks/results/faults.md")
 EPOCHS = 8
@@ -76,7 +77,7 @@ def main() -> None:
     chosen = arguments.names or (SHORT if arguments.short else tuple(FAULTS))
     with tempfile.TemporaryDirectory(prefix="faults-") as folder:
         fresh = Project(Path(folder, "fresh"))
-        demo.copy_project(Path.cwd(), fresh.folder)
+        copy_project(Path.cwd(), fresh.folder)
         fresh.set(SMALL)
         prepared = fresh.copy("prepared")
         prepared.repro("preprocess")
@@ -116,8 +117,7 @@ class Project:
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self.environment = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW", "DSB2018", "DVC"))}
-        self.environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        self.environment = environment(without=OUTSIDE)
 
     def copy(self, name: str) -> "Project":
         """Copy the folder beside itself."""
@@ -125,7 +125,7 @@ class Project:
 
     def set(self, values: dict[str, object]) -> None:
         """Change parameters."""
-        path = self.folder / "params.yaml"
+        path = self.folder / layout.PARAMS
         path.write_text(params.override(path.read_text(), values))
 
     def start(self, *command: str, **options) -> subprocess.Popen:
@@ -183,7 +183,7 @@ class Project:
 
     def epochs_kept(self) -> int:
         """Return the number of epochs that `dvc repro` has printed."""
-        return len(re.findall(r"val_loss", self.log()))
+        return len(re.findall(r"^epoch +\d+/\d+ ", self.log(), re.MULTILINE))
 
 
 def alive(group: int) -> bool:
@@ -260,7 +260,7 @@ def _(project):
 @fault("train: killed, then another learning rate, then the first one again")
 def _(project):
     project.interrupt(lambda: project.epochs_kept() >= 3, signal.SIGKILL)
-    rate = params.load(project.folder / "params.yaml").train.learning_rate
+    rate = params.load(project.folder / layout.PARAMS).train.learning_rate
     project.set({"train.learning_rate": rate / 2})
     if "going on" in project.repro("train"):
         raise Failed("took the state of other parameters")
@@ -402,7 +402,7 @@ def _(project):
 
 @fault("the loss explodes")
 def _(project):
-    rate = params.load(project.folder / "params.yaml").train.learning_rate
+    rate = params.load(project.folder / layout.PARAMS).train.learning_rate
     project.set({"train.learning_rate": 1e6})
     said = project.refused("dvc", "repro", says=r"train.learning_rate: the loss became .* at step \d+")
     project.set({"train.learning_rate": rate})
@@ -427,18 +427,11 @@ def serving(server: socketserver.BaseServer):
         server.server_close()
 
 
-def free_port() -> int:
-    """Return a port that nobody listens on."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
-
-
 @contextmanager
 def mlflow_server(store: Path, port: int):
     """Run a real MLflow server with its SQLite database and the files it takes for others in a folder."""
     store.mkdir(exist_ok=True)
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW")}
+    variables = environment(without=("MLFLOW",))
     with (store / "log").open("a") as log:
         process = subprocess.Popen(
             [
@@ -449,11 +442,11 @@ def mlflow_server(store: Path, port: int):
             stdout=log,
             stderr=log,
             cwd=store,
-            env=environment,
+            env=variables,
             start_new_session=True,
         )
     try:
-        wait_for(lambda: listening(port), process)
+        wait_for(lambda: is_served(port), process)
         yield
     finally:
         if alive(process.pid):
@@ -461,19 +454,13 @@ def mlflow_server(store: Path, port: int):
         process.wait()
 
 
-def listening(port: int) -> bool:
-    """Whether somebody answers on a port."""
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
 def curve(port: int) -> list[int]:
     """Return the epochs of the only run on a server, which has to be finished."""
     client = mlflow.MlflowClient(f"http://127.0.0.1:{port}")
-    runs = client.search_runs([client.get_experiment_by_name("nuclei-unet").experiment_id])
+    runs = client.search_runs([client.get_experiment_by_name(names.EXPERIMENT).experiment_id])
     if [run.info.status for run in runs] != ["FINISHED"]:
         raise Failed(f"{len(runs)} runs, {[run.info.status for run in runs]}")
-    return [metric.step for metric in client.get_metric_history(runs[0].info.run_id, "loss")]
+    return [metric.step for metric in client.get_metric_history(runs[0].info.run_id, names.curve("loss"))]
 
 
 def complete(port: int) -> None:
@@ -501,7 +488,7 @@ def _with_bad_server(handler: type[BaseHTTPRequestHandler] | None):
         other = project.copy(f"{project.folder.name}-bad")
         shutil.rmtree(project.folder)
         shutil.move(other.folder, project.folder)
-        (project.folder / "mlflow.db").unlink()
+        (project.folder / layout.STORE).unlink()
         if handler is None:
             port = free_port()
             lost = _train_again(project, port) - usual
@@ -586,7 +573,7 @@ def _(project):
 @fault("MLflow: mlflow.db deleted")
 def _(project):
     project.repro()
-    (project.folder / "mlflow.db").unlink()
+    (project.folder / layout.STORE).unlink()
     return _synced(project)
 
 
@@ -596,12 +583,12 @@ def _(project):
 @fault("evaluate: model file cut short")
 def _(project):
     project.repro("train")
-    model = project.folder / "models/model.keras"
+    model = project.folder / layout.TRAINED
     # A copy: the file may be a link to DVC's cache.
     data = model.read_bytes()
     model.unlink()
     model.write_bytes(data[:-1000])
-    said = project.refused(sys.executable, "-m", "pipeline.evaluate", says="models/model.keras: ")
+    said = project.refused(sys.executable, "-m", "pipeline.evaluate", says=f"{layout.TRAINED}: ")
     project.repro()
     return f"{said}. `dvc repro` brings it back."
 

@@ -20,7 +20,6 @@ from nuclei_unet.prediction.predictor import Predictor
 from nuclei_unet.sample import ArraySample, Sample
 from nuclei_unet.training import fit
 from pipeline import download, params, preprocess
-from pipeline.dataset import processed as dataset
 
 SOURCES = ("bbbc038", "bbbc038-fixed")
 RESULT = Path("benchmarks/results/labels.md")
@@ -74,7 +73,7 @@ def read(source: str, folder: Path, settings: params.Params) -> dict[str, Sample
     images, _ = preprocess.process(raw / "stage1_train.zip", processed, settings.preprocess)
     stand_in = replace(images[0], image_id="no test image")
     preprocess.make_manifest(images, [stand_in], settings.preprocess).to_csv(processed / "manifest.csv", index=False)
-    found = dataset.read_split("train", processed) + dataset.read_split("validation", processed)
+    found = processed.read_split("train", processed) + processed.read_split("validation", processed)
     # Into memory: the folder is a temporary one.
     return {s.image_id: ArraySample(s.image_id, s.split, s.kind, s.image, s.labels) for s in found}
 

@@ -13,11 +13,11 @@ import pandas as pd
 from matplotlib.figure import Figure
 from skimage.segmentation import find_boundaries
 
-from nuclei_unet.network import model_file, runtime
-from nuclei_unet.prediction.predictor import Predictor
+from nuclei_unet.network import runtime
+from nuclei_unet.prediction.segmenter import Segmenter
 from nuclei_unet.training import targets
-from pipeline import params
-from pipeline.dataset import processed as dataset
+from pipeline import layout, params
+from pipeline.dataset import processed
 
 FIGURE = Path("docs/maps.png")
 
@@ -26,11 +26,11 @@ def main() -> None:
     """Write the figure."""
     settings = params.load()
     runtime.configure(settings.train)
-    predictor = Predictor(model_file.load(), settings.train.model, settings.evaluate)
-    scores = pd.read_csv("reports/per_image.csv", index_col="image_id").dsb_score
+    predictor = Segmenter.load(layout.MODEL, precision=settings.train.precision).predictor
+    scores = pd.read_csv(layout.PER_IMAGE, index_col="image_id").dsb_score
     touching = [
         sample
-        for sample in dataset.read_split("validation")
+        for sample in processed.read_split("validation")
         if sample.kind == "small-fluorescent" and targets.target_maps(sample.labels)[..., 1].mean() > 1
     ]
     sample = sorted(touching, key=lambda s: scores[s.image_id])[len(touching) // 2]

@@ -27,9 +27,10 @@ from tqdm import tqdm
 from nuclei_unet.network import runtime
 from nuclei_unet.training import fit
 from pipeline import params
-from pipeline.dataset import processed as dataset
+from pipeline.dataset import processed
 from pipeline.machine import describe
-from pipeline.tracking import run as tracking
+from pipeline.tracking import run
+from pipeline.tracking.mirror import training_run
 
 RESULT = Path("benchmarks/results/overhead.md")
 # Pictures come after epochs 1, 2, 5, 10 ...: in 20 epochs as often as in the 30 of a whole training.
@@ -89,10 +90,10 @@ def seconds(variant: str) -> float:
         if "logged" in variant:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=".", prefix=".partial-"))).absolute()
             stack.enter_context(mock.patch.dict("os.environ", {"MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db"}))
-            stack.enter_context(mock.patch.object(tracking, "UNFINISHED", folder / "mlflow.json"))
-            log = stack.enter_context(tracking.training_run(settings, precision, "overhead"))
+            stack.enter_context(mock.patch.object(run, "UNFINISHED", folder / "mlflow.json"))
+            log = stack.enter_context(training_run(settings, precision, "overhead"))
             log_epoch, more = log.epoch, (folder / "state.npz", log.picture)
-        samples = dataset.read_split("train"), dataset.read_split("validation")
+        samples = processed.read_split("train"), processed.read_split("validation")
         fit.train(*samples, settings.train, settings.preprocess.channels, timed(log_epoch), *more)
     return (ends[-1] - ends[0]) / (epochs - 1)
 

@@ -14,6 +14,7 @@ missing). All are scored on the validation images and on stage1_test by `nuclei_
 import argparse
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,19 +22,18 @@ import pandas as pd
 from tqdm import tqdm
 
 from nuclei_unet import metrics
-from nuclei_unet.network import model_file, runtime
+from nuclei_unet.network import runtime
 from nuclei_unet.prediction.otsu import otsu_nuclei
-from nuclei_unet.prediction.predictor import Predictor
+from nuclei_unet.prediction.segmenter import Segmenter
 from nuclei_unet.sample import Sample
-from pipeline import params
-from pipeline.dataset import processed as dataset
+from pipeline import layout, params
+from pipeline.dataset import processed
 from pipeline.machine import describe
 
 RESULT = Path("benchmarks/results/peers.md")
 TUTORIAL = Path("data/tutorial")
 STARDIST = Path("models/stardist")
 TRAINED = STARDIST / "minutes"
-SPLITS = ("validation", "test")
 # What numbers of matches differ by where one side takes IoU >= t and the other IoU > t: no IoU of two nuclei of this
 # data set lies between t and t + 1e-6.
 STRICTLY = 1e-6
@@ -48,24 +48,24 @@ def main() -> None:
     minutes = parser.parse_args().minutes
     settings = params.load()
     runtime.configure(settings.train)
-    images = {split: dataset.read_split(split) for split in dataset.SPLITS}
+    images = {split: processed.read_split(split) for split in layout.SPLITS}
 
-    model = model_file.load()
+    load = partial(Segmenter.load, layout.MODEL, precision=settings.train.precision)
     once = settings.evaluate.model_copy(update={"orientations": 1, "scales": (1.0,)})
     views = settings.evaluate.orientations * len(settings.evaluate.scales)
     finders: dict[str, Callable[[Sample], np.ndarray]] = {
         "Otsu and watershed": lambda s: otsu_nuclei(s.image, settings.evaluate),
         "StarDist": stardist(images["train"], images["validation"], minutes),
-        "U-Net, one view": labels_of(Predictor(model, settings.train.model, once)),
-        f"U-Net, {views} views (default)": labels_of(Predictor(model, settings.train.model, settings.evaluate)),
+        "U-Net, one view": labels_of(load(predict=once)),
+        f"U-Net, {views} views (default)": labels_of(load()),
     }
     if TUTORIAL.is_dir():
-        finders = {"tutorial": lambda s: dataset.read_labels(TUTORIAL / f"{s.image_id}.png")} | finders
+        finders = {"tutorial": lambda s: processed.read_labels(TUTORIAL / f"{s.image_id}.png")} | finders
 
     rows, speeds, difference = [], [], 0.0
     for name, find in finders.items():
         row = {"method": name}
-        for split in SPLITS:
+        for split in layout.SCORED_SPLITS:
             find(images[split][0])  # traced before the clock starts
             started = time.perf_counter()
             found = [find(sample) for sample in tqdm(images[split], f"{name}, {split}", disable=None)]
@@ -102,9 +102,9 @@ def main() -> None:
         raise SystemExit("error: the two implementations of the scores disagree")
 
 
-def labels_of(predictor: Predictor) -> Callable[[Sample], np.ndarray]:
+def labels_of(segmenter: Segmenter) -> Callable[[Sample], np.ndarray]:
     """Return a function from a sample to the U-Net's label image."""
-    return lambda sample: predictor.labels(sample.image, sample.labels.shape)
+    return lambda sample: segmenter.predictor.labels(sample.image, sample.labels.shape)
 
 
 def stardist(training: list[Sample], validation: list[Sample], minutes: float) -> Callable[[Sample], np.ndarray]:

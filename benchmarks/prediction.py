@@ -3,7 +3,7 @@
     python -m benchmarks.prediction [--largest 8192]
 
 Each size runs in a process of its own, with the views of params.yaml and with a single one: an RGB image (test images
-side by side) goes from pixels in memory through `dataset.normalize` to a label image. Seconds are the better of two
+side by side) goes from pixels in memory through `nuclei_unet.Segmenter` to a label image. Seconds are the better of two
 runs (of one, from 4096 on); memory is the peak of the process above what it held before, model loaded and one small
 image predicted. "Batch" is 64 images of 256x256, one after another. Needs `dvc repro evaluate`. Writes
 benchmarks/results/prediction.md.
@@ -20,12 +20,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from nuclei_unet.images import normalize, to_rgb
-from nuclei_unet.network import model_file, runtime
-from nuclei_unet.prediction.predictor import Predictor
-from pipeline import params, preprocess
-from pipeline.dataset import archives
-from pipeline.dataset import processed as dataset
+from nuclei_unet.images import to_rgb
+from nuclei_unet.network import runtime
+from nuclei_unet.prediction.segmenter import Segmenter
+from pipeline import layout, params
+from pipeline.dataset import archives, processed
 from pipeline.machine import describe, peak_bytes
 
 RESULT = Path("benchmarks/results/prediction.md")
@@ -64,18 +63,15 @@ def measure(size: int, count: int, one_view: bool) -> dict[str, float]:
     settings = params.load()
     runtime.configure(settings.train)
     views = settings.evaluate.model_copy(update={"orientations": 1, "scales": (1.0,)} if one_view else {})
-    predictor = Predictor(model_file.load(), settings.train.model, views)
+    segmenter = Segmenter.load(layout.MODEL, predict=views, precision=settings.train.precision)
     images = [mosaic(size, start=n) for n in range(count)]
 
-    def predict(image: np.ndarray) -> np.ndarray:
-        return predictor.labels(normalize(image, settings.preprocess))
-
-    predict(images[0][:64, :64])
+    segmenter(images[0][:64, :64])
     before = peak()
     seconds = []
     for _ in range(1 if size >= 4096 else 2):
         started = time.perf_counter()
-        nuclei = sum(int(predict(image).max()) for image in images)
+        nuclei = sum(int(segmenter(image).max()) for image in images)
         seconds.append(time.perf_counter() - started)
     return {
         "nuclei": nuclei,
@@ -88,9 +84,9 @@ def measure(size: int, count: int, one_view: bool) -> dict[str, float]:
 
 def mosaic(size: int, start: int) -> np.ndarray:
     """Return fluorescent test images of 256x256 side by side, uint8 (size, size, 3)."""
-    manifest = dataset.read_manifest()
+    manifest = processed.read_manifest()
     chosen = (manifest.split == "test") & (manifest.height == 256) & (manifest.width == 256)
-    with archives.open_archive(preprocess.RAW / "stage1_test.zip") as zipped:
+    with archives.open_archive(layout.TEST_ARCHIVE) as zipped:
         tiles = [to_rgb(archives.read_image(zipped, archives.image_member(i))) for i in manifest.image_id[chosen]]
     image = np.empty((size, size, 3), np.uint8)
     side = size // 256

@@ -21,7 +21,7 @@ from skimage.io import imread
 from skimage.transform import resize
 from tqdm import tqdm
 
-from pipeline import params, preprocess
+from pipeline import layout, params, preprocess
 from pipeline.dataset import archives
 from pipeline.machine import cpus
 
@@ -33,7 +33,7 @@ def main() -> None:
     """Write the table as Markdown."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, help="only the first ones (default: all)")
-    source = preprocess.RAW / "stage1_train.zip"
+    source = layout.TRAIN_ARCHIVE
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         archive = folder / "images.zip"

@@ -9,7 +9,6 @@ image.)
 """
 
 import argparse
-import os
 import subprocess
 import sys
 import tempfile
@@ -21,9 +20,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, NullLocator
 
-from pipeline import params
+from pipeline import layout, params, process
 from pipeline.machine import peak_bytes
-from pipeline.tools import demo
+from pipeline.tools.project import copy_project
 
 RESULTS = Path("benchmarks/results")
 STAGES = ("download", "preprocess", "train", "evaluate", "visualize")
@@ -66,12 +65,12 @@ def measure(count: int) -> list[tuple[str, float, float]]:
     found = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name, "project")
-        demo.copy_project(Path.cwd(), folder)
+        copy_project(Path.cwd(), folder)
         path = folder / "params.yaml"
         test = count // 5
         drawn = {"download.synthetic.train": count - test, "download.synthetic.test": test}
         path.write_text(params.override(path.read_text(), OVERRIDES | drawn))
-        environment = os.environ | {"MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}"}
+        environment = process.environment(MLFLOW_TRACKING_URI=f"sqlite:///{folder / layout.STORE}")
         for stage in STAGES:
             started = time.perf_counter()
             with (folder / f"{stage}.log").open("w") as log:

@@ -14,30 +14,30 @@ from pathlib import Path
 
 import pandas as pd
 
-from pipeline import params
+from pipeline import layout, params
 from pipeline.git import git
 from pipeline.machine import describe
+from pipeline.report.scores import main_ones
 
 RESULT = Path("benchmarks/results/seeds.md")
-METRICS = "reports/metrics.json"
 
 
 def main() -> None:
     """Write the table as Markdown."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2])
-    rows = {params.load().train.seed: Path(METRICS).read_text()}
+    rows = {params.load().train.seed: layout.MAIN_SCORES.read_text()}
     for seed in parser.parse_args().seeds:
         name = f"seed-{seed}"
         if not experiment(name):
             command = ["dvc", "exp", "run", "--temp", "--name", name, "-S", f"train.seed={seed}", "evaluate"]
             subprocess.run(command, check=True)
-        rows[seed] = git("show", f"{experiment(name)}:{METRICS}")
+        rows[seed] = git("show", f"{experiment(name)}:{layout.MAIN_SCORES}")
     table = pd.DataFrame(
         {
-            f"{split} {score}": {seed: json.loads(text)[split][score] for seed, text in rows.items()}
-            for split in ("validation", "test")
-            for score in ("dsb_score", "ap50", "iou")
+            f"{split} {score.key}": {seed: json.loads(text)[split][score.key] for seed, text in rows.items()}
+            for split in layout.SCORED_SPLITS
+            for score in main_ones()
         }
     )
     table.loc["mean"] = table.mean()

@@ -31,7 +31,7 @@ from nuclei_unet.network.batch_norm import FusedBatchNormalization
 from nuclei_unet.training import crops, resume
 from nuclei_unet.training.fit import make_optimizer, measures
 from pipeline import params
-from pipeline.dataset import processed as dataset
+from pipeline.dataset import processed
 from pipeline.machine import describe
 
 RESULT = Path("benchmarks/results/throughput.md")
@@ -46,7 +46,7 @@ def main() -> None:
     settings = params.load()
     precision = runtime.configure(settings.train)
     size, batch, channels = settings.train.crop_size, settings.train.batch_size, settings.preprocess.channels
-    source = crops.Crops(dataset.read_split("train"), settings.train)
+    source = crops.Crops(processed.read_split("train"), settings.train)
     drawn = crops.as_dataset(source.draw, range(10**9), settings.train, channels)
     # Of the same form as `drawn`, or one model would be traced twice.
     endless = drawn.take(1).cache().repeat()

@@ -36,14 +36,12 @@ from benchmarks.preprocess import tutorial as read_and_resize
 from nuclei_unet import metrics
 from nuclei_unet.images import to_rgb
 from nuclei_unet.sample import Sample
-from pipeline import params, preprocess
-from pipeline.dataset import archives
-from pipeline.dataset import processed as dataset
+from pipeline import layout, params, preprocess
+from pipeline.dataset import archives, processed
 from pipeline.machine import describe
 
 RESULTS = Path("benchmarks/results")
 PREDICTIONS = Path("data/tutorial")
-SPLITS = ("validation", "test")
 
 
 def main() -> None:
@@ -90,14 +88,14 @@ def tutorial(as_published: bool) -> dict[str, float]:
     import keras
 
     keras.utils.set_random_seed(2018)
-    with tempfile.TemporaryDirectory() as name, zipfile.ZipFile(preprocess.RAW / "stage1_train.zip") as zipped:
+    with tempfile.TemporaryDirectory() as name, zipfile.ZipFile(layout.TRAIN_ARCHIVE) as zipped:
         # The tutorial gets its files extracted.
         zipped.extractall(name)
         ids = archives.image_ids(zipped)
         started = time.perf_counter()
         images, masks = read_and_resize(Path(name), ids, 0 if as_published else 127)
         seconds = {"preprocessing, s": time.perf_counter() - started}
-    training = {sample.image_id for sample in dataset.read_split("train")}
+    training = {sample.image_id for sample in processed.read_split("train")}
     kept = [n for n, image_id in enumerate(ids) if image_id in training]
 
     started = time.perf_counter()
@@ -119,16 +117,16 @@ def tutorial(as_published: bool) -> dict[str, float]:
         return resize(model.predict(small[None], verbose=0)[0, ..., 0], shape, mode="constant") > 0.5
 
     scores = {}
-    for split, archive in zip(SPLITS, ("stage1_train.zip", "stage1_test.zip"), strict=True):
-        samples = dataset.read_split(split)
-        with archives.open_archive(preprocess.RAW / archive) as zipped:
+    for split, archive in zip(layout.SCORED_SPLITS, (layout.TRAIN_ARCHIVE, layout.TEST_ARCHIVE), strict=True):
+        samples = processed.read_split(split)
+        with archives.open_archive(archive) as zipped:
             originals = {s.image_id: colours(zipped, s.image_id) for s in samples}
         found = [label(predict(s.image_id, s.labels.shape), connectivity=1) for s in tqdm(samples, split)]
         scores |= score(split, samples, found)
         if not as_published:  # for benchmarks.peers
             PREDICTIONS.mkdir(exist_ok=True)
             for sample, labels in zip(samples, found, strict=True):
-                dataset.write_labels(PREDICTIONS / f"{sample.image_id}.png", labels)
+                processed.write_labels(PREDICTIONS / f"{sample.image_id}.png", labels)
     return seconds | {"epochs": len(history.epoch)} | scores
 
 
@@ -159,26 +157,26 @@ def pipeline(steps: int, batch: int) -> dict[str, float]:
     """Preprocess, train and score as the pipeline does, with a short training."""
     from nuclei_unet.network import runtime
     from nuclei_unet.prediction.predictor import Predictor
-    from pipeline import train
+    from nuclei_unet.training import fit
 
     settings = params.load()
     runtime.configure(settings.train)
     with tempfile.TemporaryDirectory() as name:
         started = time.perf_counter()
-        made, _ = preprocess.process(preprocess.RAW / "stage1_train.zip", Path(name), settings.preprocess)
+        made, _ = preprocess.process(layout.TRAIN_ARCHIVE, Path(name), settings.preprocess)
         manifest = preprocess.make_manifest(made, [replace(made[0], image_id="a test image")], settings.preprocess)
         seconds = {"preprocessing, s": time.perf_counter() - started}
-    splits = {split: dataset.read_split(split) for split in dataset.SPLITS}
+    splits = {split: processed.read_split(split) for split in layout.SPLITS}
     # The split just made is the one on disk.
     assert set(manifest.image_id[manifest.split == "train"]) == {s.image_id for s in splits["train"]}
     short = settings.train.model_copy(update={"epochs": 1, "steps_per_epoch": steps, "batch_size": batch})
     started = time.perf_counter()
     channels = settings.preprocess.channels
-    model, _ = train(splits["train"], splits["validation"], short, channels, lambda *_: None)
+    model, _ = fit.train(splits["train"], splits["validation"], short, channels, lambda *_: None)
     seconds["training, s"] = time.perf_counter() - started
     predictor = Predictor(model, short.model, settings.evaluate)
     scores = {}
-    for split in SPLITS:
+    for split in layout.SCORED_SPLITS:
         found = [predictor.labels(s.image, s.labels.shape) for s in tqdm(splits[split], split)]
         scores |= score(split, splits[split], found)
     return seconds | {"epochs": steps * short.batch_size / len(splits["train"])} | scores

@@ -1,7 +1,7 @@
-"""Take the pictures of pages that README shows: `python docs/screenshots.py`, after `dvc repro` and `make compare`.
+"""Take the pictures of pages that README shows: `python -m docs.screenshots`, after `dvc repro` and `make compare`.
 
 Opens the MLflow UI, as `make ui` starts it, and the two reports in Chromium, and looks for what each page has to show;
-tests/test_dvc.py does the same with a small run. Needs Chromium or Chrome on this machine, and Playwright.
+tests/pipeline/test_dvc.py does the same with a small run. Needs Chromium or Chrome on this machine, and Playwright.
 """
 
 import argparse
@@ -9,7 +9,6 @@ import contextlib
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -22,6 +21,8 @@ from typing import NamedTuple
 import requests
 from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
+
+from pipeline.process import free_port
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 PICTURES = ("ui-runs", "ui-run", "ui-curves", "report", "compare")
@@ -120,9 +121,7 @@ def answers(server: str) -> None:
 @contextmanager
 def user_interface(folder: Path = Path(), environment: dict[str, str] | None = None) -> Iterator[tuple[str, str]]:
     """Start the MLflow UI as `make ui` does; yield the server's address and that of the page of all runs."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "pipeline.tools.ui", "--port", str(port)]
     with tempfile.TemporaryFile("w+") as log:
         process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=log, text=True, env=environment,

@@ -1,8 +1,30 @@
-"""nuclei-unet: segments cell nuclei with a U-Net. Knows arrays; the project around it is in `pipeline/`."""
+"""Find the nuclei of an image with a U-Net: a library that knows arrays, and nothing of the project around it.
+
+from nuclei_unet import Segmenter
+segmenter = Segmenter.load("models/model.keras")
+labels = segmenter(image)
+table = segmenter.measure(labels, image)
+"""
 
 import os
+from typing import TYPE_CHECKING
 
 from nuclei_unet import quiet
+from nuclei_unet.errors import InputError
+
+if TYPE_CHECKING:
+    from nuclei_unet.prediction.segmenter import Segmenter
+
+__all__ = ["InputError", "Segmenter"]
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 quiet.install()
+
+
+def __getattr__(name: str):
+    """Import the segmenter when it is asked for: it starts TensorFlow, which takes seconds."""
+    if name == "Segmenter":
+        from nuclei_unet.prediction.segmenter import Segmenter
+
+        return Segmenter
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -7,7 +7,7 @@ import numpy as np
 from skimage.filters import threshold_otsu
 
 from nuclei_unet.errors import InputError
-from nuclei_unet.settings import NormalizeParams
+from nuclei_unet.settings import NormalizeSettings
 
 # Pixels of an image up to which all of them are looked at for percentiles and the like.
 LARGEST_WHOLE = 2**22
@@ -39,19 +39,19 @@ def has_light_background(rgb: np.ndarray) -> bool:
     return bool(median - low > high - median)
 
 
-def normalize(image: np.ndarray, params: NormalizeParams) -> np.ndarray:
+def normalize(image: np.ndarray, settings: NormalizeSettings) -> np.ndarray:
     """Turn a microscope image into what the network sees.
 
     Parameters
     ----------
     image : (H, W), (H, W, 2), (H, W, 3) or (H, W, 4); any real dtype, any range
-    params : the `preprocess` section
+    settings : the `preprocess` section
 
     Returns
     -------
-    uint8 (H, W) if `params.channels` is 1, else (H, W, 3), or with `params.image_size` as H, W. Intensities are
-    stretched between `params.percentiles`, or, where that is null, divided by the dtype's range. Light backgrounds
-    are inverted, so that nuclei are brighter than what surrounds them. Then, unless `params.nucleus_intensity` is
+    uint8 (H, W) if `settings.channels` is 1, else (H, W, 3), or with `settings.image_size` as H, W. Intensities are
+    stretched between `settings.percentiles`, or, where that is null, divided by the dtype's range. Light backgrounds
+    are inverted, so that nuclei are brighter than what surrounds them. Then, unless `settings.nucleus_intensity` is
     null, all is scaled so that the typical nucleus has that intensity, whatever a few brighter ones have.
 
     Raises
@@ -64,26 +64,28 @@ def normalize(image: np.ndarray, params: NormalizeParams) -> np.ndarray:
     # Of very large images every second, third ... line and column says enough.
     step = max(math.isqrt(rgb.shape[0] * rgb.shape[1] // LARGEST_WHOLE), 1)
     sample = rgb[::step, ::step]
-    pixels = _channels(sample, params.channels)
-    if params.percentiles is not None:
-        low, high = (float(value) for value in np.percentile(pixels, params.percentiles))
+    pixels = _channels(sample, settings.channels)
+    if settings.percentiles is not None:
+        low, high = (float(value) for value in np.percentile(pixels, settings.percentiles))
     else:
         low, high = 0.0, float(np.iinfo(rgb.dtype).max) if rgb.dtype.kind in "ui" else 1.0
-    invert = params.invert_light_background and has_light_background(sample)
+    invert = settings.invert_light_background and has_light_background(sample)
 
     def stretch(part: np.ndarray) -> np.ndarray:
-        stretched = np.clip((_channels(part, params.channels) - low) / max(high - low, 1e-6), 0, 1)
+        stretched = np.clip((_channels(part, settings.channels) - low) / max(high - low, 1e-6), 0, 1)
         stretched = stretched.astype(np.float32, copy=False)
         return 1 - stretched if invert else stretched
 
-    factor = 1.0 if params.nucleus_intensity is None else params.nucleus_intensity / nucleus_intensity(stretch(sample))
+    factor = (
+        1.0 if settings.nucleus_intensity is None else settings.nucleus_intensity / nucleus_intensity(stretch(sample))
+    )
     factor = np.float32(np.clip(factor, 0.5, 8))
 
     def finish(pixels: np.ndarray) -> np.ndarray:
         return np.rint(np.clip(pixels * factor, 0, 1) * 255).astype(np.uint8)
 
-    if params.image_size is not None:
-        height, width = params.image_size
+    if settings.image_size is not None:
+        height, width = settings.image_size
         return finish(cv2.resize(stretch(rgb), (width, height), interpolation=cv2.INTER_AREA))
     # In strips: floats take four times an image's memory, or more.
     return np.concatenate([finish(stretch(rgb[top : top + 512])) for top in range(0, len(rgb), 512)])

@@ -20,12 +20,22 @@ Range = Annotated[tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt
 
 
 class Section(BaseModel):
-    """A part of params.yaml: read-only, and a key it does not know is an error."""
+    """Some settings that belong together: read-only, and a key that is not known is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
-class NormalizeParams(Section):
+def _foreground_first(targets: tuple[str, ...]) -> tuple[str, ...]:
+    if not targets or targets[0] != "foreground" or len(set(targets)) != len(targets):
+        raise ValueError("targets must start with foreground and name each target once")
+    return targets
+
+
+# The maps that a network predicts. Foreground comes first: everything is measured on it.
+Targets = Annotated[tuple[Literal["foreground", "border", "distance"], ...], AfterValidator(_foreground_first)]
+
+
+class NormalizeSettings(Section):
     """How any image becomes what the network sees; see `nuclei_unet.images.normalize`."""
 
     image_size: tuple[Annotated[int, Field(ge=16)], Annotated[int, Field(ge=16)]] | None
@@ -35,7 +45,7 @@ class NormalizeParams(Section):
     nucleus_intensity: Annotated[float, Field(gt=0, le=1)] | None
 
 
-class ModelParams(Section):
+class NetworkSettings(Section):
     """The U-Net's shape; see `nuclei_unet/network/unet.py`."""
 
     stem_stride: Literal[1, 2]
@@ -52,7 +62,7 @@ class ModelParams(Section):
         return self
 
 
-class AugmentParams(Section):
+class AugmentSettings(Section):
     """Random changes of each training crop; see `nuclei_unet.training.crops`. `zoom: [1, 1]` and 0 switch one off."""
 
     flip: bool
@@ -65,14 +75,14 @@ class AugmentParams(Section):
     invert: Fraction
 
 
-class TrainParams(Section):
+class TrainSettings(Section):
     """How the network is trained."""
 
     seed: Annotated[int, Field(ge=0)]
     threads: Count
     precision: Literal["auto", "float32", "mixed_bfloat16"]
     strategy: Literal["auto", "single", "mirrored"]
-    targets: tuple[Literal["foreground", "border", "distance"], ...]
+    targets: Targets
     crop_size: Annotated[int, Field(ge=32)]
     kind_balance: Fraction
     batch_size: Count
@@ -84,15 +94,8 @@ class TrainParams(Section):
     weight_decay: Annotated[float, Field(ge=0)]
     loss: Literal["bce", "bce_dice"]
     early_stopping: Count | None
-    model: ModelParams
-    augment: AugmentParams
-
-    @model_validator(mode="after")
-    def foreground_first(self):
-        """Refuse targets without foreground: everything is measured on it."""
-        if not self.targets or self.targets[0] != "foreground" or len(set(self.targets)) != len(self.targets):
-            raise ValueError("targets must start with foreground and name each target once")
-        return self
+    model: NetworkSettings
+    augment: AugmentSettings
 
     @model_validator(mode="after")
     def crop_fits_network(self):
@@ -103,7 +106,7 @@ class TrainParams(Section):
         return self
 
 
-class EvaluateParams(Section):
+class PredictSettings(Section):
     """How predicted maps become a label image; see `nuclei_unet.prediction.instances`; chosen on validation."""
 
     orientations: Literal[1, 2, 4, 8]

@@ -18,12 +18,10 @@ import requests
 from tqdm import tqdm
 
 from nuclei_unet.errors import InputError
-from nuclei_unet.files import fresh_folder
-from pipeline import params, stage
+from nuclei_unet.files import file_digest, fresh_folder
+from pipeline import layout, params, stage
 from pipeline.dataset import archives, synthetic
 
-RAW = Path("data/raw")
-DOWNLOADS = Path("data/downloads")
 ARCHIVES_VARIABLE = "DSB2018_ARCHIVES"
 
 BBBC038 = "https://data.broadinstitute.org/bbbc/BBBC038"
@@ -82,7 +80,7 @@ CHUNK_BYTES = 2**16  # what a broken connection loses at most
 def main() -> None:
     """Write data/raw/."""
     settings = params.load().download
-    with fresh_folder(RAW) as folder:
+    with fresh_folder(layout.RAW) as folder:
         if settings.source == "synthetic":
             write_synthetic(folder, settings.synthetic.train, settings.synthetic.test, settings.synthetic.seed)
         else:
@@ -93,7 +91,7 @@ def write_published(name: str, folder: Path) -> None:
     """Get the files of a published data set, a key of SOURCES, and write them in canonical form to `folder`."""
     local = archives_folder()
     for source in SOURCES[name]:
-        write_raw(source, in_folder(source, local) if local else downloaded(source, DOWNLOADS), folder)
+        write_raw(source, in_folder(source, local) if local else downloaded(source, layout.DOWNLOADS), folder)
 
 
 def write_synthetic(folder: Path, train: int, test: int, seed: int) -> None:
@@ -155,14 +153,9 @@ def write_raw(source: Source, path: Path, folder: Path) -> None:
             f"{path}: not the content this pipeline was made for (digest {content}, expected {source.content}); "
             f"delete it and get it again from {source.url}"
         )
-    checked = "official file" if source.container and _sha256(path) == source.container else "content as expected"
+    checked = "official file" if source.container and file_digest(path) == source.container else "content as expected"
     megabytes = target.stat().st_size / 1e6
     print(f"{source.target}: {held}, {megabytes:.1f} MB, {checked if source.content else 'not checked'}")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _one_line(error: Exception) -> str:

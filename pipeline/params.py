@@ -12,12 +12,11 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from nuclei_unet.errors import InputError
-from nuclei_unet.settings import Count, EvaluateParams, NormalizeParams, Section, TrainParams
+from nuclei_unet.settings import Count, NormalizeSettings, PredictSettings, Section, TrainSettings
+from pipeline import layout
 
-PARAMS_FILE = Path("params.yaml")
 
-
-class SyntheticParams(Section):
+class SyntheticSettings(Section):
     """Size of the drawn data set (`download.source: synthetic`)."""
 
     train: Annotated[int, Field(ge=4)]
@@ -25,17 +24,17 @@ class SyntheticParams(Section):
     seed: Annotated[int, Field(ge=0)]
 
 
-class DownloadParams(Section):
+class DownloadSettings(Section):
     """Which images and labels the pipeline starts from."""
 
     source: Literal["bbbc038", "bbbc038-fixed", "synthetic"]
-    synthetic: SyntheticParams
+    synthetic: SyntheticSettings
 
 
 Reaction = Literal["skip", "fail"]
 
 
-class FaultParams(Section):
+class FaultSettings(Section):
     """What happens at each kind of data fault: `skip` leaves out the mask or image at fault, `fail` stops."""
 
     unreadable_image: Reaction
@@ -47,28 +46,28 @@ class FaultParams(Section):
     duplicate_image: Reaction
 
 
-class PreprocessParams(NormalizeParams):
+class PreprocessSettings(NormalizeSettings):
     """How raw images become model input, and which of them are held out for validation."""
 
     validation_fraction: Annotated[float, Field(gt=0, lt=1)]
     seed: Annotated[int, Field(ge=0)]
-    on_fault: FaultParams
+    on_fault: FaultSettings
 
 
-class VisualizeParams(Section):
+class VisualizeSettings(Section):
     """What the figures show."""
 
     examples: Count
     dpi: Annotated[int, Field(ge=30, le=600)]
 
 
-class VerifyParams(Section):
+class VerifySettings(Section):
     """What `make verify` allows on a machine of another kind."""
 
     score_tolerance: Annotated[float, Field(ge=0, le=1)]
 
 
-class TrackParams(Section):
+class TrackSettings(Section):
     """What MLflow's model registry does."""
 
     champion_margin: Annotated[float, Field(ge=0, le=1)]
@@ -81,16 +80,16 @@ AROUND = ("track", "verify")
 class Params(Section):
     """All of params.yaml."""
 
-    download: DownloadParams
-    preprocess: PreprocessParams
-    train: TrainParams
-    evaluate: EvaluateParams
-    visualize: VisualizeParams
-    track: TrackParams
-    verify: VerifyParams
+    download: DownloadSettings
+    preprocess: PreprocessSettings
+    train: TrainSettings
+    evaluate: PredictSettings
+    visualize: VisualizeSettings
+    track: TrackSettings
+    verify: VerifySettings
 
 
-def load(path: Path = PARAMS_FILE) -> Params:
+def load(path: Path = layout.PARAMS) -> Params:
     """Read and check a parameter file.
 
     YAML 1.2 (as DVC reads it), so `1e-3` is a number. Raises InputError that names the file and each wrong key.

@@ -24,15 +24,11 @@ from nuclei_unet.errors import InputError
 from nuclei_unet.files import fresh_file, fresh_folder
 from nuclei_unet.images import normalize, to_rgb
 from nuclei_unet.labels import renumber
-from pipeline import params, stage
-from pipeline.dataset import archives, frames, run_lengths
-from pipeline.dataset import processed as dataset
+from pipeline import layout, params, stage
+from pipeline.dataset import archives, frames, processed, run_lengths
 from pipeline.dataset.kinds import kind_of_image
 from pipeline.machine import cpus
-from pipeline.params import FaultParams, PreprocessParams
-
-RAW = Path("data/raw")
-AUDIT = Path("reports/data_audit.json")
+from pipeline.params import FaultSettings, PreprocessSettings
 
 
 @dataclass(frozen=True)
@@ -58,22 +54,22 @@ class Image:
 def main() -> None:
     """Write data/processed/ and reports/data_audit.json."""
     settings = params.load()
-    solution = run_lengths.read_solution(RAW / "stage1_solution.csv")
-    with fresh_folder(dataset.FOLDER) as folder, fresh_file(AUDIT) as audit:
-        train, train_faults = process(RAW / "stage1_train.zip", folder, settings.preprocess)
-        test, test_faults = process(RAW / "stage1_test.zip", folder, settings.preprocess, solution)
+    solution = run_lengths.read_solution(layout.SOLUTION)
+    with fresh_folder(layout.PROCESSED) as folder, fresh_file(layout.AUDIT) as audit:
+        train, train_faults = process(layout.TRAIN_ARCHIVE, folder, settings.preprocess)
+        test, test_faults = process(layout.TEST_ARCHIVE, folder, settings.preprocess, solution)
         manifest = make_manifest(train, test, settings.preprocess)
-        manifest.to_csv(folder / "manifest.csv", index=False, lineterminator="\n")
+        manifest.to_csv(folder / processed.MANIFEST, index=False, lineterminator="\n")
         summary = audit_of(settings.download.source, manifest, train_faults + test_faults, settings.preprocess.on_fault)
         audit.write_text(json.dumps(summary, indent=2) + "\n")
     for split, count in summary["images"].items():
         print(f"{split}: {count} images, {summary['nuclei'][split]} nuclei")
     if summary["faults"]:
-        print(f"{len(summary['faults'])} faults in the data were skipped; {AUDIT} names them")
+        print(f"{len(summary['faults'])} faults in the data were skipped; {layout.AUDIT} names them")
 
 
 def process(
-    archive: Path, folder: Path, settings: PreprocessParams, solution: dict[str, np.ndarray] | None = None
+    archive: Path, folder: Path, settings: PreprocessSettings, solution: dict[str, np.ndarray] | None = None
 ) -> tuple[list[Image], list[Fault]]:
     """Read, check, normalise and write all images of a canonical zip, several at a time.
 
@@ -103,7 +99,7 @@ def process(
                 if getattr(settings.on_fault, fault.fault) == "fail":
                     pool.shutdown(cancel_futures=True)
                     raise InputError(
-                        f"{archive}: image {fault.image_id}: {fault.detail}; mend it, or set "
+                        f"{archive}: image {fault.image_id}: {fault.detail}; fix it, or set "
                         f"preprocess.on_fault.{fault.fault} to skip to leave it out"
                     )
             faults += found
@@ -111,7 +107,7 @@ def process(
 
 
 def process_image(
-    archive: zipfile.ZipFile, folder: Path, settings: PreprocessParams, image_id: str, truth: list[str] | np.ndarray
+    archive: zipfile.ZipFile, folder: Path, settings: PreprocessSettings, image_id: str, truth: list[str] | np.ndarray
 ) -> tuple[Image | None, list[Fault]]:
     """Read, check, normalise and write one image; None if it has to be left out.
 
@@ -133,7 +129,7 @@ def process_image(
     nuclei = int(labels.max())
     if nuclei == 0:
         return None, [*faults, Fault("no_nuclei", image_id, "has no nucleus")]
-    dataset.write_sample(folder, image_id, normalize(rgb, settings), labels)
+    processed.write_sample(folder, image_id, normalize(rgb, settings), labels)
     kind = kind_of_image(rgb, median_area=float(np.median(np.bincount(labels.ravel())[1:])))
     digest = hashlib.sha256(repr(rgb.shape).encode() + rgb.tobytes()).hexdigest()
     return Image(image_id, kind, nuclei, digest, frames.borders(rgb)), faults
@@ -177,12 +173,12 @@ def merge_masks(
     return labels, faults
 
 
-def make_manifest(train: list[Image], test: list[Image], settings: PreprocessParams) -> pd.DataFrame:
+def make_manifest(train: list[Image], test: list[Image], settings: PreprocessSettings) -> pd.DataFrame:
     """Return the manifest: images in the order of their ids, training images split by source frame."""
     if shared := sorted({image.image_id for image in train} & {image.image_id for image in test}):
-        raise InputError(f"{RAW}: image {shared[0]} is in stage1_train.zip and in stage1_test.zip; rename one")
+        raise InputError(f"{layout.RAW}: image {shared[0]} is in stage1_train.zip and in stage1_test.zip; rename one")
     if not train or not test:
-        raise InputError(f"{RAW}: no usable {'test' if train else 'training'} image; every one has a fault")
+        raise InputError(f"{layout.RAW}: no usable {'test' if train else 'training'} image; every one has a fault")
     frame = frames.group_frames([image.borders for image in train])
     held_out = frames.split_by_frame(
         frame, [image.kind for image in train], settings.validation_fraction, settings.seed
@@ -199,16 +195,16 @@ def make_manifest(train: list[Image], test: list[Image], settings: PreprocessPar
         (image.image_id, split, image.kind, number, *image.borders.shape, image.nuclei)
         for image, split, number in zip(train + test, splits, numbers, strict=True)
     ]
-    return pd.DataFrame(rows, columns=dataset.MANIFEST_COLUMNS).sort_values("image_id", ignore_index=True)
+    return pd.DataFrame(rows, columns=processed.MANIFEST_COLUMNS).sort_values("image_id", ignore_index=True)
 
 
-def audit_of(source: str, manifest: pd.DataFrame, faults: list[Fault], handled: FaultParams) -> dict:
+def audit_of(source: str, manifest: pd.DataFrame, faults: list[Fault], handled: FaultSettings) -> dict:
     """Summarise the data set and name its faults, for reports/data_audit.json."""
     by_split = manifest.groupby("split")
     return {
         "source": source,
-        "images": {split: int(by_split.size()[split]) for split in dataset.SPLITS},
-        "nuclei": {split: int(by_split.nuclei.sum()[split]) for split in dataset.SPLITS},
+        "images": {split: int(by_split.size()[split]) for split in layout.SPLITS},
+        "nuclei": {split: int(by_split.nuclei.sum()[split]) for split in layout.SPLITS},
         "frames": int(manifest[manifest.split != "test"].frame.nunique()),
         "fault_counts": {name: sum(f.fault == name for f in faults) for name in type(handled).model_fields},
         "faults": [asdict(fault) | {"handled": getattr(handled, fault.fault)} for fault in faults],

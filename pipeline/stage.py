@@ -1,4 +1,4 @@
-"""What every command does alike: clear errors, outputs that appear whole or not at all, one run at a time, git."""
+"""What every stage and tool does alike: one clear line for an error, one run at a time, what dvc.yaml says of it."""
 
 import signal
 import sys
@@ -6,8 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import filelock
+from ruamel.yaml import YAML, YAMLError
 
 from nuclei_unet.errors import InputError
+from pipeline import git, layout
 
 
 def run(main: Callable[[], None]) -> None:
@@ -20,8 +22,8 @@ def run(main: Callable[[], None]) -> None:
     # What `kill` sends ends a stage as Ctrl-C does: nothing half-written stays.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        Path(".locks").mkdir(exist_ok=True)
-        with filelock.FileLock(f".locks/{name}.lock", blocking=False):
+        layout.LOCKS.mkdir(exist_ok=True)
+        with filelock.FileLock(layout.LOCKS / f"{name}.lock", blocking=False):
             main()
     except filelock.Timeout:
         fail(f"{name}: another run of this stage is still going in this folder; wait for it or stop it")
@@ -29,7 +31,7 @@ def run(main: Callable[[], None]) -> None:
         fail(f"{name}: {error}")
     except OSError as error:
         where = f": {error.filename}" if error.filename else ""
-        fail(f"{name}: {error.strerror or error}{where}; set that right and run it again")
+        fail(f"{name}: {error.strerror or error}{where}; fix this and run it again")
     except MemoryError:
         fail(f"{name}: out of memory; close other programs, or lower train.batch_size or evaluate.scales")
     except KeyboardInterrupt:
@@ -41,3 +43,17 @@ def fail(message: str) -> None:
     """Print one line on stderr and exit with code 1."""
     print(f"error: {message}", file=sys.stderr)
     sys.exit(1)
+
+
+def dependencies(name: str) -> list[Path]:
+    """Return the files and folders that a stage depends on, as dvc.yaml names them. Raises InputError if it cannot."""
+    try:
+        stages = YAML(typ="safe", pure=True).load(layout.DVC_FILE.read_text(encoding="utf-8"))["stages"]
+        return [Path(dependency) for dependency in stages[name]["deps"]]
+    except (OSError, YAMLError, TypeError, KeyError) as error:
+        raise InputError(f"{layout.DVC_FILE}: does not say what stage {name} depends on ({error!r})") from None
+
+
+def code(name: str) -> dict[str, str]:
+    """Return {file: git blob id} of the code that a stage depends on."""
+    return {path.as_posix(): git.blob_id(path) for path in dependencies(name) if path.suffix == ".py"}

@@ -2,35 +2,52 @@
 
     python -m pipeline.train
 
-Reads data/processed/ and the `train` section of params.yaml. Writes models/model.keras (the weights of the epoch with
-the lowest validation loss) and reports/history.csv (one row an epoch), and mirrors both to MLflow. A training that was
-killed goes on after its last whole epoch (see `nuclei_unet/training/resume.py`).
+Reads data/processed/ and the `train` section of params.yaml. Writes models/trained.keras (the weights of the epoch with
+the lowest validation loss, and a recipe of how they were made) and reports/history.csv (one row an epoch), and mirrors
+both to MLflow. A training that was killed goes on after its last whole epoch (see `nuclei_unet/training/resume.py`).
 """
 
-from nuclei_unet.files import fresh_file
+from nuclei_unet.files import fresh_file, tree_digest
 from nuclei_unet.network import model_file, runtime
+from nuclei_unet.recipe import Recipe
+from nuclei_unet.settings import NormalizeSettings
 from nuclei_unet.training import fit, resume
-from pipeline import params, stage
-from pipeline.dataset import processed as dataset
-from pipeline.tracking import run as tracking
+from pipeline import layout, params, stage
+from pipeline.dataset import processed
+from pipeline.tracking import mirror
 
 
 def main() -> None:
-    """Write models/model.keras and reports/history.csv."""
+    """Write models/trained.keras and reports/history.csv."""
     settings = params.load()
     precision = runtime.configure(settings.train)
-    training, validation = dataset.read_split("train"), dataset.read_split("validation")
+    training, validation = processed.read_split("train"), processed.read_split("validation")
     devices = runtime.strategy(settings.train).num_replicas_in_sync
-    state = resume.state_file(settings.train, f"{precision} on {devices}", dataset.FOLDER)
-    with tracking.training_run(settings, precision, state.stem) as log:
-        channels = settings.preprocess.channels
+    channels = settings.preprocess.channels
+    shaping = (f"{channels} channels, {precision} on {devices}", stage.dependencies("train"))
+    state = resume.state_file(layout.RESUME, settings.train, *shaping)
+    recipe = recipe_of(settings)
+    with mirror.training_run(settings, precision, state.stem) as log:
         model, history = fit.train(training, validation, settings.train, channels, log.epoch, state, log.picture)
-        with fresh_file(model_file.MODEL) as new_model, fresh_file(tracking.HISTORY) as new_history:
-            model_file.save(model, new_model)
+        with fresh_file(layout.TRAINED) as new_model, fresh_file(layout.HISTORY) as new_history:
+            model_file.save(model, new_model, recipe)
             history.to_csv(new_history, index=False, float_format="%.6g", lineterminator="\n")
         state.unlink(missing_ok=True)
     best = history.loc[history.val_loss.idxmin()]
     print(f"kept epoch {best.epoch:.0f}: validation loss {best.val_loss:.4f}, IoU {best.val_foreground_iou:.4f}")
+
+
+def recipe_of(settings: params.Params) -> Recipe:
+    """Return what the trained model has to carry: its network, how images reach it, its data and code."""
+    return Recipe(
+        targets=settings.train.targets,
+        network=settings.train.model,
+        normalize=NormalizeSettings(
+            **{key: getattr(settings.preprocess, key) for key in NormalizeSettings.model_fields}
+        ),
+        data=tree_digest([layout.PROCESSED]),
+        code=stage.code("train"),
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
-"""Stage `visualize`: draw the figures and write the report. Run: `python -m pipeline.visualize`
+"""DVC stage: draw the figures and write the report.
+
+    python -m pipeline.visualize
 
 Reads params.yaml, what train and evaluate wrote to reports/ (history.csv, scores.json, per_image.csv, by_kind.csv,
 ap_by_threshold.csv), what preprocess found (reports/data_audit.json), and of the test images shown the pixels in
@@ -6,7 +8,6 @@ data/raw/stage1_test.zip, the truth in data/processed/ and the labels in data/pr
 Writes reports/figures/ and reports/report.html, one page that needs no other file and no network.
 """
 
-import base64
 import json
 import time
 from collections.abc import Mapping
@@ -15,46 +16,37 @@ from pathlib import Path
 import pandas as pd
 
 from nuclei_unet.files import fresh_file, fresh_folder
-from pipeline import params, stage
-from pipeline.dataset import processed as dataset
-from pipeline.report import charts as figures
-from pipeline.report.page import page
-from pipeline.report.pictures import error_rows, example_columns
+from pipeline import layout, params, stage
+from pipeline.report import charts, pictures, scores
+from pipeline.report.page import page, picture
 from pipeline.report.results import Results, read_example, read_results
-from pipeline.report.scores import SCORES, score_rows
 from pipeline.report.style import write_figure
-from pipeline.tracking import run as tracking
+from pipeline.tracking import mirror
 
-TEST_IMAGES = Path("data/raw/stage1_test.zip")
-PREDICTIONS = Path("data/predictions")
-REPORTS = Path("reports")
-TEMPLATE = Path(__file__).with_name("report") / "report.html.jinja"
-
-
-FILES = (REPORTS / "figures", REPORTS / "report.html")
+TEMPLATE = "report.html.jinja"
+# The scores at the top of the report, by their place in scores.json.
+TILES = ("instance/dsb_score", "instance/ap50", "instance/pq", "pixel/iou")
 
 
 def main() -> None:
     """Write reports/figures/ and reports/report.html."""
     settings = params.load()
     started = time.monotonic()
-    results = read_results(REPORTS)
+    results = read_results()
     test = results.per_image[results.per_image.split == "test"]
     groups = best_median_worst(test, settings.visualize.examples) | {"examples": near_median_by_kind(test, 4)}
-    with fresh_folder(REPORTS / "figures") as folder:
+    with fresh_folder(layout.FIGURES) as folder:
         write_charts(folder, results, settings.visualize.dpi)
         for name, rows in groups.items():
-            draw = example_columns if name == "examples" else error_rows
-            examples = [read_example(row, TEST_IMAGES, dataset.FOLDER, PREDICTIONS) for row in rows.itertuples()]
+            draw = pictures.example_columns if name == "examples" else pictures.error_rows
+            examples = [read_example(row) for row in rows.itertuples()]
             write_figure(folder / f"{name}.png", draw, examples, settings.visualize.dpi)
-    with fresh_file(REPORTS / "report.html") as path:
-        path.write_text(
-            render(results, params.flatten(settings, without=params.AROUND), read_pictures(REPORTS / "figures")),
-            encoding="utf-8",
-        )
+    with fresh_file(layout.REPORT) as path:
+        drawn = {figure.name: picture(figure) for figure in sorted(layout.FIGURES.glob("*.png"))}
+        path.write_text(render(results, params.flatten(settings, without=params.AROUND), drawn), encoding="utf-8")
     seconds = time.monotonic() - started
-    tracking.log_stage(settings, {}, FILES, "visualize", seconds)
-    print(f"{headline(results.metrics)} Report: {REPORTS / 'report.html'}")
+    mirror.log_stage(settings, {}, layout.PAGES, "visualize", seconds)
+    print(f"{headline(results.summary)} Report: {layout.REPORT}")
 
 
 def best_median_worst(test: pd.DataFrame, count: int) -> dict[str, pd.DataFrame]:
@@ -84,19 +76,14 @@ def near_median_by_kind(test: pd.DataFrame, count: int) -> pd.DataFrame:
 
 def write_charts(folder: Path, results: Results, dpi: int) -> None:
     """Write the figures that are drawn from tables."""
-    write_figure(folder / "training_curves.png", figures.training_curves, results.history, dpi)
-    write_figure(folder / "ap_by_iou_threshold.png", figures.average_precision_curves, results.ap_by_threshold, dpi)
-    write_figure(folder / "iou_by_kind.png", figures.scores_by_kind, results.by_kind, results.per_image, dpi)
+    write_figure(folder / "training_curves.png", charts.training_curves, results.history, dpi)
+    write_figure(folder / "ap_by_iou_threshold.png", charts.average_precision_curves, results.ap_by_threshold, dpi)
+    write_figure(folder / "iou_by_kind.png", charts.scores_by_kind, results.by_kind, results.per_image, dpi)
 
 
-def read_pictures(folder: Path) -> dict[str, str]:
-    """Return file name -> base64 of all PNGs of a folder."""
-    return {path.name: base64.b64encode(path.read_bytes()).decode() for path in sorted(folder.glob("*.png"))}
-
-
-def headline(metrics: Mapping) -> str:
+def headline(summary: Mapping) -> str:
     """Return the result in one sentence."""
-    test = metrics["test"]
+    test = summary["test"]
     unet, otsu = (test["instance"]["dsb_score"], test["pixel"]["iou"]), (test["otsu"]["dsb_score"], test["otsu"]["iou"])
     return (
         f"On {test['n_images']} test images the U-Net reaches a DSB score of {unet[0]:.3f} and a pixel IoU of "
@@ -104,18 +91,20 @@ def headline(metrics: Mapping) -> str:
     )
 
 
-def render(results: Results, parameters: Mapping[str, object], pictures: Mapping[str, str]) -> str:
-    """Return the report as HTML; `pictures` are file names -> base64, `parameters` as `params.flatten` gives them."""
+def render(results: Results, parameters: Mapping[str, object], drawn: Mapping[str, str]) -> str:
+    """Return the report as HTML; `drawn` is file name -> base64, `parameters` as `params.flatten` gives them."""
     return page(
         TEMPLATE,
-        headline=headline(results.metrics),
-        metrics=results.metrics,
+        headline=headline(results.summary),
+        summary=results.summary,
         audit=results.audit,
-        scores=SCORES,
-        score_rows=score_rows(results.metrics),
+        splits=layout.SCORED_SPLITS,
+        rows=scores.score_rows(results.summary),
+        tiles=TILES,
         by_kind=results.by_kind.sort_values(["n_images", "kind"], ascending=[False, True]).to_dict("records"),
+        kind_columns=scores.kind_columns(),
         parameters={key: json.dumps(value) for key, value in parameters.items()},
-        pictures=pictures,
+        pictures=drawn,
     )
 
 

@@ -1,36 +1,29 @@
-"""The trained model on disk: a .keras file in canonical form, so that the same weights give the same bytes."""
+"""A model on disk: a .keras file in canonical form, so that the same weights and recipe give the same bytes."""
 
 import json
 import warnings
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import keras
 
+from nuclei_unet import recipe
 from nuclei_unet.errors import InputError
+from nuclei_unet.recipe import Recipe
 
-MODEL = Path("models/model.keras")
+RECIPE = "recipe.json"  # the member of the zip that holds the recipe; Keras passes over it
 
 
-def save(model: keras.Model, path: Path) -> None:
-    """Write a model that is not compiled; it loads with plain `keras.saving.load_model`."""
+def save(model: keras.Model, path: Path, made_by: Recipe) -> None:
+    """Write a model that is not compiled, with its recipe; plain `keras.saving.load_model` reads it, too."""
     model.save(path)
-    rewritten = path.with_suffix(".canonical")
-    with zipfile.ZipFile(path) as source, zipfile.ZipFile(rewritten, "w") as target:
-        for name in sorted(source.namelist()):
-            data = source.read(name)
-            if name == "metadata.json":
-                data = _dump(json.loads(data) | {"date_saved": "1980-01-01@00:00:00"})
-            elif name == "config.json":
-                data = _dump(_renumber(json.loads(data), {}))
-            target.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), data)
-    rewritten.replace(path)
+    _write(path, path, {RECIPE: made_by.dump()})
 
 
-def load(path: Path = MODEL) -> keras.Model:
+def load(path: Path) -> keras.Model:
     """Load a trained model. Raises InputError that names the file if it is missing, damaged, or would run code."""
-    if not zipfile.is_zipfile(path):
-        raise InputError(f"{path}: {'damaged' if path.exists() else 'no such file'}; run `dvc repro train`")
+    _check(path)
     try:
         with warnings.catch_warnings():
             # Keras leaves layers that it finds no weights for as they are drawn at random, and says only this.
@@ -39,6 +32,46 @@ def load(path: Path = MODEL) -> keras.Model:
     except Exception as error:  # whatever a strange file leads Keras and HDF5 to
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise InputError(f"{path}: not a model that can be loaded ({reason[:120]}); run `dvc repro train`") from None
+
+
+def read_recipe(path: Path) -> Recipe:
+    """Return the recipe that a model file carries. Raises InputError that names the file if it has none."""
+    _check(path)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if archive.getinfo(RECIPE).file_size > recipe.MAX_BYTES:
+                raise InputError(f"{path}: its recipe is larger than {recipe.MAX_BYTES:,} bytes; run `dvc repro`")
+            data = archive.read(RECIPE)
+    except KeyError:
+        raise InputError(f"{path}: carries no recipe, so it is of an older version; run `dvc repro`") from None
+    except (zipfile.BadZipFile, EOFError, OSError, RuntimeError, NotImplementedError) as error:
+        raise InputError(f"{path}: damaged ({error}); run `dvc repro train`") from None
+    return recipe.parse(data, str(path))
+
+
+def copy_with_recipe(source: Path, target: Path, made_by: Recipe) -> None:
+    """Write the model of file `source` to `target` with another recipe; the weights stay as they are."""
+    _check(source)
+    _write(source, target, {RECIPE: made_by.dump()})
+
+
+def _check(path: Path) -> None:
+    if not zipfile.is_zipfile(path):
+        raise InputError(f"{path}: {'damaged' if path.exists() else 'no such file'}; run `dvc repro train`")
+
+
+def _write(source: Path, target: Path, members: Mapping[str, bytes]) -> None:
+    """Write a zip with the members of another and those given, in canonical form; both may be the same file."""
+    rewritten = target.with_suffix(".canonical")
+    with zipfile.ZipFile(source) as archive, zipfile.ZipFile(rewritten, "w") as copy:
+        for name in sorted({*archive.namelist(), *members}):
+            data = members[name] if name in members else archive.read(name)
+            if name == "metadata.json":
+                data = _dump(json.loads(data) | {"date_saved": "1980-01-01@00:00:00"})
+            elif name == "config.json":
+                data = _dump(_renumber(json.loads(data), {}))
+            copy.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), data)
+    rewritten.replace(target)
 
 
 def _dump(value) -> bytes:

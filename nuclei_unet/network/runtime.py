@@ -1,24 +1,37 @@
-"""TensorFlow set up so that the same parameters give the same bits: seeds, threads, precision, devices."""
+"""TensorFlow set up so that results are the same bit for bit: seeds, threads, precision, devices."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import keras
 import tensorflow as tf
 
 from nuclei_unet.errors import InputError
-from nuclei_unet.settings import TrainParams
+from nuclei_unet.settings import TrainSettings
 
 
-def configure(params: TrainParams) -> str:
+def configure(settings: TrainSettings) -> str:
     """Seed and pin TensorFlow, before its first operation; return the precision policy's name."""
-    keras.utils.set_random_seed(params.seed)
+    keras.utils.set_random_seed(settings.seed)
     # Sums are split by the number of threads; left alone, TensorFlow takes it from the machine.
-    tf.config.threading.set_intra_op_parallelism_threads(params.threads)
-    tf.config.threading.set_inter_op_parallelism_threads(params.threads)
+    tf.config.threading.set_intra_op_parallelism_threads(settings.threads)
+    tf.config.threading.set_inter_op_parallelism_threads(settings.threads)
     tf.config.experimental.enable_op_determinism()
-    precision = resolve_precision(params.precision)
-    keras.config.set_dtype_policy(precision)
-    return precision
+    policy = resolve_precision(settings.precision)
+    keras.config.set_dtype_policy(policy)
+    return policy
+
+
+@contextmanager
+def precision(setting: str) -> Iterator[None]:
+    """Build networks in this precision within the block: float32, mixed_bfloat16 or auto, as `resolve_precision`."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(resolve_precision(setting))
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
 
 
 def resolve_precision(setting: str) -> str:
@@ -37,18 +50,18 @@ def resolve_precision(setting: str) -> str:
     return "mixed_bfloat16" if {"amx_bf16", "avx512_bf16"} & set(flags) else "float32"
 
 
-def strategy(params: TrainParams) -> tf.distribute.Strategy:
+def strategy(settings: TrainSettings) -> tf.distribute.Strategy:
     """Return what runs a training on one device, or shares each batch between all of this machine's.
 
     `auto` takes all GPUs if there are several. Raises InputError if a batch cannot be shared evenly.
     """
     gpus = tf.config.list_logical_devices("GPU")
     devices = gpus or tf.config.list_logical_devices("CPU")
-    if params.strategy == "single" or len(devices) == 1 or (params.strategy == "auto" and not gpus):
+    if settings.strategy == "single" or len(devices) == 1 or (settings.strategy == "auto" and not gpus):
         return tf.distribute.get_strategy()
-    if params.batch_size % len(devices):
+    if settings.batch_size % len(devices):
         raise InputError(
-            f"train.batch_size: {params.batch_size} crops cannot be shared evenly by {len(devices)} devices; "
+            f"train.batch_size: {settings.batch_size} crops cannot be shared evenly by {len(devices)} devices; "
             "take a multiple, or train.strategy: single"
         )
     return tf.distribute.MirroredStrategy([device.name for device in devices])

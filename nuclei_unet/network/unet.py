@@ -3,13 +3,13 @@
 import numpy as np
 from keras import Model, layers
 
-from nuclei_unet.settings import ModelParams
+from nuclei_unet.settings import NetworkSettings
 
 
 def build(
     channels: int,
     targets: tuple[str, ...],
-    params: ModelParams,
+    settings: NetworkSettings,
     batch_normalization: type[layers.BatchNormalization] = layers.BatchNormalization,
 ) -> Model:
     """Build a U-Net for images of any height and width that `size_multiple` divides.
@@ -19,31 +19,31 @@ def build(
     """
     image = layers.Input((None, None, channels), name="image")
     x = layers.Rescaling(1 / 255, name="to_unit_range")(image)
-    if params.stem_stride > 1:
+    if settings.stem_stride > 1:
         # The U-Net proper works on a coarser grid: a quarter of the work for the same field of view.
         x = layers.Conv2D(
-            params.filters[0],
+            settings.filters[0],
             5,
-            params.stem_stride,
+            settings.stem_stride,
             "same",
             activation="relu",
             kernel_initializer="he_normal",
             name="stem",
         )(x)
 
-    norm = batch_normalization if params.normalization == "batch" else None
+    norm = batch_normalization if settings.normalization == "batch" else None
     skips = []
-    for level, (filters, dropout) in enumerate(zip(params.filters, params.dropout, strict=True)):
+    for level, (filters, dropout) in enumerate(zip(settings.filters, settings.dropout, strict=True)):
         if level:
             x = layers.MaxPooling2D(name=f"down{level}_pool")(x)
         x = _two_convolutions(x, filters, dropout, norm, f"down{level}")
         skips.append(x)
-    for level in reversed(range(len(params.filters) - 1)):
-        filters, dropout = params.filters[level], params.dropout[level]
-        if params.upsampling == "transposed":
+    for level in reversed(range(len(settings.filters) - 1)):
+        filters, dropout = settings.filters[level], settings.dropout[level]
+        if settings.upsampling == "transposed":
             x = layers.Conv2DTranspose(filters, 2, 2, name=f"up{level}_double")(x)
         else:
-            x = layers.UpSampling2D(interpolation=params.upsampling, name=f"up{level}_double")(x)
+            x = layers.UpSampling2D(interpolation=settings.upsampling, name=f"up{level}_double")(x)
         x = layers.Concatenate(name=f"up{level}_join")([x, skips[level]])
         x = _two_convolutions(x, filters, dropout, norm, f"up{level}")
 
@@ -51,7 +51,7 @@ def build(
     # float32 even in mixed precision: probabilities near 0 and 1 need the digits.
     maps = {
         name: layers.Conv2DTranspose(
-            1, params.stem_stride, params.stem_stride, activation="sigmoid", dtype="float32", name=name
+            1, settings.stem_stride, settings.stem_stride, activation="sigmoid", dtype="float32", name=name
         )(x)
         for name in targets
     }
@@ -75,16 +75,15 @@ def _two_convolutions(x, filters: int, dropout: float, norm: type[layers.BatchNo
     return x
 
 
-def fold_batch_normalization(model: Model, params: ModelParams) -> Model:
+def fold_batch_normalization(model: Model, settings: NetworkSettings) -> Model:
     """Return a network of the same maps whose convolutions do the work of the batch normalization after them.
 
     At prediction a normalization is a factor and a shift a channel: what the convolution's weights can hold as well,
-    without another pass over the pixels (Jacob et al. 2018, section 3.2). Without normalization, the model itself.
+    without another pass over the pixels (Jacob et al. 2018, section 3.2). Without normalization it is the same
+    network again, in the precision that is set now.
     """
-    if params.normalization != "batch":
-        return model
     targets = tuple(model.output)
-    folded = build(model.input_shape[-1], targets, params.model_copy(update={"normalization": "none"}))
+    folded = build(model.input_shape[-1], targets, settings.model_copy(update={"normalization": "none"}))
     for layer in folded.layers:
         weights = model.get_layer(layer.name).get_weights()
         if f"{layer.name}_norm" in {other.name for other in model.layers}:
@@ -96,6 +95,6 @@ def fold_batch_normalization(model: Model, params: ModelParams) -> Model:
     return folded
 
 
-def size_multiple(params: ModelParams) -> int:
+def size_multiple(settings: NetworkSettings) -> int:
     """Return the number of pixels that must divide an image's height and width."""
-    return params.stem_stride * 2 ** (len(params.filters) - 1)
+    return settings.stem_stride * 2 ** (len(settings.filters) - 1)

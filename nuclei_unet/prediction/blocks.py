@@ -49,5 +49,6 @@ def add_block(labels: np.ndarray, part: np.ndarray, core: tuple[slice, ...], cou
     return count
 
 
-def _relative(inner: tuple[slice, slice], outer: tuple[slice, slice]) -> tuple[slice, ...]:
+def relative(inner: tuple[slice, slice], outer: tuple[slice, slice]) -> tuple[slice, ...]:
+    """Return where a core lies in its block, as (rows, columns) of the block."""
     return tuple(slice(i.start - o.start, i.stop - o.start) for i, o in zip(inner, outer, strict=True))

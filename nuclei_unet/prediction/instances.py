@@ -6,19 +6,19 @@ from skimage.segmentation import watershed
 
 from nuclei_unet.images import blur
 from nuclei_unet.labels import CROSS, components, fill_holes, renumber, small_labels
-from nuclei_unet.settings import EvaluateParams
+from nuclei_unet.settings import PredictSettings
 
 # A pixel and its eight neighbours.
 SQUARE = np.ones((3, 3), np.uint8)
 
 
-def label_nuclei(maps: dict[str, np.ndarray], params: EvaluateParams, image: np.ndarray | None = None) -> np.ndarray:
+def label_nuclei(maps: dict[str, np.ndarray], settings: PredictSettings, image: np.ndarray | None = None) -> np.ndarray:
     """Turn predicted maps into a label image.
 
     Parameters
     ----------
     maps : 'foreground' and maybe 'border' and 'distance', each float (H, W) in [0, 1]
-    params : thresholds, the `evaluate` section
+    settings : thresholds, the `evaluate` section
     image : what the network saw, (H, W) or (H, W, 3); outlines follow its edges if given
 
     Returns
@@ -27,10 +27,10 @@ def label_nuclei(maps: dict[str, np.ndarray], params: EvaluateParams, image: np.
     component. With border or distance there is a depth, the distance less the border, smoothed; each of its maxima
     that stands out enough is a seed, and a watershed grows the seeds to the edge of the foreground.
     """
-    foreground, threshold = maps["foreground"], params.foreground_threshold
+    foreground, threshold = maps["foreground"], settings.foreground_threshold
     levels = np.array([threshold])
-    if image is not None and params.outline_range:
-        levels = np.clip(threshold + params.outline_range * np.linspace(-1, 1, 7), 0.01, 0.99)
+    if image is not None and settings.outline_range:
+        levels = np.clip(threshold + settings.outline_range * np.linspace(-1, 1, 7), 0.01, 0.99)
     # As far as the lowest level reaches; what exceeds nowhere the threshold itself is no nucleus.
     mask = foreground > levels[0]
     if len(maps) == 1 or not mask.any():
@@ -38,15 +38,17 @@ def label_nuclei(maps: dict[str, np.ndarray], params: EvaluateParams, image: np.
     else:
         depth = maps.get("distance", foreground)
         if "border" in maps:
-            depth = depth - params.border_weight * maps["border"]
-        depth = blur(depth.astype(np.float32), params.smoothing)
+            depth = depth - settings.border_weight * maps["border"]
+        depth = blur(depth.astype(np.float32), settings.smoothing)
         # Lower than any depth, so that a nucleus' maximum stands out from what lies around it.
-        depth[~mask] = -2 - params.border_weight
-        seeds = components(prominent_maxima(depth, mask, params.prominence) & (foreground > threshold), connectivity=8)
+        depth[~mask] = -2 - settings.border_weight
+        seeds = components(
+            prominent_maxima(depth, mask, settings.prominence) & (foreground > threshold), connectivity=8
+        )
         nuclei = watershed(-depth, seeds, mask=mask)
     if len(levels) > 1:
-        nuclei = trim_to_edges(nuclei, foreground, image, levels, params.outline_pull)
-    nuclei[small_labels(nuclei, params.min_area)] = 0
+        nuclei = trim_to_edges(nuclei, foreground, image, levels, settings.outline_pull)
+    nuclei[small_labels(nuclei, settings.min_area)] = 0
     return renumber(fill_holes(nuclei))
 
 

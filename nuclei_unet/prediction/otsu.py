@@ -8,10 +8,10 @@ from skimage.segmentation import watershed
 
 from nuclei_unet.images import blur
 from nuclei_unet.labels import components, renumber, small_labels
-from nuclei_unet.settings import EvaluateParams
+from nuclei_unet.settings import PredictSettings
 
 
-def otsu_nuclei(image: np.ndarray, params: EvaluateParams) -> np.ndarray:
+def otsu_nuclei(image: np.ndarray, settings: PredictSettings) -> np.ndarray:
     """Segment without learning: Otsu's threshold, then a watershed on the distance to the edge; the floor to beat.
 
     `image` is uint8 (H, W) or (H, W, 3) with light nuclei, as the network sees it. Returns a label image as
@@ -27,5 +27,5 @@ def otsu_nuclei(image: np.ndarray, params: EvaluateParams) -> np.ndarray:
     peaks = peak_local_max(distance, min_distance=5, labels=components(mask, connectivity=8))
     seeds[tuple(peaks.T)] = np.arange(1, len(peaks) + 1)
     found = watershed(-distance, seeds, mask=mask)
-    found[small_labels(found, params.min_area)] = 0
+    found[small_labels(found, settings.min_area)] = 0
     return renumber(found)

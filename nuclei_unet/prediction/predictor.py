@@ -8,10 +8,10 @@ import numpy as np
 import tensorflow as tf
 
 from nuclei_unet.errors import InputError
-from nuclei_unet.network import unet
-from nuclei_unet.prediction.blocks import _relative, add_block, blocks
+from nuclei_unet.network import runtime, unet
+from nuclei_unet.prediction.blocks import add_block, blocks, relative
 from nuclei_unet.prediction.instances import label_nuclei
-from nuclei_unet.settings import EvaluateParams, ModelParams
+from nuclei_unet.settings import NetworkSettings, PredictSettings
 
 # Pixels of a block's side as the network sees it: what bounds the memory that an image of any size takes.
 BLOCK = 2560
@@ -27,22 +27,23 @@ class Predictor:
     a nucleus should not hang on which side is up, or on the magnification.
     """
 
-    def __init__(self, model: keras.Model, params: ModelParams, views: EvaluateParams):
+    def __init__(self, model: keras.Model, settings: NetworkSettings, views: PredictSettings, precision: str = "auto"):
         self.views = views
-        self.multiple = unet.size_multiple(params)
+        self.multiple = unet.size_multiple(settings)
         # Two: upright and mirrored; four: both turned by 180 degrees, too; eight: also by 90 and 270.
         self.orientations = range(0, 8, 8 // views.orientations)
         try:
-            network = unet.fold_batch_normalization(model, params)
+            with runtime.precision(precision):
+                network = unet.fold_batch_normalization(model, settings)
         except (ValueError, TypeError):
-            raise InputError("the model is not of train.model in params.yaml; run `dvc repro train`") from None
+            raise InputError("its weights do not fit the network of its recipe; run `dvc repro train`") from None
         signature = tf.TensorSpec((None, None, None, model.input_shape[-1]), tf.float32)
         self._run = tf.function(lambda images: network(images, training=False), input_signature=[signature])
 
     def labels(self, image: np.ndarray, shape: tuple[int, int] | None = None) -> np.ndarray:
         """Find the nuclei of one image.
 
-        `image` is uint8 (H, W) or (H, W, 3) as `dataset.normalize` returns it. Returns a label image as
+        `image` is uint8 (H, W) or (H, W, 3) as `images.normalize` returns it. Returns a label image as
         `instances.label_nuclei` does, of `shape` if that is given. An image larger than a block is worked on block by
         block: memory grows by the image and its label image only.
         """
@@ -53,7 +54,7 @@ class Predictor:
         labels, count = np.zeros(image.shape[:2], np.uint32), 0
         for inner, outer in blocks(image.shape[:2], core, MARGIN):
             part = label_nuclei(self.maps(image[outer]), self.views, image[outer])
-            count = add_block(labels[outer], part, _relative(inner, outer), count)
+            count = add_block(labels[outer], part, relative(inner, outer), count)
         return labels if count >= 2**16 else labels.astype(np.uint16)
 
     def maps(self, image: np.ndarray, shape: tuple[int, int] | None = None) -> dict[str, np.ndarray]:

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from nuclei_unet.sample import Sample
-from nuclei_unet.settings import AugmentParams, TrainParams
+from nuclei_unet.settings import AugmentSettings, TrainSettings
 from nuclei_unet.training.targets import TARGETS, target_maps
 
 # Bytes of images and maps that training keeps in memory: all of BBBC038, five times over.
@@ -23,9 +23,9 @@ class Crops:
     The first images stay in memory, up to `MEMORY` bytes with their maps; others are read again for each crop.
     """
 
-    def __init__(self, samples: Sequence[Sample], params: TrainParams):
-        self.params, self.samples = params, samples
-        self.weights = kind_weights([sample.kind for sample in samples], params.kind_balance)
+    def __init__(self, samples: Sequence[Sample], settings: TrainSettings):
+        self.settings, self.samples = settings, samples
+        self.weights = kind_weights([sample.kind for sample in samples], settings.kind_balance)
         self._kept: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         kept = 0
         for index in range(len(samples)):
@@ -40,30 +40,30 @@ class Crops:
 
     def draw(self, number: int) -> tuple[np.ndarray, np.ndarray]:
         """Return crop `number`: image uint8 (size, size, channels) and maps uint8 (size, size, targets)."""
-        rng = np.random.default_rng([self.params.seed, number])
-        if self.params.kind_balance:
+        rng = np.random.default_rng([self.settings.seed, number])
+        if self.settings.kind_balance:
             index = rng.choice(len(self), p=self.weights)
         else:
             # Every image once before any comes twice.
-            order = np.random.default_rng([self.params.seed, number // len(self), 1]).permutation(len(self))
+            order = np.random.default_rng([self.settings.seed, number // len(self), 1]).permutation(len(self))
             index = order[number % len(self)]
         image, maps = self._read(index)
-        crop, flags = window(image.shape[:2], self.params.crop_size, self.params.augment, rng)
-        image = change_intensities(self._cut(image, crop, flags), self.params.augment, rng)
-        return _channels(image), select_targets(self._cut(maps, crop, flags), self.params.targets)
+        crop, flags = window(image.shape[:2], self.settings.crop_size, self.settings.augment, rng)
+        image = change_intensities(self._cut(image, crop, flags), self.settings.augment, rng)
+        return _channels(image), select_targets(self._cut(maps, crop, flags), self.settings.targets)
 
     def middle(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the middle of image `index` as it is, in the form of `draw`."""
-        size = self.params.crop_size
+        size = self.settings.crop_size
         image, maps = self._read(index)
         top, left = ((side - size) // 2 for side in image.shape[:2])
         move = np.array([[1, 0, left], [0, 1, top]], float)
         image, maps = (self._cut(pixels, move, cv2.INTER_NEAREST) for pixels in (image, maps))
-        return _channels(image), select_targets(maps, self.params.targets)
+        return _channels(image), select_targets(maps, self.settings.targets)
 
     def _cut(self, pixels: np.ndarray, crop: np.ndarray, flags: int) -> np.ndarray:
         """Return a crop by the affine map from its pixels to those of the image, mirrored beyond the image."""
-        size = (self.params.crop_size, self.params.crop_size)
+        size = (self.settings.crop_size, self.settings.crop_size)
         flags |= cv2.WARP_INVERSE_MAP
         return cv2.warpAffine(pixels, crop, size, flags=flags, borderMode=cv2.BORDER_REFLECT_101)
 
@@ -75,12 +75,12 @@ class Crops:
 
 
 def window(
-    shape: tuple[int, int], size: int, params: AugmentParams, rng: np.random.Generator
+    shape: tuple[int, int], size: int, settings: AugmentSettings, rng: np.random.Generator
 ) -> tuple[np.ndarray, int]:
     """Place a random crop: the affine map (2, 3) from crop to image pixels, and the interpolation it needs."""
-    zoom = np.exp(rng.uniform(*np.log(params.zoom)))
-    angle = rng.uniform(0, 2 * np.pi) if params.rotate else 0.0
-    mirror = rng.choice((-1, 1)) if params.flip else 1
+    zoom = np.exp(rng.uniform(*np.log(settings.zoom)))
+    angle = rng.uniform(0, 2 * np.pi) if settings.rotate else 0.0
+    mirror = rng.choice((-1, 1)) if settings.flip else 1
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) / zoom
     turn[:, 0] *= mirror
     # The crop's centre, (x, y): so far inside that the upright crop would fit, or in the middle if none fits.
@@ -95,21 +95,24 @@ def window(
     return np.column_stack([turn, offset]), cv2.INTER_LINEAR
 
 
-def change_intensities(image: np.ndarray, params: AugmentParams, rng: np.random.Generator) -> np.ndarray:
+def change_intensities(image: np.ndarray, settings: AugmentSettings, rng: np.random.Generator) -> np.ndarray:
     """Vary focus, gamma, contrast, brightness and noise of a uint8 image; shape and dtype stay."""
-    if params.blur:
+    if settings.blur:
         # Half of the crops stay sharp.
-        sigma = rng.uniform(-params.blur, params.blur)
+        sigma = rng.uniform(-settings.blur, settings.blur)
         if sigma > 0.1:
             image = cv2.GaussianBlur(image, (0, 0), sigma)
     pixels = image.astype(np.float32) / 255
-    pixels = pixels ** np.float32(np.exp(rng.uniform(*np.log(params.gamma))))
-    if params.contrast:
-        factor, shift = rng.uniform(1 - params.contrast, 1 + params.contrast), rng.uniform(-0.5, 0.5) * params.contrast
+    pixels = pixels ** np.float32(np.exp(rng.uniform(*np.log(settings.gamma))))
+    if settings.contrast:
+        factor, shift = (
+            rng.uniform(1 - settings.contrast, 1 + settings.contrast),
+            rng.uniform(-0.5, 0.5) * settings.contrast,
+        )
         pixels = (pixels - pixels.mean()) * np.float32(factor) + pixels.mean() + np.float32(shift * pixels.mean())
-    if params.noise:
-        pixels += rng.standard_normal(pixels.shape, np.float32) * np.float32(rng.uniform(0, params.noise))
-    if params.invert and rng.uniform() < params.invert:
+    if settings.noise:
+        pixels += rng.standard_normal(pixels.shape, np.float32) * np.float32(rng.uniform(0, settings.noise))
+    if settings.invert and rng.uniform() < settings.invert:
         pixels = 1 - pixels
     return np.rint(np.clip(pixels, 0, 1) * 255).astype(np.uint8)
 
@@ -127,10 +130,10 @@ def select_targets(maps: np.ndarray, targets: tuple[str, ...]) -> np.ndarray:
 
 
 def as_dataset(
-    draw: Callable[[int], tuple[np.ndarray, np.ndarray]], numbers: range, params: TrainParams, channels: int
+    draw: Callable[[int], tuple[np.ndarray, np.ndarray]], numbers: range, settings: TrainSettings, channels: int
 ) -> tf.data.Dataset:
     """Return batches ({image}, {target: map}) of crops number `numbers`, float32 in 0 ... 255 and 0 ... 1."""
-    size, targets = params.crop_size, params.targets
+    size, targets = settings.crop_size, settings.targets
 
     def load(number):
         image, maps = tf.numpy_function(lambda n: draw(int(n)), [number], (tf.uint8, tf.uint8), stateful=False)
@@ -144,8 +147,8 @@ def as_dataset(
 
     return (
         tf.data.Dataset.range(numbers.start, numbers.stop)
-        .map(load, num_parallel_calls=params.threads, deterministic=True)
-        .batch(params.batch_size)
+        .map(load, num_parallel_calls=settings.threads, deterministic=True)
+        .batch(settings.batch_size)
         .map(split)
         .prefetch(4)
     )

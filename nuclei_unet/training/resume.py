@@ -1,45 +1,40 @@
-"""Where a training stands, written after each epoch: one that was killed goes on with the same bits.
+"""Where a training stands, written after each epoch: one that was killed goes on, bit for bit as if it had not been.
 
 All of it is one file that appears whole or not at all: weights, optimizer, the state of dropout, early stopping, the
 history. (keras.callbacks.BackupAndRestore keeps only some of it, and a kill while it writes spoils the rest.) Crop
 number n does not depend on the crops before it, so there is no position in the data to keep.
 
-The file lies in .resume/, which DVC does not know and git ignores; DVC would delete an output before the stage runs.
-Its name is a digest of all that shapes the training, so that a state of other parameters, code or data is never taken;
-it is deleted once the model is written.
+The file lies in a folder that DVC does not know and git ignores; DVC would delete an output before the stage runs.
+Its name is a digest of all that shapes the training, so it is reused only if parameters, code and data are unchanged.
+It is deleted once the model is written.
 """
 
 import hashlib
 import json
 import sys
 import zipfile
+from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 
 import keras
 import numpy as np
 
-from nuclei_unet.files import fresh_file
-from nuclei_unet.settings import TrainParams
-
-FOLDER = Path(".resume")
+from nuclei_unet.files import file_digest, fresh_file, tree_digest
+from nuclei_unet.settings import TrainSettings
 
 
-def state_file(settings: TrainParams, machine: str, data: Path) -> Path:
-    """Return where the training with these parameters on the files in folder `data` keeps its state.
+def state_file(folder: Path, settings: TrainSettings, machine: str, files: Iterable[Path]) -> Path:
+    """Return where in `folder` the training with these settings keeps its state.
 
-    `machine` names what the machine decides: precision and devices. Deletes the states of trainings with other
-    parameters, code, data or packages.
+    `machine` names what the machine decides: precision and devices. `files` are the files and folders that shape the
+    training: its code and its data. Deletes the states of trainings with other settings, files or packages.
     """
-    digest = hashlib.sha256(f"{settings!r} {machine}".encode())
-    for package in ("keras", "tensorflow", "numpy", "opencv-python-headless"):
-        digest.update(version(package).encode())
-    for path in sorted([*Path("nuclei_unet").rglob("*.py"), *Path("pipeline").rglob("*.py"), *data.rglob("*")]):
-        if path.is_file():
-            digest.update(str(path).encode())
-            digest.update(path.read_bytes())
-    path = FOLDER / f"train-{digest.hexdigest()[:32]}.npz"
-    for other in FOLDER.glob("train-*"):
+    packages = [version(name) for name in ("keras", "tensorflow", "numpy", "opencv-python-headless")]
+    # This module decides how a state is read.
+    described = f"{settings!r} {machine} {packages} {tree_digest(files)} {file_digest(Path(__file__))}"
+    path = folder / f"train-{hashlib.sha256(described.encode()).hexdigest()[:32]}.npz"
+    for other in folder.glob("train-*"):
         if other != path:
             other.unlink()
     return path

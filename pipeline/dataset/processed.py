@@ -14,10 +14,10 @@ import numpy as np
 import pandas as pd
 
 from nuclei_unet.errors import InputError
+from pipeline import layout
 
-FOLDER = Path("data/processed")
+MANIFEST = "manifest.csv"
 AGAIN = "run `dvc repro --force preprocess`"
-SPLITS = ("train", "validation", "test")
 MANIFEST_COLUMNS = ("image_id", "split", "kind", "frame", "height", "width", "nuclei")
 
 
@@ -51,16 +51,16 @@ def write_sample(folder: Path, image_id: str, image: np.ndarray, labels: np.ndar
             raise OSError(f"cannot write {path}")
 
 
-def read_manifest(folder: Path = FOLDER) -> pd.DataFrame:
+def read_manifest(folder: Path = layout.PROCESSED) -> pd.DataFrame:
     """Return manifest.csv, one row an image."""
-    path = folder / "manifest.csv"
+    path = folder / MANIFEST
     if not path.exists():
         raise InputError(f"{path}: no such file; run `dvc repro preprocess` first")
     # Ids are names: "007" and "1e5" are not to become numbers, nor "NA" a gap.
     return pd.read_csv(path, dtype={"image_id": str}, keep_default_na=False)
 
 
-def read_split(split: str, folder: Path = FOLDER) -> list[StoredSample]:
+def read_split(split: str, folder: Path = layout.PROCESSED) -> list[StoredSample]:
     """Return the images of a split ('train', 'validation' or 'test') in the order of their ids; no pixel is read yet.
 
     Raises InputError if a file is missing.

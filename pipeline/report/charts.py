@@ -12,6 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
+from pipeline import layout
 from pipeline.report.style import BLUE, GREY, ORANGE
 
 
@@ -65,7 +66,7 @@ def average_precision_curves(by_threshold: pd.DataFrame, dpi: int) -> Figure:
     """Draw pooled average precision over the IoU that a match needs, U-Net and Otsu, validation and test."""
     figure = Figure(figsize=(8, 3.2), dpi=dpi)
     axes = figure.subplots(1, 2, sharey=True)
-    for ax, split in zip(axes, ("validation", "test"), strict=True):
+    for ax, split in zip(axes, layout.SCORED_SPLITS, strict=True):
         threshold, unet, otsu = (by_threshold[name] for name in ("iou_threshold", f"{split}_unet", f"{split}_otsu"))
         ax.plot(threshold, unet, color=BLUE, marker="o", markersize=4, label="U-Net")
         ax.plot(threshold, otsu, color=ORANGE, marker="s", markersize=4, linestyle="--", label="Otsu")
@@ -82,7 +83,7 @@ def scores_by_kind(by_kind: pd.DataFrame, per_image: pd.DataFrame, dpi: int) -> 
     figure = Figure(figsize=(8, 1.6 + 0.75 * len(kinds)), dpi=dpi)
     axes = figure.subplots(2, 2, sharex=True, sharey=True)
     for row, (score, title) in zip(axes, {"iou": "pixel IoU", "dsb_score": "DSB score"}.items(), strict=True):
-        for ax, split in zip(row, ("validation", "test"), strict=True):
+        for ax, split in zip(row, layout.SCORED_SPLITS, strict=True):
             for place, kind in enumerate(kinds):
                 mean = by_kind[(by_kind.split == split) & (by_kind.kind == kind)]
                 images = per_image[(per_image.split == split) & (per_image.kind == kind)]

@@ -1,15 +1,19 @@
-"""Pages as HTML."""
+"""Pages as HTML, from the templates beside this file. Each page needs no other file and no network."""
 
+import base64
 from pathlib import Path
 
 import jinja2
 import pandas as pd
 
 
-def page(template: Path, **content) -> str:
-    """Return a page as HTML. Filters: `score`, a number or a dash where there is none; `change`, with its sign."""
+def page(template: str, **content) -> str:
+    """Return a page as HTML; `template` is its file's name.
+
+    Filters: `score`, a number or a dash where there is none; `change`, with its sign.
+    """
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(template.parent),
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -17,4 +21,9 @@ def page(template: Path, **content) -> str:
     )
     environment.filters["score"] = lambda value: "–" if value is None or pd.isna(value) else f"{value:.3f}"
     environment.filters["change"] = lambda value: "–" if pd.isna(value) else f"{value:+.3f}"
-    return environment.get_template(template.name).render(content)
+    return environment.get_template(template).render(content)
+
+
+def picture(path: Path) -> str:
+    """Return a PNG as a page holds it: base64."""
+    return base64.b64encode(path.read_bytes()).decode()

@@ -10,25 +10,28 @@ import pandas as pd
 
 from nuclei_unet.errors import InputError
 from nuclei_unet.images import to_rgb
-from pipeline.dataset import archives
-from pipeline.dataset import processed as dataset
+from pipeline import layout
+from pipeline.dataset import archives, processed
+from pipeline.report import scores
 from pipeline.report.pictures import Example
 
 # Which stage writes each table of the reports, and the columns that are shown of it.
 HISTORY_COLUMNS = ("loss", "foreground_iou", "foreground_dice")
-
-
-SCORE_COLUMNS = ("iou", "dsb_score", "otsu_iou", "otsu_dsb_score")
-
-
+DRAWN = ("iou", "dsb_score", "otsu_iou", "otsu_dsb_score")  # of per_image.csv and by_kind.csv
 TABLES = {
-    "history": (
+    layout.HISTORY.stem: (
         "train",
         ("epoch", "learning_rate", *HISTORY_COLUMNS, *(f"val_{name}" for name in HISTORY_COLUMNS)),
     ),
-    "per_image": ("evaluate", ("image_id", "split", "kind", "nuclei", "predicted_nuclei", *SCORE_COLUMNS)),
-    "by_kind": ("evaluate", ("split", "kind", "n_images", "dice", "ap50", *SCORE_COLUMNS)),
-    "ap_by_threshold": ("evaluate", ("iou_threshold", "validation_unet", "validation_otsu", "test_unet", "test_otsu")),
+    layout.PER_IMAGE.stem: ("evaluate", ("image_id", "split", "kind", "nuclei", "predicted_nuclei", *DRAWN)),
+    layout.BY_KIND.stem: (
+        "evaluate",
+        ("split", "kind", "n_images", *DRAWN, *(column for column, _ in scores.kind_columns())),
+    ),
+    layout.AP_BY_THRESHOLD.stem: (
+        "evaluate",
+        ("iou_threshold", *(f"{split}_{way}" for split in layout.SCORED_SPLITS for way in ("unet", "otsu"))),
+    ),
 }
 
 
@@ -36,7 +39,7 @@ TABLES = {
 class Results:
     """What the other stages reported."""
 
-    metrics: dict
+    summary: dict
     audit: dict
     history: pd.DataFrame
     per_image: pd.DataFrame
@@ -44,14 +47,14 @@ class Results:
     ap_by_threshold: pd.DataFrame
 
 
-def read_results(folder: Path) -> Results:
+def read_results() -> Results:
     """Read the reports of the other stages. InputError names a missing file and the stage that writes it."""
-    tables = {name: read_table(folder / f"{name}.csv", *contract) for name, contract in TABLES.items()}
+    tables = {name: read_table(layout.REPORTS / f"{name}.csv", *contract) for name, contract in TABLES.items()}
     if "test" not in set(tables["per_image"].split):
-        raise InputError(f"{folder / 'per_image.csv'}: has no test image; run `dvc repro --force evaluate`")
+        raise InputError(f"{layout.PER_IMAGE}: has no test image; run `dvc repro --force evaluate`")
     return Results(
-        metrics=read_json(folder / "scores.json", "evaluate"),
-        audit=read_json(folder / "data_audit.json", "preprocess"),
+        summary=read_json(layout.SCORES, "evaluate"),
+        audit=read_json(layout.AUDIT, "preprocess"),
         **tables,
     )
 
@@ -82,12 +85,13 @@ def existing(path: Path, writer: str) -> Path:
     return path
 
 
-def read_example(row: NamedTuple, test_images: Path, processed: Path, predictions: Path) -> Example:
+def read_example(row: NamedTuple) -> Example:
     """Read what is shown of a test image: its native pixels, its truth, its prediction; `row` is of per_image.csv."""
-    with archives.open_archive(existing(test_images, "download")) as archive:
+    with archives.open_archive(existing(layout.TEST_ARCHIVE, "download")) as archive:
         image = archives.read_image(archive, archives.image_member(row.image_id))
-    truth = dataset.read_labels(existing(processed / "labels" / f"{row.image_id}.png", "preprocess"))
-    predicted = dataset.read_labels(existing(predictions / f"{row.image_id}.png", "evaluate"))
+    name = f"{row.image_id}.png"
+    truth = processed.read_labels(existing(layout.PROCESSED / "labels" / name, "preprocess"))
+    predicted = processed.read_labels(existing(layout.PREDICTIONS / name, "evaluate"))
     if not image.shape[:2] == truth.shape == predicted.shape:
         sizes = f"{image.shape[:2]}, {truth.shape} and {predicted.shape}"
         raise InputError(f"{row.image_id}: image, truth and prediction differ in size: {sizes}; run `dvc repro`")

@@ -1,64 +1,182 @@
-"""Scores."""
+"""The one catalogue of all scores: what each is called, what it means, how it is measured, and where it shows.
 
-from collections.abc import Mapping
-from typing import NamedTuple
+One entry in SCORES is all that a new score needs. Tables, metrics, MLflow, the report and the comparison of branches
+go through the catalogue and select by key.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 
 from nuclei_unet import metrics
+from pipeline import layout
+
+GROUPS = ("instance", "pixel", "pixel_pooled")  # of scores.json, in this order
+OTSU = "otsu"  # the group of what Otsu's threshold reaches, without any learning
 
 
-class Score(NamedTuple):
-    """A row of the table of scores: its place in scores.json, its name, and what it means."""
+@dataclass(frozen=True)
+class Counts:
+    """What all scores are made of: the pixels and the nuclei of one image, or of many together."""
+
+    pixels: metrics.PixelCounts
+    instances: metrics.InstanceCounts
+
+    def __add__(self, other: "Counts") -> "Counts":
+        return Counts(self.pixels + other.pixels, self.instances + other.instances)
+
+
+@dataclass(frozen=True)
+class ImageCounts:
+    """The counts of one image, of the U-Net and of Otsu's threshold."""
+
+    image_id: str
+    split: str
+    kind: str
+    shape: tuple[int, int]
+    unet: Counts
+    otsu: Counts
+
+
+def count(truth: np.ndarray, predicted: np.ndarray) -> Counts:
+    """Count what two label images (H, W) share."""
+    return Counts(metrics.pixel_counts(truth, predicted), metrics.instance_counts(truth, predicted))
+
+
+@dataclass(frozen=True)
+class ScoreInfo:
+    """One score.
+
+    group, key : its place in scores.json; together its name in MLflow, group/key
+    name, meaning : as people read them
+    of : its value for one image, or for many whose counts were added
+    over : how a split's value comes about: the mean of its images' values, the value of all counts added (pooled),
+        or the low or high end of the mean's 95% bootstrap interval
+    column : its column in per_image.csv; None if single images do not have it
+    short : its heading in narrow tables
+    main : one of the few by which people compare branches: metrics.json, the terminal, MLflow's page of all runs
+    by_kind : in the table of kinds of image, too
+    floor : measured for Otsu's threshold, too
+    lower_is_better : more is better otherwise
+    """
 
     group: str
     key: str
     name: str
     meaning: str
+    of: Callable[[Counts], float]
+    over: Literal["mean", "pooled", "low", "high"] = "mean"
+    column: str | None = None
+    short: str = ""
+    main: bool = False
+    by_kind: bool = False
+    floor: bool = False
+    lower_is_better: bool = False
+
+    @property
+    def path(self) -> str:
+        """Its name below a split, as MLflow shows it."""
+        return f"{self.group}/{self.key}"
+
+
+def _of_pixels(key: str) -> Callable[[Counts], float]:
+    return lambda counts: metrics.pixel_scores(counts.pixels)[key]
+
+
+def _of_nuclei(function: Callable[..., float], *arguments: float) -> Callable[[Counts], float]:
+    return lambda counts: function(counts.instances, *arguments)
 
 
 SCORES = (
-    Score("instance", "dsb_score", "DSB score", "Kaggle's score of the 2018 Data Science Bowl: of each image the mean "
-          "of TP / (TP + FP + FN) over the IoU thresholds 0.50, 0.55 … 0.95, then the mean over the images."),
-    Score("instance", "dsb_score_low", "DSB score, from", "The lower end of the DSB score's 95% interval, by drawing "
-          "images again and again (bootstrap): how much the score hangs on which images there happen to be."),
-    Score("instance", "dsb_score_high", "DSB score, to", "The upper end of that interval."),
-    Score("instance", "ap50", "AP at IoU 0.50", "TP / (TP + FP + FN) with the nuclei of all images pooled; a predicted "
-          "nucleus is a true positive if its IoU with a true one is above 0.50."),
-    Score("instance", "ap75", "AP at IoU 0.75", "The same, with matches above 0.75: outlines have to fit closely."),
-    Score("instance", "ap90", "AP at IoU 0.90", "The same, with matches above 0.90: close to pixel-perfect."),
-    Score("instance", "pq", "Panoptic quality", "Sum of the IoUs of the matches above 0.50, divided by "
-          "TP + FP/2 + FN/2: how many nuclei were found times how well they fit."),
-    Score("instance", "count_error", "Count error", "|predicted − true| / true number of nuclei, mean over the images; "
-          "lower is better."),
-    Score("pixel", "iou", "Pixel IoU", "Nucleus pixels in both truth and prediction, divided by those in either; "
-          "mean over the images."),
-    Score("pixel", "dice", "Pixel Dice", "Twice the nucleus pixels in both, divided by the sum of those in each; "
-          "mean over the images."),
-    Score("pixel", "precision", "Pixel precision", "Share of the predicted nucleus pixels that are right."),
-    Score("pixel", "recall", "Pixel recall", "Share of the true nucleus pixels that were found."),
-    Score("pixel_pooled", "iou", "Pixel IoU, pooled", "The same as pixel IoU over the pixels of all images together: "
-          "large images count for more."),
-    Score("pixel_pooled", "dice", "Pixel Dice, pooled", "The same as pixel Dice over all pixels together."),
+    ScoreInfo(
+        "pixel", "iou", "Pixel IoU",
+        "Nucleus pixels in both truth and prediction, divided by those in either; mean over the images.",
+        _of_pixels("iou"), column="iou", short="IoU", main=True, by_kind=True, floor=True,
+    ),
+    ScoreInfo(
+        "pixel", "dice", "Pixel Dice",
+        "Twice the nucleus pixels in both, divided by the sum of those in each; mean over the images.",
+        _of_pixels("dice"), column="dice", short="Dice", by_kind=True,
+    ),
+    ScoreInfo(
+        "pixel", "precision", "Pixel precision", "Share of the predicted nucleus pixels that are right.",
+        _of_pixels("precision"), column="precision",
+    ),
+    ScoreInfo(
+        "pixel", "recall", "Pixel recall", "Share of the true nucleus pixels that were found.",
+        _of_pixels("recall"), column="recall",
+    ),
+    ScoreInfo(
+        "instance", "dsb_score", "DSB score",
+        "Kaggle's score of the 2018 Data Science Bowl: of each image the mean of TP / (TP + FP + FN) over the IoU "
+        "thresholds 0.50, 0.55 … 0.95, then the mean over the images.",
+        _of_nuclei(metrics.dsb_score), column="dsb_score", short="dsb_score", main=True, by_kind=True, floor=True,
+    ),
+    ScoreInfo(
+        "instance", "dsb_score_low", "DSB score, from",
+        "The lower end of the DSB score's 95% interval, by drawing images again and again (bootstrap): how much the "
+        "score depends on which images there happen to be.",
+        _of_nuclei(metrics.dsb_score), over="low",
+    ),
+    ScoreInfo(
+        "instance", "dsb_score_high", "DSB score, to", "The upper end of that interval.",
+        _of_nuclei(metrics.dsb_score), over="high",
+    ),
+    ScoreInfo(
+        "instance", "ap50", "AP at IoU 0.50",
+        "TP / (TP + FP + FN) with the nuclei of all images pooled; a predicted nucleus is a true positive if its IoU "
+        "with a true one is above 0.50.",
+        _of_nuclei(metrics.average_precision, 0.5), over="pooled", column="ap50", short="AP50", main=True,
+        by_kind=True, floor=True,
+    ),
+    ScoreInfo(
+        "instance", "ap75", "AP at IoU 0.75", "The same, with matches above 0.75: outlines have to fit closely.",
+        _of_nuclei(metrics.average_precision, 0.75), over="pooled", column="ap75",
+    ),
+    ScoreInfo(
+        "instance", "ap90", "AP at IoU 0.90", "The same, with matches above 0.90: close to pixel-perfect.",
+        _of_nuclei(metrics.average_precision, 0.9), over="pooled", column="ap90",
+    ),
+    ScoreInfo(
+        "instance", "pq", "Panoptic quality",
+        "Sum of the IoUs of the matches above 0.50, divided by TP + FP/2 + FN/2: how many nuclei were found times how "
+        "well they fit.",
+        _of_nuclei(metrics.panoptic_quality), over="pooled", column="pq",
+    ),
+    ScoreInfo(
+        "instance", "count_error", "Count error",
+        "|predicted − true| / true number of nuclei, mean over the images; lower is better.",
+        _of_nuclei(metrics.count_error), column="count_error", lower_is_better=True,
+    ),
+    *(
+        ScoreInfo(
+            "pixel_pooled", key, f"Pixel {name}, pooled",
+            f"The same as pixel {name} over the pixels of all images together: large images count for more.",
+            _of_pixels(key), over="pooled",
+        )
+        for key, name in (("iou", "IoU"), ("dice", "Dice"), ("precision", "precision"), ("recall", "recall"))
+    ),
 )  # fmt: skip
 
-
-def score_rows(metrics: Mapping) -> list[tuple[str, list[float | None]]]:
-    """Return (name, [U-Net, Otsu on validation, U-Net, Otsu on test]) of each of SCORES; None: not measured."""
-    rows = []
-    for score in SCORES:
-        values = []
-        for split in ("validation", "test"):
-            otsu = None if score.group == "pixel_pooled" else metrics[split]["otsu"].get(score.key)
-            values += [metrics[split][score.group][score.key], otsu]
-        rows.append((score.name, values))
-    return rows
+# By which a model becomes the champion, and experiments are sorted.
+DECISIVE = "validation/instance/dsb_score"
 
 
-def row(item: Score) -> dict:
+def listed(catalogue: Sequence[ScoreInfo] = SCORES) -> list[ScoreInfo]:
+    """Return the scores in the order of their groups, as tables show them."""
+    return sorted(catalogue, key=lambda score: GROUPS.index(score.group))
+
+
+def main_ones(catalogue: Sequence[ScoreInfo] = SCORES) -> list[ScoreInfo]:
+    """Return the few scores by which people compare two branches."""
+    return [score for score in listed(catalogue) if score.main]
+
+
+def row(item: ImageCounts, catalogue: Sequence[ScoreInfo] = SCORES) -> dict:
     """Return one image's row of per_image.csv."""
-    otsu = metrics.pixel_scores(item.otsu_pixels)
     height, width = item.shape
     return {
         "image_id": item.image_id,
@@ -66,68 +184,63 @@ def row(item: Score) -> dict:
         "kind": item.kind,
         "height": height,
         "width": width,
-        "nuclei": item.instances.n_truth,
-        "predicted_nuclei": item.instances.n_predicted,
-        **metrics.pixel_scores(item.pixels),
-        "dsb_score": metrics.dsb_score(item.instances),
-        **{f"ap{t:.0f}": metrics.average_precision(item.instances, t / 100) for t in (50, 75, 90)},
-        "pq": metrics.panoptic_quality(item.instances),
-        "count_error": metrics.count_error(item.instances),
-        "otsu_iou": otsu["iou"],
-        "otsu_dsb_score": metrics.dsb_score(item.otsu_instances),
+        "nuclei": item.unet.instances.n_truth,
+        "predicted_nuclei": item.unet.instances.n_predicted,
+        **{score.column: score.of(item.unet) for score in catalogue if score.column},
+        **{f"otsu_{score.column}": score.of(item.otsu) for score in _floor_columns(catalogue)},
     }
 
 
-def summarise(items: list[Score]) -> dict:
-    """Return the scores of one split: means over images, but `pixel_pooled`, ap50, ap75, ap90 and pq over all pixels
-    or nuclei together. dsb_score_low ... dsb_score_high is the 95% bootstrap interval of dsb_score.
-    """
-    pixel = pd.DataFrame([metrics.pixel_scores(item.pixels) for item in items]).mean()
-    nuclei = metrics.pooled(item.instances for item in items)
-    otsu = metrics.pooled(item.otsu_instances for item in items)
-    all_pixels = sum((item.pixels for item in items), metrics.PixelCounts(0, 0, 0))
-    dsb_scores = [metrics.dsb_score(item.instances) for item in items]
-    low, high = metrics.bootstrap_interval(dsb_scores)
-    summary = {
-        "n_images": len(items),
-        "instance": {
-            "dsb_score": np.mean(dsb_scores),
-            "dsb_score_low": low,
-            "dsb_score_high": high,
-            "ap50": metrics.average_precision(nuclei, 0.5),
-            "ap75": metrics.average_precision(nuclei, 0.75),
-            "ap90": metrics.average_precision(nuclei, 0.9),
-            "pq": metrics.panoptic_quality(nuclei),
-            "count_error": np.mean([metrics.count_error(item.instances) for item in items]),
-        },
-        "pixel": pixel.to_dict(),
-        "pixel_pooled": metrics.pixel_scores(all_pixels),
-        "otsu": {
-            "iou": np.mean([metrics.pixel_scores(item.otsu_pixels)["iou"] for item in items]),
-            "dsb_score": np.mean([metrics.dsb_score(item.otsu_instances) for item in items]),
-            "ap50": metrics.average_precision(otsu, 0.5),
-        },
+def _floor_columns(catalogue: Iterable[ScoreInfo]) -> list[ScoreInfo]:
+    return [score for score in catalogue if score.floor and score.column and score.over == "mean"]
+
+
+def summarise(items: Sequence[ImageCounts], catalogue: Sequence[ScoreInfo] = SCORES) -> dict:
+    """Return the scores of one split, {group: {key: value}}, and n_images; the group `otsu` holds the floor's."""
+    unet, otsu = [item.unet for item in items], [item.otsu for item in items]
+    groups = {
+        group: {score.key: _of_split(score, unet) for score in catalogue if score.group == group} for group in GROUPS
     }
+    floor = {score.key: _of_split(score, otsu) for score in catalogue if score.floor}
+    return {"n_images": len(items), **groups, OTSU: floor}
+
+
+def _of_split(score: ScoreInfo, images: Sequence[Counts]) -> float:
+    if score.over == "pooled":
+        value = score.of(sum(images[1:], images[0]))
+    else:
+        values = [score.of(counts) for counts in images]
+        low, high = metrics.bootstrap_interval(values) if score.over in ("low", "high") else (0, 0)
+        value = {"low": low, "high": high}.get(score.over, np.mean(values))
     # Six digits say all that 65 images can, and read well in a diff.
-    return {k: {n: round(float(x), 6) for n, x in v.items()} if isinstance(v, dict) else v for k, v in summary.items()}
+    return round(float(value), 6)
 
 
-def by_kind(images: pd.DataFrame) -> pd.DataFrame:
-    """Return the means over images of each split and kind."""
-    columns = ["iou", "dice", "dsb_score", "ap50", "otsu_iou", "otsu_dsb_score"]
+def by_kind(images: pd.DataFrame, catalogue: Sequence[ScoreInfo] = SCORES) -> pd.DataFrame:
+    """Return the means over images of each split and kind; `images` is per_image.csv."""
     groups = images.groupby(["split", "kind"], sort=True)
-    table = groups[columns].mean()
+    table = groups[[column for column, _ in kind_columns(catalogue, together=False)]].mean()
     table.insert(0, "n_images", groups.size())
     # Validation first: it is what choices are made on.
     return table.reset_index().sort_values(["split", "kind"], ascending=[False, True], ignore_index=True)
 
 
-def ap_by_threshold(scores: dict[str, list[Score]]) -> pd.DataFrame:
+def kind_columns(catalogue: Sequence[ScoreInfo] = SCORES, together: bool = True) -> list[tuple[str, str]]:
+    """Return (column, heading) of the scores in by_kind.csv; `together`: Otsu's beside the U-Net's, else last."""
+    order = listed(catalogue) if together else catalogue
+    shown = [score for score in order if score.by_kind and score.column]
+    floor = {score.key: (f"otsu_{score.column}", f"Otsu {score.short}") for score in _floor_columns(shown)}
+    columns = [((score.column, score.short), floor.get(score.key)) for score in shown]
+    pairs = [part for pair in columns for part in pair] if together else [own for own, _ in columns] + [*floor.values()]
+    return [pair for pair in pairs if pair]
+
+
+def ap_by_threshold(items: Mapping[str, Sequence[ImageCounts]]) -> pd.DataFrame:
     """Return the pooled average precision at each IoU threshold: one row a threshold, one column a curve."""
     curves = {}
-    for split, items in scores.items():
-        curves[f"{split}_unet"] = metrics.pooled(item.instances for item in items)
-        curves[f"{split}_otsu"] = metrics.pooled(item.otsu_instances for item in items)
+    for split, images in items.items():
+        curves[f"{split}_unet"] = metrics.pooled(item.unet.instances for item in images)
+        curves[f"{split}_otsu"] = metrics.pooled(item.otsu.instances for item in images)
     return pd.DataFrame(
         {"iou_threshold": threshold}
         | {name: metrics.average_precision(counts, threshold) for name, counts in curves.items()}
@@ -135,20 +248,16 @@ def ap_by_threshold(scores: dict[str, list[Score]]) -> pd.DataFrame:
     )
 
 
-def main_scores(summary: dict) -> dict:
-    """Return the few scores by which people compare two branches."""
+def main_scores(summary: Mapping, catalogue: Sequence[ScoreInfo] = SCORES) -> dict:
+    """Return the main scores of each split, for metrics.json."""
     return {
-        split: {
-            "dsb_score": scores["instance"]["dsb_score"],
-            "ap50": scores["instance"]["ap50"],
-            "iou": scores["pixel"]["iou"],
-        }
-        for split, scores in summary.items()
+        split: {score.key: groups[score.group][score.key] for score in main_ones(catalogue)}
+        for split, groups in summary.items()
     }
 
 
-def flat_metrics(summary: dict) -> dict[str, float]:
-    """Return {'test/instance/dsb_score': ...}, the names that MLflow shows."""
+def flat_metrics(summary: Mapping) -> dict[str, float]:
+    """Return {'test/instance/dsb_score': ...} of a scores.json, the names that MLflow shows."""
     return {
         f"{split}/{group}/{name}": value
         for split, groups in summary.items()
@@ -158,14 +267,43 @@ def flat_metrics(summary: dict) -> dict[str, float]:
     }
 
 
-def text_table(summary: dict) -> str:
-    """Return the main scores as a small table for the terminal; dsb_score with its 95% interval."""
-    lines = [f"{'':12}{'images':>8}{'IoU':>8}{'dsb_score':>23}{'AP50':>8}{'Otsu IoU':>10}{'Otsu dsb_score':>16}"]
-    for split, scores in summary.items():
-        pixel, instance, otsu = scores["pixel"], scores["instance"], scores["otsu"]
-        interval = f"{instance['dsb_score']:.3f} ({instance['dsb_score_low']:.3f}-{instance['dsb_score_high']:.3f})"
-        lines.append(
-            f"{split:12}{scores['n_images']:8d}{pixel['iou']:8.3f}{interval:>23}{instance['ap50']:8.3f}"
-            f"{otsu['iou']:10.3f}{otsu['dsb_score']:16.3f}"
-        )
-    return "\n".join(lines)
+def text_table(summary: Mapping, catalogue: Sequence[ScoreInfo] = SCORES) -> str:
+    """Return the main scores as a small table for the terminal, those with an interval with their interval."""
+    shown, floor = [score for score in catalogue if score.main], _floor_columns(catalogue)
+    lines = [["", "images", *(score.short for score in shown), *(f"Otsu {score.short}" for score in floor)]]
+    for split, groups in summary.items():
+        values = [_with_interval(groups[score.group], score.key) for score in shown]
+        lines.append([split, str(groups["n_images"]), *values, *(f"{groups[OTSU][score.key]:.3f}" for score in floor)])
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    aligned = [[f"{cell:<{widths[0]}}" if n == 0 else f"{cell:>{widths[n]}}" for n, cell in enumerate(line)]
+               for line in lines]  # fmt: skip
+    return "\n".join("  ".join(line) for line in aligned)
+
+
+def _with_interval(group: Mapping[str, float], key: str) -> str:
+    low, high = group.get(f"{key}_low"), group.get(f"{key}_high")
+    return f"{group[key]:.3f}" + (f" ({low:.3f}-{high:.3f})" if low is not None else "")
+
+
+def score_rows(summary: Mapping, catalogue: Sequence[ScoreInfo] = SCORES) -> list[tuple[ScoreInfo, list[float | None]]]:
+    """Return (score, [U-Net, Otsu on validation, U-Net, Otsu on test]) of each score; None: not measured."""
+    return [
+        (score, [value for split in layout.SCORED_SPLITS for value in (
+            summary[split][score.group].get(score.key), summary[split][OTSU].get(score.key) if score.floor else None
+        )])
+        for score in listed(catalogue)
+    ]  # fmt: skip
+
+
+def change_rows(
+    before: Mapping, after: Mapping, catalogue: Sequence[ScoreInfo] = SCORES
+) -> list[tuple[ScoreInfo, list[float]]]:
+    """Return (score, [before, after, difference on test, the same on validation]) of each score; NaN: not there."""
+    rows = []
+    for score in listed(catalogue):
+        values = []
+        for split in reversed(layout.SCORED_SPLITS):
+            old, new = (side[split].get(score.group, {}).get(score.key, np.nan) for side in (before, after))
+            values += [old, new, new - old]
+        rows.append((score, values))
+    return rows

@@ -8,12 +8,11 @@ a confidence interval of their difference, curves, and the images that got bette
 """
 
 import argparse
-import base64
 import contextlib
 import io
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,22 +27,16 @@ from ruamel.yaml import YAML
 from nuclei_unet import metrics
 from nuclei_unet.errors import InputError
 from nuclei_unet.files import fresh_file
-from pipeline import params, stage, visualize
-from pipeline.dataset import processed as dataset
+from pipeline import layout, params, stage
 from pipeline.git import git
-from pipeline.report import charts as figures
-from pipeline.report.page import page
-from pipeline.report.pictures import prediction_rows
+from pipeline.report import charts, pictures, scores
+from pipeline.report.page import page, picture
 from pipeline.report.results import read_example
-from pipeline.report.scores import SCORES
+from pipeline.report.scores import SCORES, ScoreInfo
 from pipeline.report.style import write_figure
-from pipeline.visualize import PREDICTIONS, REPORTS, TEST_IMAGES
 
-PAGE = REPORTS / "compare.html"
-TEMPLATE = visualize.TEMPLATE.with_name("compare.html.jinja")
-# Scores of single images, so that both sides can be paired; of scores.json, AP50 is pooled and not the mean of these.
-PAIRED = {"dsb_score": "DSB score", "ap50": "AP at IoU 0.50, image by image", "iou": "Pixel IoU"}
-SPLITS = ("test", "validation")
+TEMPLATE = "compare.html.jinja"
+SPLITS = tuple(reversed(layout.SCORED_SPLITS))  # the test images first
 
 
 @dataclass(frozen=True)
@@ -51,7 +44,7 @@ class Side:
     """The results of one side."""
 
     parameters: dict[str, object]
-    metrics: dict
+    summary: dict
     history: pd.DataFrame
     precision: pd.DataFrame
     images: pd.DataFrame  # indexed by split and image_id
@@ -66,31 +59,31 @@ def main() -> None:
     settings = params.load()
     before, after = (
         read_side(lambda name: file_of(commit, name)),
-        read_side(lambda n: Path(n).read_text()),
+        read_side(lambda name: name.read_text()),
     )
     differences = paired_differences(before.images, after.images)
     if not differences:
         raise InputError(f"{revision}: has no image in common with this folder; compare runs of one download.source")
     changed = most_changed(before.images, after.images, settings.visualize.examples)
-    pictures = {"curves": (figures.compared_curves, {revision: _curves(before), "here": _curves(after)})}
+    drawings = {"curves": (charts.compared_curves, {revision: _curves(before), "here": _curves(after)})}
     for name, rows in changed.items():
         if len(rows):
-            examples = [read_example(row, TEST_IMAGES, dataset.FOLDER, PREDICTIONS) for row in rows.itertuples()]
+            examples = [read_example(row) for row in rows.itertuples()]
             others = [prediction_of(commit, image_id) for image_id in rows.image_id]
-            pictures[name] = (prediction_rows, examples, others, (revision, "here"))
+            drawings[name] = (pictures.prediction_rows, examples, others, (revision, "here"))
     text = page(
         TEMPLATE,
         revision=revision,
         commit=commit,
         headline=headline(revision, differences),
         parameters=changed_parameters(before.parameters, after.parameters),
-        scores=score_rows(before.metrics, after.metrics),
+        scores=scores.change_rows(before.summary, after.summary),
         differences=differences,
-        pictures={name: png(settings.visualize.dpi, *drawing) for name, drawing in pictures.items()},
+        pictures={name: png(settings.visualize.dpi, *drawing) for name, drawing in drawings.items()},
     )
-    with fresh_file(PAGE) as path:
+    with fresh_file(layout.COMPARISON) as path:
         path.write_text(text, encoding="utf-8")
-    print(f"{headline(revision, differences)} Page: {PAGE}")
+    print(f"{headline(revision, differences)} Page: {layout.COMPARISON}")
 
 
 def commit_of(revision: str) -> str:
@@ -102,7 +95,7 @@ def commit_of(revision: str) -> str:
         raise InputError(f"{revision}: no branch, commit or experiment of this repository ({error})") from None
 
 
-def file_of(commit: str, name: str) -> str:
+def file_of(commit: str, name: Path) -> str:
     """Return the text of a file as a commit has it. Raises InputError that names it."""
     try:
         return git("show", f"{commit}:{name}")
@@ -112,12 +105,12 @@ def file_of(commit: str, name: str) -> str:
 
 def read_side(read) -> Side:
     """Read the results of one side; `read(name)` returns the text of a file."""
-    images = pd.read_csv(io.StringIO(read("reports/per_image.csv")), dtype={"image_id": str})
+    images = pd.read_csv(io.StringIO(read(layout.PER_IMAGE)), dtype={"image_id": str})
     return Side(
-        parameters=params.flatten_mapping(YAML(typ="safe", pure=True).load(read("params.yaml"))),
-        metrics=json.loads(read("reports/scores.json")),
-        history=pd.read_csv(io.StringIO(read("reports/history.csv"))),
-        precision=pd.read_csv(io.StringIO(read("reports/ap_by_threshold.csv"))),
+        parameters=params.flatten_mapping(YAML(typ="safe", pure=True).load(read(layout.PARAMS))),
+        summary=json.loads(read(layout.SCORES)),
+        history=pd.read_csv(io.StringIO(read(layout.HISTORY))),
+        precision=pd.read_csv(io.StringIO(read(layout.AP_BY_THRESHOLD))),
         images=images.set_index(["split", "image_id"], drop=False),
     )
 
@@ -129,50 +122,48 @@ def changed_parameters(before: Mapping[str, object], after: Mapping[str, object]
     return [row for row in rows if row[1] != row[2]]
 
 
-def score_rows(before: Mapping, after: Mapping) -> list[tuple[str, list[float]]]:
-    """Return (name, [before, after, difference on test, the same on validation]) of each score."""
-    rows = []
-    for score in SCORES:
-        values = []
-        for split in SPLITS:
-            old, new = (side[split][score.group].get(score.key, np.nan) for side in (before, after))
-            values += [old, new, new - old]
-        rows.append((score.name, values))
-    return rows
+def paired_differences(
+    before: pd.DataFrame, after: pd.DataFrame, catalogue: Sequence[ScoreInfo] = SCORES
+) -> list[dict]:
+    """Return for each split and main score: images that both have, mean difference, its 95% interval (bootstrap).
 
-
-def paired_differences(before: pd.DataFrame, after: pd.DataFrame) -> list[dict]:
-    """Return for each split and paired score: images that both have, mean difference, its 95% interval (bootstrap)."""
+    The sides are per_image.csv. A score that is missing on one side, from before it was measured, is left out.
+    """
     rows = []
     shared = before.index.intersection(after.index)
     for split in SPLITS:
         index = shared[shared.get_level_values("split") == split]
-        for column, name in PAIRED.items():
-            change = (after.loc[index, column] - before.loc[index, column]).to_numpy()
-            if not len(change):
+        for score in scores.main_ones(catalogue):
+            if not (len(index) and score.column in before and score.column in after):
                 continue
+            change = (after.loc[index, score.column] - before.loc[index, score.column]).to_numpy()
             low, high = metrics.bootstrap_interval(change)
+            direction = -1 if score.lower_is_better else 1
             rows.append(
                 {
                     "split": split,
-                    "name": name,
+                    "key": score.key,
+                    # Single images have no pooled score but their own.
+                    "name": score.name + (", image by image" if score.over == "pooled" else ""),
                     "images": len(change),
                     "mean": float(change.mean()),
                     "low": low,
                     "high": high,
-                    "better": int((change > 0).sum()),
-                    "worse": int((change < 0).sum()),
-                    "verdict": verdict(low, high),
+                    "better": int((change * direction > 0).sum()),
+                    "worse": int((change * direction < 0).sum()),
+                    "verdict": verdict(low, high, direction),
                 }
             )
     return rows
 
 
-def verdict(low: float, high: float) -> str:
-    """Say what an interval of a difference means."""
+def verdict(low: float, high: float, direction: int = 1) -> str:
+    """Say what an interval of a difference means; `direction` is -1 where less is better."""
     if low == high == 0:
         return "the same"
-    return "better" if low > 0 else "worse" if high < 0 else "may be chance"
+    if low <= 0 <= high:
+        return "may be chance"
+    return "better" if low * direction > 0 else "worse"
 
 
 def most_changed(before: pd.DataFrame, after: pd.DataFrame, count: int) -> dict[str, pd.DataFrame]:
@@ -188,7 +179,7 @@ def most_changed(before: pd.DataFrame, after: pd.DataFrame, count: int) -> dict[
 
 def headline(revision: str, differences: list[dict]) -> str:
     """Return the difference of the DSB score on the test images in one sentence."""
-    row = next(row for row in differences if row["name"] == "DSB score")
+    row = next(row for row in differences if row["key"] == "dsb_score")
     return (
         f"Against {revision} the DSB score of {row['images']} {row['split']} images changes by {row['mean']:+.3f} "
         f"(95% interval {row['low']:+.3f} to {row['high']:+.3f}): {row['verdict']}."
@@ -197,7 +188,7 @@ def headline(revision: str, differences: list[dict]) -> str:
 
 def prediction_of(commit: str, image_id: str) -> np.ndarray:
     """Return the label image that a commit's model predicted, uint16 (H, W), from DVC's cache or remote."""
-    name = f"{PREDICTIONS}/{image_id}.png"
+    name = f"{layout.PREDICTIONS}/{image_id}.png"
     try:
         data = DVCFileSystem(".", rev=commit).read_bytes(name)
     except (DvcException, OSError) as error:
@@ -211,7 +202,7 @@ def png(dpi: int, draw, *arguments) -> str:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "figure.png")
         write_figure(path, draw, *arguments, dpi)
-        return base64.b64encode(path.read_bytes()).decode()
+        return picture(path)
 
 
 def _curves(side: Side) -> tuple[pd.DataFrame, pd.DataFrame]:

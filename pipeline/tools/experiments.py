@@ -8,10 +8,9 @@ from dvc.api import exp_show
 from dvc.exceptions import DvcException
 
 from nuclei_unet.errors import InputError
-from pipeline import params, stage
+from pipeline import layout, params, stage
 
-SPLITS = ("validation.", "test.")  # what the names of scores in reports/metrics.json start with
-BEST = "validation.dsb_score"
+BEST = "validation.dsb_score"  # as dvc names it, from reports/metrics.json
 SHOWN = 2  # parameters of an experiment
 
 
@@ -30,12 +29,13 @@ def table(found: list[dict], names: list[str]) -> pd.DataFrame:
 
     `names` are those of the parameters, in the order in which an experiment's are shown.
     """
+    shown = tuple(f"{split}." for split in layout.SCORED_SPLITS)
     # What lies in the folder has no name yet.
     commit, *experiments = (row for row in found if row["rev"] != "workspace")
     experiments = [row for row in experiments if row.get(BEST) is not None]
     rows = [
         {"experiment": row["Experiment"] or row["rev"]}
-        | {name: value for name, value in row.items() if name.startswith(SPLITS)}
+        | {name: value for name, value in row.items() if name.startswith(shown)}
         | {"what it changes": changes(commit, row, names)}
         for row in (commit, *sorted(experiments, key=lambda row: -row[BEST]))
     ]

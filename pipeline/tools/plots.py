@@ -6,24 +6,22 @@ Vega inside, and names it in DVC's local settings.
 
 import subprocess
 import sys
-from pathlib import Path
 
 import vl_convert
 from dvc_render.html import HTML, PAGE_HTML
 
 from nuclei_unet.files import fresh_file
-from pipeline import stage
+from pipeline import layout, stage
 
-TEMPLATE = Path(".dvc/plots.html")
 VEGA_LITE = "5.21"  # DVC's charts are written for version 5
 BOTH_FIT = "img { max-width: 46vw; height: auto; }"
 
 
 def main() -> None:
     """Write the template, and tell DVC."""
-    with fresh_file(TEMPLATE) as path:
+    with fresh_file(layout.PLOTS_PAGE) as path:
         path.write_text(template(), encoding="utf-8")
-    setting = ["config", "--local", "plots.html_template", TEMPLATE.name]
+    setting = ["config", "--local", "plots.html_template", layout.PLOTS_PAGE.name]
     subprocess.run([sys.executable, "-m", "dvc", "--quiet", *setting], check=True)
 
 

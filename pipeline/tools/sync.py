@@ -4,29 +4,26 @@ For a run that is not there (mlflow.db deleted, another server) or that a dead s
 curves, model, scores, figures and report as they lie in models/ and reports/.
 """
 
-import json
 import os
-
-from nuclei_unet.errors import InputError
-from pipeline.report.scores import flat_metrics
 
 # No training waits for this: a slow server gets its time.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "120")
 
-from nuclei_unet.network import model_file
-from pipeline import evaluate, params, stage, visualize
-from pipeline.tracking import run as tracking
+from nuclei_unet.errors import InputError
+from pipeline import layout, params, stage
+from pipeline.report.results import read_json
+from pipeline.report.scores import flat_metrics
+from pipeline.tracking import mirror
 
 
 def main() -> None:
     """Send everything."""
     settings = params.load()
-    files = (*evaluate.FILES, *visualize.FILES)
-    for path in (model_file.MODEL, tracking.HISTORY, *files):
+    files = (*layout.TABLES, *layout.PAGES)
+    for path in (layout.TRAINED, layout.MODEL, layout.HISTORY, *files):
         if not path.exists():
             raise InputError(f"{path}: no such file; run `dvc repro` or `dvc pull`")
-    scores = flat_metrics(json.loads((evaluate.REPORTS / "scores.json").read_text()))
-    if not tracking.log_stage(settings, scores, files):
+    if not mirror.log_stage(settings, flat_metrics(read_json(layout.SCORES, "evaluate")), files):
         raise InputError("MLflow did not take everything; look at MLFLOW_TRACKING_URI and run this again")
     print("MLflow has the current run")
 

@@ -2,12 +2,11 @@
 
 import argparse
 import os
-import socket
 import sys
 
 from nuclei_unet.errors import InputError
-from pipeline import stage
-from pipeline.tracking import store as tracking
+from pipeline import process, stage
+from pipeline.tracking import store
 
 
 def main() -> None:
@@ -15,23 +14,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, default=5000)
     port = parser.parse_args().port
-    store = tracking.store()
-    remote = store.startswith("http")
-    server = store.rstrip("/") if remote else f"http://127.0.0.1:{port}"
-    if not remote:
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                raise InputError(f"port {port} is in use; take another one: make ui PORT={port + 1}") from None
-    for name, page in tracking.pages(server).items():
+    uri = store.store()
+    remote = uri.startswith("http")
+    server = uri.rstrip("/") if remote else f"http://127.0.0.1:{port}"
+    if not remote and not process.is_free(port):
+        raise InputError(f"port {port} is in use; take another one: make ui PORT={port + 1}")
+    for name, page in store.pages(server).items():
         print(f"{name}: {page}")
     print(f"MLflow: {server}" + ("" if remote else "   (Ctrl-C ends it)"), flush=True)
     if not remote:
         # One worker is enough for a person, and starts sooner.
         options = f"--workers 1 --host 127.0.0.1 --port {port} --backend-store-uri".split()
-        os.execv(sys.executable, [sys.executable, "-m", "mlflow", "ui", *options, store])
+        os.execv(sys.executable, [sys.executable, "-m", "mlflow", "ui", *options, uri])
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ there the scores count, and the exit code is 0 as long as none differs by more t
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -20,11 +19,9 @@ import pandas as pd
 from ruamel.yaml import YAML
 
 from nuclei_unet.errors import InputError
-from pipeline import download, machine, params, stage
+from pipeline import download, layout, machine, params, process, stage
 from pipeline.git import git
 from pipeline.report.scores import flat_metrics
-
-SCORES = "reports/scores.json"
 
 
 def main() -> None:
@@ -40,7 +37,7 @@ def main() -> None:
         commit = git("rev-parse", "--verify", f"{revision}^{{commit}}").strip()
         git("clone", "--quiet", "--no-local", ".", str(clone))
         git("-C", str(clone), "checkout", "--quiet", commit)
-        for needed in ("dvc.lock", SCORES):
+        for needed in (layout.DVC_LOCK, layout.SCORES):
             if not (clone / needed).is_file():
                 raise InputError(f"{revision}: has no {needed} to compare with; run `dvc repro` and commit it")
         before, scores_before = hashes(clone), scores(clone)
@@ -67,26 +64,23 @@ def main() -> None:
 
 def environment(clone: Path) -> dict[str, str]:
     """Return the variables for the run in the clone: this Python, an MLflow of its own, files downloaded before."""
-    own = {
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "MLFLOW_TRACKING_URI": f"sqlite:///{clone / 'mlflow.db'}",
-    }
+    own = {"MLFLOW_TRACKING_URI": f"sqlite:///{clone / layout.STORE}"}
     if folder := download.archives_folder():
         own[download.ARCHIVES_VARIABLE] = str(folder.absolute())
-    elif all((download.DOWNLOADS / source.name).is_file() for source in download.SOURCES["bbbc038-fixed"]):
-        own[download.ARCHIVES_VARIABLE] = str(download.DOWNLOADS.absolute())
-    return {key: value for key, value in os.environ.items() if not key.startswith(("DVC_", "MLFLOW_"))} | own
+    elif all((layout.DOWNLOADS / source.name).is_file() for source in download.SOURCES["bbbc038-fixed"]):
+        own[download.ARCHIVES_VARIABLE] = str(layout.DOWNLOADS.absolute())
+    return process.environment(without=("DVC_", "MLFLOW_"), **own)
 
 
 def hashes(folder: Path) -> dict[tuple[str, str], str]:
     """Return {(stage, output): hash} from a folder's dvc.lock."""
-    lock = YAML(typ="safe").load((folder / "dvc.lock").read_text())
+    lock = YAML(typ="safe").load((folder / layout.DVC_LOCK).read_text())
     return {(name, out["path"]): out["md5"] for name, entry in lock["stages"].items() for out in entry["outs"]}
 
 
 def scores(folder: Path) -> dict[str, float]:
     """Return a folder's scores by name."""
-    return flat_metrics(json.loads((folder / SCORES).read_text()))
+    return flat_metrics(json.loads((folder / layout.SCORES).read_text()))
 
 
 def compare(before: dict[tuple[str, str], str], after: dict[tuple[str, str], str]) -> pd.DataFrame:

@@ -1,6 +1,7 @@
-"""Models as MLflow keeps and serves them."""
+"""Models as MLflow keeps, serves and registers them."""
 
 import base64
+import tempfile
 from importlib.metadata import version
 from pathlib import Path
 
@@ -12,12 +13,16 @@ from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, Schema, TensorSpec
 from mlflow.types.schema import AnyType
 
+import nuclei_unet
 from nuclei_unet.network import model_file
+from pipeline import layout
+from pipeline.report.scores import DECISIVE
 from pipeline.tracking.names import SERVED
 
 
-def _log_model() -> None:
-    model = model_file.load()
+def log_trained() -> None:
+    """Log the trained model to the active run, as `mlflow.keras.load_model` loads it."""
+    model = model_file.load(layout.TRAINED)
     channels = model.input_shape[-1]
     pixels = Schema([TensorSpec(np.dtype("float32"), (-1, -1, -1, channels), "image")])
     maps = Schema([TensorSpec(np.dtype("float32"), (-1, -1, -1, 1), name) for name in model.output_names])
@@ -30,28 +35,52 @@ def _log_model() -> None:
     )
 
 
-def _log_served() -> None:
+def log_served(commit: str | None) -> None:
+    """Log the evaluated model to the active run as it is served; its recipe names the commit."""
     packages = (
         *("keras", "tensorflow", "numpy", "opencv-python-headless", "scikit-image", "scipy", "pandas", "pydantic"),
-        *("ruamel-yaml", "filelock", "tqdm", "mlflow"),
+        "mlflow",
     )
-    mlflow.pyfunc.log_model(
-        name=SERVED,
-        python_model=str(Path(__file__).with_name("serving.py")),
-        artifacts={"model": str(model_file.MODEL), "params": "params.yaml"},
-        code_paths=[str(Path(__file__).parents[1]), str(Path(__file__).parents[2] / "nuclei_unet")],
-        signature=ModelSignature(
-            inputs=Schema([ColSpec(AnyType(), "image")]),
-            outputs=Schema([ColSpec("string", "labels"), ColSpec("long", "count"), ColSpec(AnyType(), "measurements")]),
-        ),
-        input_example=pd.DataFrame({"image": [base64.b64encode(_example()).decode()]}),
-        pip_requirements=[f"{package}=={version(package)}" for package in packages],
-    )
+    with tempfile.TemporaryDirectory() as folder:
+        model = Path(folder, layout.MODEL.name)
+        recipe = model_file.read_recipe(layout.MODEL)
+        model_file.copy_with_recipe(layout.MODEL, model, recipe.model_copy(update={"commit": commit}))
+        mlflow.pyfunc.log_model(
+            name=SERVED,
+            python_model=str(Path(__file__).with_name("serving.py")),
+            artifacts={"model": str(model)},
+            code_paths=[str(Path(nuclei_unet.__file__).parent)],
+            signature=ModelSignature(
+                inputs=Schema([ColSpec(AnyType(), "image")]),
+                outputs=Schema(
+                    [ColSpec("string", "labels"), ColSpec("long", "count"), ColSpec(AnyType(), "measurements")]
+                ),
+            ),
+            input_example=pd.DataFrame({"image": [base64.b64encode(example()).decode()]}),
+            pip_requirements=[f"{package}=={version(package)}" for package in packages],
+        )
 
 
-def _example() -> bytes:
+def example() -> bytes:
     """Return a small image of two nuclei as PNG."""
     image = np.full((64, 64), 20, np.uint8)
     cv2.circle(image, (20, 24), 8, 180, -1)
     cv2.circle(image, (44, 40), 10, 140, -1)
     return cv2.imencode(".png", cv2.GaussianBlur(image, (0, 0), 1))[1].tobytes()
+
+
+def champion(client: mlflow.MlflowClient, name: str, version: str, metrics: dict[str, float], margin: float) -> str:
+    """Make a version of the registered model `name` the champion if it is better by the margin; return why, or not."""
+    score = metrics[DECISIVE]
+    try:
+        holder = client.get_model_version_by_alias(name, "champion")
+    except mlflow.MlflowException:
+        client.set_registered_model_alias(name, "champion", version)
+        return f"yes: the first one, {score:.4f}"
+    if str(holder.version) == str(version):
+        return f"yes: is it already, {score:.4f}"
+    before = float(holder.tags["validation_dsb_score"])
+    if score > before + margin:
+        client.set_registered_model_alias(name, "champion", version)
+        return f"yes: {score:.4f} is more than {before:.4f} of version {holder.version} by over {margin}"
+    return f"no: {score:.4f} is not more than {before:.4f} of version {holder.version} by over {margin}"

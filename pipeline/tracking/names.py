@@ -1,60 +1,97 @@
-"""How runs are named, described and shown."""
+"""What MLflow's pages say of a run: its name, description and tags, and what its metrics are called."""
 
 import hashlib
 import json
 import os
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 
 from ruamel.yaml import YAML, YAMLError
 
-from pipeline.git import _git
+from pipeline import git, layout
 from pipeline.params import Params, first_of, flatten, flatten_mapping
-from pipeline.tracking.store import _project
+from pipeline.report.scores import SCORES, ScoreInfo, main_ones
 
-SPLITS = ("validation", "test")
-
-
+EXPERIMENT = "nuclei-unet"
 SERVED = "nuclei"  # the model as it is served, beside the one that Keras loads
-
-
-# Columns of the page of all runs, and their widths in px. MLflow keeps views that people share as tags like this one.
-COLUMNS = {
-    "attributes.`Run Name`": 380,
-    "runDateAndNestInfo": 150,
-    "metrics.`validation/instance/dsb_score`": 190,
-    "metrics.`test/instance/dsb_score`": 155,
-    "metrics.`validation/instance/ap50`": 165,
-    "metrics.`test/instance/ap50`": 130,
-    "metrics.`validation/pixel/iou`": 140,
-    "metrics.`test/pixel/iou`": 110,
-    "metrics.`train_seconds`": 115,
-    "metrics.`crops_per_second`": 135,
-}
-
-
+PICTURE = "image - truth - prediction"
+PREVIEW = "preview.png"  # examples as the description shows them
+NOTE = "mlflow.note.content"  # MLflow's tag for the description
+RUN_NAME = "MLFLOW_RUN_NAME"  # the variable that names a run
+LONGEST = 40  # characters of a run's name
 SECTIONS = ("download", "preprocess", "train", "evaluate")  # those that shape a run's numbers
+# MLflow's page of a run's metrics is sorted by what stands before the last slash: these charts come first.
+FIRST_CURVES = ("loss", "val_loss", "foreground_iou", "val_foreground_iou")
 
 
-def _run_name(settings: Params) -> str:
-    """Say what tells the run from others: DVC's experiment, parameters that git's HEAD has otherwise; or the data."""
+def curve(name: str) -> str:
+    """Return the name in MLflow of what is measured each epoch: the curves that people look for come first."""
+    if name.startswith("system/"):
+        return name  # has a page of its own
+    return f"curves/{name}" if name in FIRST_CURVES else f"curves/more/{name}"
+
+
+def changed(settings: Params) -> dict[str, object]:
+    """Return the parameters that git's HEAD has otherwise, of those that shape a run's numbers."""
     try:
-        committed = flatten_mapping(YAML(typ="safe", pure=True).load(_git("show", "HEAD:params.yaml")) or {})
+        committed = flatten_mapping(YAML(typ="safe", pure=True).load(git.ask("show", f"HEAD:{layout.PARAMS}")) or {})
     except (YAMLError, AttributeError):
         committed = {}
     values = {k: v for k, v in flatten(settings).items() if k.split(".")[0] in SECTIONS and k in committed}
-    changed = {k: v for k, v in values.items() if v != _tuples(committed[k])}
-    name = [os.environ.get("DVC_EXP_NAME"), *first_of(changed, 3)]
-    return " ".join(filter(None, name)) or settings.download.source
+    return {k: v for k, v in values.items() if v != _tuples(committed[k])}
 
 
 def _tuples(value: object) -> object:
     return tuple(value) if isinstance(value, list) else value
 
 
-def _stage_tags() -> dict[str, str]:
+def run_name(settings: Params) -> str:
+    """Return a short name: what the user or DVC calls it, or the first changed parameter, or the data set."""
+    given = os.environ.get(RUN_NAME) or os.environ.get("DVC_EXP_NAME")
+    values = changed(settings)
+    name = given or " ".join(first_of(values, 1)) or settings.download.source
+    if len(name) <= LONGEST:
+        return name
+    return f"{name[: LONGEST - 1]}…"
+
+
+def description(settings: Params, metrics: Mapping[str, float], catalogue: Sequence[ScoreInfo] = SCORES) -> str:
+    """Return the run's description in Markdown: its main scores, and what it changes."""
+    rows = [
+        f"| {score.name} | "
+        + " | ".join(f"{metrics.get(f'{split}/{score.path}', float('nan')):.3f}" for split in layout.SCORED_SPLITS)
+        + " |"
+        for score in main_ones(catalogue)
+    ]
+    table = "\n".join([f"| | {' | '.join(layout.SCORED_SPLITS)} |", "|---|---|---|", *rows])
+    values = changed(settings)
+    what = "\n".join(f"- `{key}`: {value}" for key, value in values.items())
+    differs = f"Changed from the last commit:\n\n{what}" if values else "Parameters as committed."
+    return f"{table}\n\n{differs}\n\nArtifacts: `report.html`, `figures/`, `per_image.csv`, the model."
+
+
+def code_tags(settings: Params) -> dict[str, str]:
+    """Return which commit the code is of, and which parameters were changed since."""
+    commit = git.ask("rev-parse", "HEAD")
+    if not commit:
+        return {}
+    # What stages write themselves says nothing about the code.
+    edited = git.ask("status", "--porcelain", "--untracked-files=no", "--", ".", ":!reports", ":!dvc.lock")
+    return {
+        "changed": ", ".join(f"{key}={value}" for key, value in changed(settings).items()) or "nothing",
+        "git_commit": commit,
+        # Of the project: the copy in which an experiment works is on none.
+        "git_branch": git.ask("-C", str(layout.project()), "branch", "--show-current") or "none",
+        "git_dirty": str(bool(edited)).lower(),
+        # Of MLflow's own, for its columns.
+        "mlflow.source.git.commit": commit,
+        "mlflow.source.name": "dvc repro",
+    }
+
+
+def stage_tags() -> dict[str, str]:
     """Return a digest of each stage's entry in dvc.lock, as far as the stages before this one have ended."""
     try:
-        stages = YAML(typ="safe", pure=True).load(Path("dvc.lock").read_text())["stages"]
+        stages = YAML(typ="safe", pure=True).load(layout.DVC_LOCK.read_text())["stages"]
     except (OSError, YAMLError, TypeError, KeyError):
         return {}
     return {
@@ -63,41 +100,19 @@ def _stage_tags() -> dict[str, str]:
     }
 
 
-def _description(settings: Params, metrics: dict[str, float]) -> str:
-    """Return the run's description in Markdown: its scores."""
-    rows = [
-        f"| {name} | " + " | ".join(f"{metrics.get(f'{split}/{key}', float('nan')):.3f}" for split in SPLITS) + " |"
-        for name, key in (
-            ("DSB score", "instance/dsb_score"),
-            ("AP at IoU 0.50", "instance/ap50"),
-            ("AP at IoU 0.75", "instance/ap75"),
-            ("pixel IoU", "pixel/iou"),
-        )
-    ]
-    table = "\n".join(["| | validation | test |", "|---|---|---|", *rows])
-    return f"{_run_name(settings)}\n\n{table}\n\nArtifacts: `report.html`, `figures/`, `per_image.csv`, the model."
+def params_digest(settings: Params) -> str:
+    """Return a digest of the parameters that shape a run's numbers: other ones make another run."""
+    values = {key: value for key, value in flatten(settings).items() if key.split(".")[0] in SECTIONS}
+    return hashlib.sha256(repr(sorted(values.items())).encode()).hexdigest()
 
 
-def _code_tags() -> dict[str, str]:
-    commit = _git("rev-parse", "HEAD")
-    if not commit:
-        return {}
-    # What stages write themselves says nothing about the code.
-    changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!reports", ":!dvc.lock")
-    dirty = str(bool(changed)).lower()
-    return {
-        "git_commit": commit,
-        # Of the project: the copy in which an experiment works is on none.
-        "git_branch": _git("-C", str(_project()), "branch", "--show-current") or "none",
-        "git_dirty": dirty,
-        # Of MLflow's own, for its columns.
-        "mlflow.source.git.commit": commit,
-        "mlflow.source.name": "dvc repro",
-    }
-
-
-def _view() -> str:
+def view(catalogue: Sequence[ScoreInfo] = SCORES) -> str:
     """Return the page of all runs with the columns that matter, as MLflow keeps a view that somebody shares."""
+    paths = [f"{split}/{score.path}" for score in main_ones(catalogue) for split in layout.SCORED_SPLITS]
+    metrics = [*paths, "train_seconds", curve("crops_per_second")]
+    # Widths in px: a name has to be readable.
+    widths = {"attributes.`Run Name`": 300, "runDateAndNestInfo": 150}
+    widths |= {f"metrics.`{name}`": 45 + 5 * len(name) for name in metrics}
     return json.dumps(
         {
             "searchFilter": "",
@@ -107,13 +122,8 @@ def _view() -> str:
             "lifecycleFilter": "Active",
             "datasetsFilter": [],
             "modelVersionFilter": "All Runs",
-            "selectedColumns": [name for name in COLUMNS if name.startswith("metrics")],
-            "columnOrder": list(COLUMNS),
-            "columnWidths": COLUMNS,
+            "selectedColumns": [name for name in widths if name.startswith("metrics")],
+            "columnOrder": list(widths),
+            "columnWidths": widths,
         }
     )
-
-
-def _params_digest(settings: Params) -> str:
-    values = {key: value for key, value in flatten(settings).items() if key.split(".")[0] in SECTIONS}
-    return hashlib.sha256(repr(sorted(values.items())).encode()).hexdigest()

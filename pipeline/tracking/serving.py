@@ -4,42 +4,29 @@
     curl -d '{"dataframe_records": [{"image": "<PNG as base64>"}]}' \\
         -H 'Content-Type: application/json' http://127.0.0.1:5000/invocations
 
-MLflow runs this file ("models from code"), so nothing is pickled. Beside it lie the model and the params.yaml it was
-trained and evaluated with.
+MLflow runs this file ("models from code"), so nothing is pickled. Beside it lie the model, which carries its recipe,
+and the library nuclei_unet; nothing of the project is needed.
 """
 
 import base64
 import binascii
-from pathlib import Path
 
 import cv2
 import mlflow
 import numpy as np
 import pandas as pd
-from skimage.measure import regionprops_table
 
+from nuclei_unet import png
 from nuclei_unet.errors import InputError
-from nuclei_unet.images import normalize
-from nuclei_unet.network import model_file, runtime
-from nuclei_unet.png import decode
-from nuclei_unet.prediction.predictor import Predictor
-from pipeline import params
-
-# One row a nucleus, lengths in pixels; centroid-0 and -1 are row and column.
-MEASURED = ("label", "area", "centroid", "equivalent_diameter_area", "eccentricity", "solidity")
+from nuclei_unet.prediction.segmenter import Segmenter
 
 
 class Nuclei(mlflow.pyfunc.PythonModel):
     """Finds the nuclei of each image of a table."""
 
     def load_context(self, context) -> None:
-        """Load the model and its parameters."""
-        settings = params.load(Path(context.artifacts["params"]))
-        runtime.configure(settings.train)
-        self.predictor = Predictor(
-            model_file.load(Path(context.artifacts["model"])), settings.train.model, settings.evaluate
-        )
-        self.settings = settings.preprocess
+        """Load the model."""
+        self.segmenter = Segmenter.load(context.artifacts["model"])
 
     def predict(self, context, model_input: pd.DataFrame, params=None) -> pd.DataFrame:
         """Return one row an image: labels (PNG of 16 bits, base64), count, measurements (a list of dictionaries).
@@ -50,14 +37,12 @@ class Nuclei(mlflow.pyfunc.PythonModel):
         return pd.DataFrame([self._found(read_image(value)) for value in model_input["image"]])
 
     def _found(self, image: np.ndarray) -> dict:
-        # At native size, whatever size the network saw.
-        labels = self.predictor.labels(normalize(image, self.settings), image.shape[:2])
+        labels = self.segmenter(image)
         _, encoded = cv2.imencode(".png", labels.astype(np.uint16))
-        table = pd.DataFrame(regionprops_table(labels, properties=MEASURED))
         return {
             "labels": base64.b64encode(encoded.tobytes()).decode(),
             "count": int(labels.max()),
-            "measurements": table.to_dict("records"),
+            "measurements": self.segmenter.measure(labels, image).to_dict("records"),
         }
 
 
@@ -65,7 +50,7 @@ def read_image(value: object) -> np.ndarray:
     """Return the image that a request holds. Raises InputError that says what is wrong with it."""
     if isinstance(value, str):
         try:
-            return decode(base64.b64decode(value, validate=True), "image")
+            return png.decode(base64.b64decode(value, validate=True), "image")
         except binascii.Error as error:
             raise InputError(f"image: neither base64 of a PNG nor an array ({error})") from None
     try:

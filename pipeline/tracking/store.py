@@ -3,21 +3,47 @@
 import os
 from pathlib import Path
 
+import filelock
 import mlflow
 
 from nuclei_unet.errors import InputError
+from pipeline import layout
+from pipeline.tracking import names
 
-EXPERIMENT = "nuclei-unet"
 VIEW = "scores"
 VIEW_TAG = f"mlflow.sharedViewState.{VIEW}"
 
 
-STORE = "mlflow.db"  # in the project's folder, where MLFLOW_TRACKING_URI does not say otherwise
-
-
 def store() -> str:
     """Return where runs are kept: MLFLOW_TRACKING_URI, or the project's own database."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{_project() / STORE}"
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{layout.project() / layout.STORE}"
+
+
+def experiment_name() -> str:
+    """Return the name of the experiment, and of the registered model: MLFLOW_EXPERIMENT_NAME, or the project's."""
+    return os.environ.get("MLFLOW_EXPERIMENT_NAME") or names.EXPERIMENT
+
+
+def connect() -> tuple[mlflow.MlflowClient, str]:
+    """Return a client of the store, and the id of the experiment, which is made if it is not there."""
+    uri = store()
+    mlflow.set_tracking_uri(uri)
+    client = mlflow.MlflowClient()
+    # Two processes that create the database at once break each other's tables.
+    locks = layout.project() / layout.LOCKS
+    locks.mkdir(exist_ok=True)
+    with filelock.FileLock(locks / "mlflow.lock"):
+        found = client.get_experiment_by_name(experiment_name())
+        if not found:
+            artifacts = None
+            if uri.startswith("sqlite:///"):
+                artifacts = (Path(uri.removeprefix("sqlite:///")).absolute().parent / "mlruns").as_uri()
+            # The UI opens in its mode for training, not the one for language models.
+            tags = {"mlflow.experimentKind": "custom_model_development", VIEW_TAG: names.view()}
+            return client, client.create_experiment(experiment_name(), artifact_location=artifacts, tags=tags)
+        if found.tags.get(VIEW_TAG) != names.view():
+            client.set_experiment_tag(found.experiment_id, VIEW_TAG, names.view())
+        return client, found.experiment_id
 
 
 def pages(server: str) -> dict[str, str]:
@@ -30,12 +56,7 @@ def pages(server: str) -> dict[str, str]:
     except mlflow.MlflowException as error:
         reason = next(iter(str(error).splitlines()), "")[:200]
         raise InputError(f"MLFLOW_TRACKING_URI: {store()} does not answer; correct or unset it ({reason})") from None
+    # Without the workflow's type a new visitor lands in MLflow's mode for language models.
+    query = f"viewStateShareKey={VIEW}&workflowType=machine_learning"
     with_view = (e for e in experiments if VIEW_TAG in e.tags)
-    return {e.name: f"{server}/#/experiments/{e.experiment_id}/runs?viewStateShareKey={VIEW}" for e in with_view}
-
-
-def _project() -> Path:
-    """Return the project's folder, also from the copy of it in which `dvc exp run --temp` or a queue works."""
-    folder = Path.cwd()
-    copies = (path for path in folder.parents if path.parts[-3:] == (".dvc", "tmp", "exps"))
-    return next((path.parents[2] for path in copies), folder)
+    return {e.name: f"{server}/#/experiments/{e.experiment_id}/runs?{query}" for e in with_view}

@@ -1,0 +1,133 @@
+"""What happens between the steps and epochs of a training."""
+
+import re
+import time
+
+import keras
+import numpy as np
+import tensorflow as tf
+from tqdm import tqdm
+
+from nuclei_unet.errors import InputError
+from nuclei_unet.training import crops
+
+# A loss this large has left all that training can come back from; it starts near 3.
+EXPLODED = 1000.0
+
+
+class EpochLog(keras.callbacks.Callback):
+    """Keep one row an epoch, and hand it on as it comes."""
+
+    def __init__(self, log_epoch, schedule, steps: int):
+        super().__init__()
+        self.log_epoch, self.schedule, self.steps = log_epoch, schedule, steps
+        self.rows: list[dict[str, float]] = []
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Add the epoch's row: the losses and metrics that Keras measured, and the learning rate at its end."""
+        rate = float(self.schedule((epoch + 1) * self.steps)) if callable(self.schedule) else self.schedule
+        # With a single target Keras leaves its name out.
+        renamed = {re.sub("^(val_)?(iou|dice)$", r"\1foreground_\2", name): value for name, value in logs.items()}
+        metrics = {name: float(value) for name, value in sorted(renamed.items())} | {"learning_rate": rate}
+        self.rows.append({"epoch": epoch + 1, **metrics})
+        self.log_epoch(epoch + 1, metrics)
+
+
+class ValidateOnOneDevice(keras.callbacks.Callback):
+    """Add the validation losses and metrics of an epoch, where several devices train. Has to be the first callback.
+
+    Keras would share the last batch unevenly and then weigh the losses of the targets wrongly.
+    """
+
+    def __init__(self, twin: keras.Model, data: tf.data.Dataset):
+        super().__init__()
+        self.twin, self.data = twin, data
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Measure with the weights of the epoch; later callbacks see the same `logs`."""
+        self.twin.set_weights(self.model.get_weights())
+        measured = self.twin.evaluate(self.data, verbose=0, return_dict=True)
+        logs.update({f"val_{name}": value for name, value in measured.items()})
+
+
+class Pictures(keras.callbacks.Callback):
+    """Show one validation image of each kind, its nuclei and the predicted foreground; ever more rarely.
+
+    After epochs 1, 2, 5, 10, 20, 50 ... and the last.
+    """
+
+    def __init__(self, middles: crops.Crops, log_picture):
+        super().__init__()
+        self.log_picture = log_picture
+        kinds = [sample.kind for sample in middles.samples]
+        self.images, maps = zip(*(middles.middle(kinds.index(kind)) for kind in sorted(set(kinds))), strict=True)
+        self.truth = [values[..., :1] for values in maps]
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Draw the picture: a row an image."""
+        if not (re.fullmatch("[125]0*", str(epoch + 1)) or epoch + 1 == self.params["epochs"]):
+            return
+        maps = self.model(np.stack(self.images).astype(np.float32), training=False)["foreground"]
+        predicted = np.rint(keras.ops.convert_to_numpy(maps) * 255).astype(np.uint8)
+        rows = [
+            # White lines between them.
+            [np.pad(np.broadcast_to(part, (*part.shape[:2], 3)), ((2, 2), (2, 2), (0, 0)), constant_values=255)
+             for part in parts]
+            for parts in zip(self.images, self.truth, predicted, strict=True)
+        ]  # fmt: skip
+        self.log_picture(epoch + 1, np.concatenate([np.concatenate(row, axis=1) for row in rows]))
+
+
+class StopOnExplosion(keras.callbacks.Callback):
+    """Fail at the first loss that is no number or beyond all bounds; `keras.callbacks.TerminateOnNaN` would go on."""
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Look at the running mean of the loss, which stays NaN once it was."""
+        if not logs["loss"] < EXPLODED:
+            step, rate = int(self.model.optimizer.iterations), float(self.model.optimizer.learning_rate)
+            raise InputError(
+                f"train.learning_rate: the loss became {logs['loss']:.4g} at step {step} with a learning rate of "
+                f"{rate:.3g}; lower it"
+            )
+
+
+class Progress(keras.callbacks.Callback):
+    """Show a person how it goes: a bar over the steps of an epoch in a terminal, one short line an epoch anywhere."""
+
+    def on_train_begin(self, logs=None):
+        """Start the clock."""
+        self.started, self.done = time.monotonic(), 0
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Start the epoch's bar."""
+        self.bar = tqdm(
+            total=self.params["steps"],
+            desc=f"epoch {epoch + 1}/{self.params['epochs']}",
+            unit="step",
+            disable=None,
+            leave=False,
+        )
+        self.epoch_started = time.monotonic()
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Move the bar."""
+        self.bar.set_postfix_str(f"loss {logs['loss']:.3f}", refresh=False)
+        self.bar.update()
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Print the epoch's line."""
+        self.bar.close()
+        now, epochs = time.monotonic(), self.params["epochs"]
+        self.done += 1
+        left = (now - self.started) / self.done * (epochs - epoch - 1)
+        iou = logs.get("val_foreground_iou", logs.get("val_iou"))  # with a single target Keras leaves its name out
+        print(
+            f"epoch {epoch + 1:{len(str(epochs))}}/{epochs}  loss {logs['loss']:.4f}  "
+            f"validation loss {logs['val_loss']:.4f}  IoU {iou:.4f}  {now - self.epoch_started:.0f} s"
+            + (f"  {_duration(left)} left" if left else ""),
+            flush=True,
+        )
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"

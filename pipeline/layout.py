@@ -1,0 +1,53 @@
+"""Where everything lies: each path of the project and each list of splits, once.
+
+Paths are relative to the project's folder, which is the working directory of every stage and tool.
+"""
+
+from pathlib import Path
+
+# Splits of the data set, and those that are scored: validation for choices, test for the end.
+SPLITS = ("train", "validation", "test")
+SCORED_SPLITS = ("validation", "test")
+
+PARAMS = Path("params.yaml")
+DVC_FILE = Path("dvc.yaml")
+DVC_LOCK = Path("dvc.lock")
+
+DOWNLOADS = Path("data/downloads")
+RAW = Path("data/raw")
+TRAIN_ARCHIVE = RAW / "stage1_train.zip"
+TEST_ARCHIVE = RAW / "stage1_test.zip"
+SOLUTION = RAW / "stage1_solution.csv"
+PROCESSED = Path("data/processed")
+PREDICTIONS = Path("data/predictions")
+
+TRAINED = Path("models/trained.keras")  # as train leaves it
+MODEL = Path("models/model.keras")  # the same network, ready for use: evaluate adds how its maps become nuclei
+
+REPORTS = Path("reports")
+AUDIT = REPORTS / "data_audit.json"
+HISTORY = REPORTS / "history.csv"
+SCORES = REPORTS / "scores.json"
+MAIN_SCORES = REPORTS / "metrics.json"
+PER_IMAGE = REPORTS / "per_image.csv"
+BY_KIND = REPORTS / "by_kind.csv"
+AP_BY_THRESHOLD = REPORTS / "ap_by_threshold.csv"
+FIGURES = REPORTS / "figures"
+REPORT = REPORTS / "report.html"
+COMPARISON = REPORTS / "compare.html"
+# What MLflow gets from evaluate and from visualize.
+TABLES = (SCORES, MAIN_SCORES, PER_IMAGE, BY_KIND, AP_BY_THRESHOLD, AUDIT)
+PAGES = (FIGURES, REPORT)
+
+RESUME = Path(".resume")  # where a training stands
+LOCKS = Path(".locks")
+PLOTS_PAGE = Path(".dvc/plots.html")
+DEMO = Path("demo")
+STORE = "mlflow.db"  # in the project's folder, where MLFLOW_TRACKING_URI does not say otherwise
+
+
+def project() -> Path:
+    """Return the project's folder, also from the copy of it in which `dvc exp run --temp` or a queue works."""
+    folder = Path.cwd()
+    copies = (path for path in folder.parents if path.parts[-3:] == (".dvc", "tmp", "exps"))
+    return next((path.parents[2] for path in copies), folder)

@@ -1,0 +1,28 @@
+"""Copies of the project in which commands can run without touching it."""
+
+import shutil
+from pathlib import Path
+
+from nuclei_unet.errors import InputError
+from pipeline import layout
+from pipeline.git import git
+
+
+def copy_project(source: Path, target: Path) -> None:
+    """Copy the project's files, those git tracks and new ones it does not ignore, to an empty `target`.
+
+    The copy is a DVC project without git, so that nothing it does reaches the repository around it.
+    """
+    shutil.rmtree(target, ignore_errors=True)
+    try:
+        listed = git("-C", str(source), "ls-files", "-z", "--cached", "--others", "--exclude-standard")
+    except InputError as error:
+        raise InputError(f"not a git checkout ({error}); clone the repository with git, then run this again") from None
+    for name in filter(None, listed.split("\0")):
+        # A file that was deleted but not yet committed is still listed.
+        if (source / name).is_file():
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(source / name, target / name)
+    # Copied results belong to other parameters.
+    (target / layout.DVC_LOCK).unlink(missing_ok=True)
+    (target / ".dvc/config.local").write_text("[core]\n    no_scm = true\n")
