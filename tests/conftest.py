@@ -1,20 +1,17 @@
-"""What several test modules share: the committed parameters, a small drawn data set, TensorFlow set up once."""
+"""What all tests share: the committed parameters, TensorFlow set up once, no MLflow but their own."""
 
-import os
 import sys
-from pathlib import Path
 
-import pandas as pd
 import pytest
 from hypothesis import settings as hypothesis_settings
 
-from nuclei_unet.images import to_rgb
-from nuclei_unet.png import decode
-from pipeline import download, params
-from pipeline.dataset import archives, frames
-from pipeline.dataset.kinds import kind_of_image
+from pipeline import params
+from tests import PARAMS
 
-PARAMS = Path(__file__).parents[1] / "params.yaml"
+# What these assert is shown in full when it fails, as in a test.
+pytest.register_assert_rewrite(
+    "tests.nuclei_unet.nuclei", "tests.nuclei_unet.training.examples", "tests.pipeline.tracking.trainings"
+)
 # The same examples in every run, however slow the machine is: a test that fails here fails everywhere.
 hypothesis_settings.register_profile("same", derandomize=True, deadline=None)
 hypothesis_settings.load_profile("same")
@@ -31,45 +28,6 @@ def own_tracking_store(tmp_path, monkeypatch):
 def settings():
     """Return all parameters, as committed."""
     return params.load(PARAMS)
-
-
-@pytest.fixture(scope="session")
-def raw(tmp_path_factory):
-    """Return a folder as data/raw/: 20 drawn training images of 5 frames, 4 test images."""
-    folder = tmp_path_factory.mktemp("raw")
-    download.write_synthetic(folder, train=20, test=4, seed=7)
-    return folder
-
-
-@pytest.fixture(scope="session")
-def published():
-    """Return the folder of the real archives, or skip."""
-    folder = Path(os.environ.get(download.ARCHIVES_VARIABLE) or "no such folder")
-    if not (folder / "stage1_train.zip").is_file():
-        pytest.skip(f"{download.ARCHIVES_VARIABLE} names no folder with stage1_train.zip")
-    return folder
-
-
-@pytest.fixture(scope="session")
-def published_training(published):
-    """Return ImageId -> (kind if all nuclei were small, border lines) of the real training images."""
-    found = {}
-    with archives.open_archive(published / "stage1_train.zip") as archive:
-        for name, member in archives.check_members(archive).items():
-            image_id, folder, _ = name.split("/")
-            if folder == "images":
-                rgb = to_rgb(decode(archive.read(member), name))
-                found[image_id] = kind_of_image(rgb, median_area=0), frames.borders(rgb)
-    return found
-
-
-@pytest.fixture(scope="session")
-def known_groups(published):
-    """Return what people saw in the real images: mosaic (2x2 crops of one frame), foreground and background colour."""
-    path = published / "known_groups.csv"
-    if not path.is_file():
-        pytest.skip("no known_groups.csv beside the archives")
-    return pd.read_csv(path, index_col="image_id")
 
 
 def pytest_collection_finish():

@@ -1,11 +1,11 @@
 """The README says what the committed reports say."""
 
 import json
-from pathlib import Path
 
 import pandas as pd
 
-ROOT = Path(__file__).parents[1]
+from tests import ROOT
+
 README = (ROOT / "README.md").read_text()
 
 

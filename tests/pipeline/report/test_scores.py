@@ -4,31 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from nuclei_unet.labels import resize_labels
-from nuclei_unet.prediction.instances import label_nuclei
-from nuclei_unet.sample import ArraySample
 from pipeline import evaluate
 from pipeline.report.scores import ap_by_threshold, by_kind, flat_metrics, row, summarise
+from tests.pipeline.examples import TWO, OneMap, sample
 
-
-class OneMap:
-    """A stand-in for the network: the foreground is what is bright; at any size asked for."""
-
-    def __init__(self, settings):
-        self.settings = settings
-
-    def labels(self, image, shape):
-        bright = resize_labels((image > 128).astype(np.uint16), shape)
-        return label_nuclei({"foreground": bright.astype(np.float32)}, self.settings)
-
-
-def sample(image_id, labels, image=None, kind="small-fluorescent", split="test"):
-    labels = np.asarray(labels, np.uint16)
-    image = np.where(labels > 0, 255, 0).astype(np.uint8) if image is None else image
-    return ArraySample(image_id, split, kind, image, labels)
-
-
-TWO = np.repeat(np.repeat([[1, 1, 0, 2, 2]], 4, axis=0), 4, axis=1)  # two nuclei of 32 px, 16 px apart
 MERGED = np.where(np.repeat(np.repeat([[1, 1, 1, 1, 1]], 4, axis=0), 4, axis=1), 255, 0).astype(np.uint8)
 
 
@@ -62,20 +41,6 @@ def test_tables_say_the_same_as_the_summary(scores):
     curves = ap_by_threshold({"test": scores})
     assert list(curves.columns) == ["iou_threshold", "test_unet", "test_otsu"]
     assert curves.test_unet.iloc[0] == pytest.approx(0.4)
-
-
-def test_resized_images_are_scored_at_native_size(settings):
-    small = resize_labels(TWO.astype(np.uint16), (2, 10))
-    resized = sample("small", TWO, image=np.where(small > 0, 255, 0).astype(np.uint8))
-    predicted, item = evaluate.score(resized, OneMap(settings.evaluate), settings.evaluate)
-    assert predicted.shape == TWO.shape
-    assert row(item)["iou"] == 1
-
-
-def test_an_image_without_nuclei_scores_one_if_nothing_is_found(settings):
-    settings = settings.evaluate
-    _, item = evaluate.score(sample("empty", np.zeros((16, 16))), OneMap(settings), settings)
-    assert row(item)["dsb_score"] == 1
 
 
 def test_flat_metrics_are_numbers_by_path(scores):

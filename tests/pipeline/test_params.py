@@ -4,7 +4,6 @@ import re
 import subprocess
 
 import pytest
-from conftest import PARAMS
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -12,6 +11,7 @@ from ruamel.yaml import YAML
 
 from nuclei_unet.errors import InputError
 from pipeline import params
+from tests import PARAMS
 
 
 def changed(tmp_path, key, value):

@@ -1,120 +1,20 @@
-"""From nuclei to target maps and back."""
+"""From maps to nuclei."""
 
 import numpy as np
 import pytest
-from skimage.draw import disk
-from skimage.measure import label
 
-from nuclei_unet import metrics
-from nuclei_unet.labels import fill_holes, renumber, small_labels
+from nuclei_unet.labels import fill_holes
 from nuclei_unet.prediction import instances
 from nuclei_unet.prediction.instances import label_nuclei
-from nuclei_unet.prediction.otsu import otsu_nuclei
 from nuclei_unet.training.targets import TARGETS, target_maps
-
-
-@pytest.fixture
-def evaluate(settings):
-    """Return an `evaluate` section with other values for some of its keys."""
-    plain = {
-        "foreground_threshold": 0.5,
-        "border_weight": 1.0,
-        "min_area": 0,
-        "smoothing": 0.5,
-        "prominence": 0.05,
-    }
-    return lambda **values: settings.evaluate.model_copy(update=plain | values)
-
-
-def drawn(shape, *circles):
-    """Return a label image of circles (row, column, radius); later ones lie under earlier ones."""
-    labels = np.zeros(shape, np.uint16)
-    for number, (row, column, radius) in reversed(list(enumerate(circles, start=1))):
-        labels[disk((row, column), radius, shape=shape)] = number
-    return labels
+from tests.nuclei_unet.nuclei import SEPARATE, TOUCHING, assert_same_nuclei, drawn
 
 
 def as_maps(targets, names=TARGETS):
     return {name: targets[..., i].astype(np.float32) / 255 for i, name in enumerate(TARGETS) if name in names}
 
 
-TOUCHING = drawn((60, 80), (30, 25, 14), (30, 52, 14))
-SEPARATE = drawn((60, 80), (30, 18, 12), (30, 60, 12))
-
-
-# ---- target maps
-
-
-def test_foreground_is_where_labels_are():
-    targets = target_maps(TOUCHING)
-    assert targets.shape == (60, 80, 3) and targets.dtype == np.uint8
-    np.testing.assert_array_equal(targets[..., 0], np.where(TOUCHING > 0, 255, 0))
-
-
-def test_touching_nuclei_have_a_border_between_them():
-    border = target_maps(TOUCHING)[..., 1]
-    assert set(np.unique(border)) == {0, 255}
-    _, columns = np.nonzero(border)
-    assert columns.min() > 30 and columns.max() < 47
-    # All along where both labels meet, to either side.
-    sides = (TOUCHING[:, :-1] != TOUCHING[:, 1:]) & (TOUCHING[:, :-1] > 0) & (TOUCHING[:, 1:] > 0)
-    assert sides.any() and border[:, :-1][sides].all() and border[:, 1:][sides].all()
-
-
-def test_separate_nuclei_have_none():
-    assert not target_maps(SEPARATE)[..., 1].any()
-
-
-def test_a_single_nucleus_has_none():
-    assert not target_maps(np.ones((9, 9), np.uint16))[..., 1].any()
-
-
-def test_distance_is_full_inside_each_nucleus_and_falls_to_its_edge():
-    labels = drawn((60, 80), (30, 20, 15), (30, 45, 9), (10, 70, 3))
-    distance = target_maps(labels)[..., 2]
-    assert (distance[labels == 0] == 0).all() and (distance[labels > 0] > 0).all()
-    assert [distance[labels == number].max() for number in (1, 2, 3)] == [255, 255, 255]
-    middle = distance[30, 6:21].astype(int)
-    assert middle[0] < 40 and (np.diff(middle) >= 0).all() and middle[-1] >= 250
-
-
-def test_distance_drops_between_touching_nuclei():
-    distance = target_maps(TOUCHING)[30, 20:60, 2].astype(int)
-    meeting = int(np.flatnonzero(np.diff(TOUCHING[30, 20:60].astype(int)))[0])
-    assert distance[meeting : meeting + 2].max() < 60 < distance[meeting - 8] and distance[meeting + 9] > 60
-
-
-@pytest.mark.parametrize("shape", [(1, 1), (3, 5), (1, 40)])
-def test_empty_labels_give_empty_maps(shape):
-    np.testing.assert_array_equal(target_maps(np.zeros(shape, np.uint16)), np.zeros((*shape, 3)))
-
-
-def test_a_nucleus_of_one_pixel():
-    labels = np.zeros((5, 5), np.uint16)
-    labels[2, 2] = 1
-    targets = target_maps(labels)
-    np.testing.assert_array_equal(targets[2, 2], [255, 0, 255])
-    assert targets.astype(int).sum() == 2 * 255
-
-
-@pytest.mark.parametrize("shape", [(1, 1), (1, 300), (40, 30)])
-def test_a_nucleus_that_covers_everything(shape):
-    targets = target_maps(np.ones(shape, np.uint16))
-    np.testing.assert_array_equal(targets, np.broadcast_to([255, 0, 255], (*shape, 3)))
-
-
-@pytest.mark.parametrize("numbers", [(300, 301), (256, 65535), (65535, 7)])
-def test_large_label_numbers_and_gaps_change_nothing(numbers):
-    renamed = np.array([0, *numbers], np.uint16)[TOUCHING]
-    np.testing.assert_array_equal(target_maps(renamed), target_maps(TOUCHING))
-
-
 # ---- label_nuclei
-
-
-def assert_same_nuclei(labels, truth, iou=0.8):
-    found = metrics.iou_matrix(truth, labels)
-    assert found.shape[0] == found.shape[1] and (found.max(axis=1) > iou).all()
 
 
 @pytest.mark.parametrize("truth", [TOUCHING, SEPARATE, drawn((90, 90), (30, 30, 15), (30, 58, 15), (55, 44, 15))])
@@ -199,56 +99,6 @@ def test_inputs_are_left_as_they_were(evaluate):
     instances.label_nuclei(maps, evaluate(min_area=10**4))
     for name, values in maps.items():
         np.testing.assert_array_equal(values, before[name])
-
-
-# ---- Otsu
-
-
-def picture(truth):
-    """Return bright nuclei on a dark, noisy field."""
-    noise = np.random.default_rng(0).integers(0, 20, truth.shape)
-    return (np.where(truth > 0, 180, 20) + noise).astype(np.uint8)
-
-
-@pytest.mark.parametrize("truth", [TOUCHING, SEPARATE])
-def test_otsu_finds_drawn_nuclei(truth, evaluate):
-    grey = picture(truth)
-    labels = otsu_nuclei(grey, evaluate())
-    assert labels.dtype == np.uint16
-    assert_same_nuclei(labels, truth)
-    coloured = np.dstack([grey, grey, grey])
-    np.testing.assert_array_equal(otsu_nuclei(coloured, evaluate()), labels)
-    assert not otsu_nuclei(grey, evaluate(min_area=10**4)).any()
-
-
-@pytest.mark.parametrize("image", [np.zeros((1, 1)), np.full((7, 9), 255), np.full((7, 9, 3), 40)])
-def test_otsu_of_a_constant_image_finds_nothing(image, evaluate):
-    labels = otsu_nuclei(image.astype(np.uint8), evaluate())
-    np.testing.assert_array_equal(labels, np.zeros(image.shape[:2]))
-
-
-# ---- numbers
-
-
-def test_renumber_closes_gaps():
-    found = renumber(np.array([[7, 0, 300], [70000, 7, 0]]))
-    np.testing.assert_array_equal(found, [[1, 0, 2], [3, 1, 0]])
-    assert found.dtype == np.uint16
-    np.testing.assert_array_equal(renumber(np.array([[5, 5]])), [[1, 1]])
-
-
-def test_renumber_holds_65535_nuclei_and_refuses_more():
-    full = np.arange(2**16).reshape(256, 256)
-    np.testing.assert_array_equal(renumber(full), full)
-    with pytest.raises(ValueError, match="65536 nuclei"):
-        renumber(full + 1)
-    with pytest.raises(ValueError, match="65536 nuclei"):
-        renumber(np.arange(2**16 + 1)[None])
-
-
-def test_small_labels():
-    labels = label(np.array([[1, 0, 1, 1, 0, 1, 1, 1]]))
-    np.testing.assert_array_equal(small_labels(labels, 3), [[1, 1, 1, 1, 1, 0, 0, 0]])
 
 
 # ---- outlines at the image's edges

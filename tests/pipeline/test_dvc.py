@@ -22,9 +22,9 @@ from ruamel.yaml import YAML
 
 from benchmarks.faults import free_port, listening, wait_for
 from pipeline import params
-from pipeline.tools import demo, experiments, verify
+from pipeline.tools import demo, verify
+from tests import ROOT
 
-ROOT = Path(__file__).parents[1]
 STAGES = ("download", "preprocess", "train", "evaluate", "visualize")
 # How files are written, checked and mirrored; none of them shapes what an output holds.
 NO_DEPENDENCY = {
@@ -310,39 +310,6 @@ def test_a_clone_elsewhere_makes_the_same_bits(project, tmp_path):
     outputs = verify.hashes(project)
     assert f"{len(outputs)} of {len(outputs)} outputs are identical" in log, log
     assert len(outputs) == 13 and not list(folder.iterdir())
-
-
-def test_verify_shows_what_differs():
-    before = {("train", "model"): "a" * 32, ("train", "history"): "b" * 32}
-    table = verify.compare(before, before | {("train", "model"): "c" * 32, ("new", "x"): "d" * 32})
-    assert table.values.tolist() == [
-        ["train", "model", "aaaaaaaa", "cccccccc", "no"],
-        ["train", "history", "bbbbbbbb", "bbbbbbbb", "yes"],
-        ["new", "x", "missing", "dddddddd", "no"],
-    ]
-
-
-def test_verify_shows_differences_of_scores():
-    table = verify.compare_scores({"test/iou": 0.7, "test/dice": 0.8}, {"test/iou": 0.75, "new": 0.5})
-    assert table.round(6).values.tolist()[0] == ["test/iou", 0.7, 0.75, 0.05]
-    assert table.difference.tolist()[1:] == [float("inf")] * 2
-
-
-def test_experiments_are_sorted_and_name_what_they_change():
-    scores = {f"{split}.{score}": 0.5 for split in ("validation", "test") for score in ("dsb_score", "ap50", "iou")}
-    names = ["preprocess.image_size", "train.epochs", "train.learning_rate", "evaluate.min_area"]
-    rows = [{"rev": "workspace", "Experiment": None}, {"rev": "main", "Experiment": None, "train.epochs": 30, **scores}]
-    rows += [
-        {"rev": "a", "Experiment": "worse", **scores, "validation.dsb_score": 0.4, "train.epochs": 3},
-        {"rev": "b", "Experiment": "failed", "train.epochs": 4},
-        {"rev": "c", "Experiment": "better", **scores, "validation.dsb_score": 0.6, "train.epochs": 30,
-         "preprocess.image_size": "[128, 128]", "train.learning_rate": 0.1, "evaluate.min_area": 5.0},
-    ]  # fmt: skip
-    table = experiments.table(rows, names)
-    assert table.experiment.tolist() == ["main", "better", "worse"]
-    assert table["what it changes"].tolist() == [
-        "", "preprocess.image_size=[128, 128], train.learning_rate=0.1, and 1 more", "train.epochs=3"
-    ]  # fmt: skip
 
 
 def file_of(module: str) -> Path:

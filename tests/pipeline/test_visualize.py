@@ -1,4 +1,4 @@
-"""The visualize stage: outcomes worked out by hand, the choice of examples, and the whole stage on a small project."""
+"""The visualize stage: the choice of examples, and the whole stage on a small project."""
 
 import json
 import zipfile
@@ -7,104 +7,17 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import cv2
-import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
 
 from nuclei_unet.errors import InputError
-from nuclei_unet.outcomes import Outcome, errors
 from pipeline import visualize
 from pipeline.dataset import archives
 from pipeline.dataset import processed as dataset
-from pipeline.report import charts as figures
 from pipeline.report import results
-from pipeline.report.pictures import Example, coloured, crop, error_map, error_rows, shown
 from pipeline.report.results import read_results
-from pipeline.report.style import write_figure
-
-PARAMS = Path(__file__).parents[1] / "params.yaml"
-CORRECT, MISSED, FALSE, SPLIT, MERGED = Outcome
-
-
-def outcomes(truth, predicted):
-    of_truth, of_predicted = errors(np.array(truth), np.array(predicted))
-    return of_truth.tolist(), of_predicted.tolist()
-
-
-def test_matched_missed_and_false():
-    assert outcomes([[1, 1, 0, 2, 2, 0, 0]], [[1, 1, 0, 0, 0, 0, 3]]) == ([CORRECT, MISSED], [CORRECT, FALSE])
-
-
-def test_an_iou_of_exactly_half_is_no_match():
-    assert outcomes([[1, 1, 0]], [[1, 0, 0]]) == ([MISSED], [FALSE])
-
-
-def test_two_predictions_split_a_nucleus():
-    assert outcomes([[1, 1, 1, 1]], [[1, 1, 2, 2]]) == ([SPLIT], [SPLIT, SPLIT])
-
-
-def test_a_piece_beside_a_match_is_false_not_a_split():
-    assert outcomes([[1, 1, 1, 1]], [[1, 1, 1, 2]]) == ([CORRECT], [CORRECT, FALSE])
-
-
-def test_a_prediction_half_outside_is_no_part_of_a_split():
-    assert outcomes([[1, 1, 1, 1, 0, 0]], [[1, 1, 0, 2, 2, 0]]) == ([MISSED], [FALSE, FALSE])
-
-
-def test_one_prediction_merges_two_nuclei():
-    assert outcomes([[1, 1, 2, 2]], [[7, 7, 7, 7]]) == ([MERGED, MERGED], [MERGED])
-
-
-def test_a_prediction_that_matches_the_larger_of_two_is_correct_and_the_other_missed():
-    assert outcomes([[1, 1, 1, 2]], [[1, 1, 1, 1]]) == ([CORRECT, MISSED], [CORRECT])
-
-
-def test_part_of_a_merger_and_of_a_split_counts_as_merged():
-    truth = [[1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 3, 0]]
-    predicted = [[5, 5, 5, 5, 5, 5, 6, 6, 6, 6, 5, 5, 5, 5, 5]]
-    # 5 holds most of 1 and all of 2 and 3, and matches none of them; 5 and 6 both lie mostly in 1.
-    assert outcomes(truth, predicted) == ([MERGED, MERGED, MERGED], [MERGED, SPLIT])
-
-
-def test_labels_with_gaps_and_images_without_background_or_nuclei():
-    assert outcomes([[9, 9], [4, 4]], [[2, 2], [8, 8]]) == ([CORRECT, CORRECT], [CORRECT, CORRECT])
-    assert outcomes([[0, 0]], [[0, 0]]) == ([], [])
-    assert outcomes([[0, 0]], [[3, 3]]) == ([], [FALSE])
-
-
-def test_error_map_draws_predictions_and_missed_nuclei_on_top():
-    truth = np.array([[1, 1, 1, 0, 5, 5, 0, 0]], np.uint16)
-    predicted = np.array([[2, 2, 0, 0, 0, 3, 3, 3]], np.uint16)
-    expected = [[CORRECT, CORRECT, 0, 0, MISSED, MISSED, FALSE, FALSE]]
-    np.testing.assert_array_equal(error_map(truth, predicted), expected)
-
-
-def test_a_perfect_prediction_has_the_colours_of_the_truth_and_a_false_nucleus_is_white():
-    image = np.zeros((2, 5, 3), np.uint8)
-    truth = np.array([[1, 0, 2, 0, 0], [1, 0, 2, 0, 0]], np.uint16)
-    predicted = np.array([[8, 0, 4, 0, 6], [8, 0, 4, 0, 6]], np.uint16)
-    pixels = coloured(image, truth, predicted)
-    np.testing.assert_array_equal(pixels[:, :4], coloured(image, truth, truth)[:, :4])
-    assert (pixels[:, 4] == 255).all() and (pixels[0, 0] != pixels[0, 2]).any()
-
-
-def test_panels_are_no_larger_than_asked_and_keep_labels():
-    labels = np.zeros((300, 600), np.uint16)
-    labels[50:100, 50:150] = 40_000
-    example = Example(np.zeros((300, 600, 3), np.uint16), labels, labels, ())
-    for side, shape in ((200, (100, 200)), (9000, (256, 512))):
-        image, truth, predicted, found = shown(example, side)
-        assert image.shape == (*shape, 3) and truth.shape == predicted.shape == found.shape == shape
-        assert set(np.unique(truth)) == {0, 40_000} and set(np.unique(found)) == {0, CORRECT}
-
-
-def test_crop_takes_the_square_with_most_nuclei():
-    truth = np.zeros((6, 9), np.uint16)
-    truth[2:5, 5:8] = 1
-    part = crop(Example(np.zeros((6, 9, 3), np.uint8), truth, truth, ()), 3)
-    assert part.image.shape == (3, 3, 3) and part.truth.all() and part.predicted.all()
-    assert crop(part, 256).truth.shape == (3, 3)
+from tests import PARAMS
 
 
 def scored(**columns):
@@ -128,16 +41,6 @@ def test_examples_are_the_medians_of_the_commonest_kinds_then_what_is_nearest():
     )
     assert visualize.near_median_by_kind(test, 2).image_id.tolist() == ["d", "e"]
     assert visualize.near_median_by_kind(test, 4).image_id.tolist() == ["d", "e", "f", "b"]
-
-
-def test_figures_ignore_the_users_own_settings(tmp_path):
-    history = pd.DataFrame({column: [1.0, 2.0] for column in results.TABLES["history"][1]})
-    write_figure(tmp_path / "plain.png", figures.training_curves, history, 50)
-    with matplotlib.rc_context({"axes.facecolor": "red", "font.size": 30, "lines.linewidth": 9}):
-        write_figure(tmp_path / "odd.png", figures.training_curves, history, 50)
-    data = (tmp_path / "plain.png").read_bytes()
-    assert data == (tmp_path / "odd.png").read_bytes()
-    assert not any(chunk in data for chunk in (b"tEXt", b"iTXt", b"tIME", b"eXIf"))
 
 
 KINDS = ("small-fluorescent", "purple-on-white", "<script>kind")
@@ -294,13 +197,3 @@ def test_sizes_that_differ_are_an_error(project):
     dataset.write_labels(project / f"data/predictions/0{'f' * 63}.png", np.zeros((4, 4), np.uint16))
     with pytest.raises(InputError, match="differ in size"):
         visualize.main()
-
-
-def test_written_figures_keep_the_colours_that_mean_something(tmp_path):
-    noise = np.random.default_rng(0).integers(0, 255, (40, 40, 3), np.uint8)
-    truth = np.zeros((40, 40), np.uint16)
-    truth[10:20, 10:30] = 1
-    example = Example(noise, truth, truth, ("id", "kind", "score"))
-    write_figure(tmp_path / "rows.png", error_rows, [example], 60)
-    colours = {tuple(colour) for colour in dataset.read_image(tmp_path / "rows.png").reshape(-1, 3).tolist()}
-    assert {(255, 255, 255), (0x00, 0x72, 0xB2), (0xD5, 0x5E, 0x00), (0xF0, 0xE4, 0x42)} <= colours

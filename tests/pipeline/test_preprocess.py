@@ -10,14 +10,14 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import PARAMS
 from ruamel.yaml import YAML
 
 from nuclei_unet.errors import InputError
-from pipeline import preprocess
+from pipeline import download, preprocess
 from pipeline.dataset import archives, run_lengths
 from pipeline.dataset import processed as dataset
 from pipeline.params import FaultParams
+from tests import PARAMS
 
 FAULTS = list(FaultParams.model_fields)
 NO_PNG = b"this is no PNG"
@@ -72,6 +72,14 @@ def project(tmp_path, monkeypatch):
         pd.DataFrame(rows, columns=run_lengths.COLUMNS).to_csv("data/raw/stage1_solution.csv", index=False)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def raw(tmp_path_factory):
+    """Return a folder as data/raw/: 20 drawn training images of 5 frames, 4 test images."""
+    folder = tmp_path_factory.mktemp("raw")
+    download.write_synthetic(folder, train=20, test=4, seed=7)
+    return folder
 
 
 def audit():

@@ -1,17 +1,12 @@
-"""What the network sees of an image, the kinds of images, and the format on disk."""
+"""What the network sees of an image."""
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from nuclei_unet import images
 from nuclei_unet.errors import InputError
 from nuclei_unet.images import has_light_background, normalize, to_rgb
-from nuclei_unet.labels import resize_labels
-from nuclei_unet.png import decode
-from pipeline.dataset import processed as dataset
-from pipeline.dataset import synthetic
-from pipeline.dataset.kinds import LARGE_NUCLEUS, kind_of_image
+from tests.images import RGB, field
 
 
 @pytest.fixture
@@ -28,7 +23,6 @@ def preprocess(settings):
 
 
 GREY = np.array([[0, 10], [20, 40], [5, 5]], np.uint8)
-RGB = np.array([[[10, 20, 60], [0, 0, 0]]], np.uint8)
 
 
 @pytest.mark.parametrize("image", [GREY, GREY[..., None], np.dstack([GREY, GREY // 2])])
@@ -111,13 +105,6 @@ def test_nan_and_infinity_are_refused(value, preprocess):
         normalize(np.array([[0, value]]), preprocess())
 
 
-def field(background, nucleus, dtype=np.uint8):
-    """Return a 20 x 20 field with one nucleus of 16 pixels."""
-    image = np.full((20, 20), background, dtype)
-    image[4:8, 4:8] = nucleus
-    return image
-
-
 def test_the_typical_nucleus_has_the_same_intensity_whatever_a_few_bright_ones_have(preprocess):
     params = preprocess(nucleus_intensity=0.5)
     image = np.full((60, 60), 10, np.uint8)
@@ -173,122 +160,3 @@ def test_image_size_is_height_and_width(preprocess):
     seen = normalize(field(10, 90), preprocess(image_size=(16, 32)))
     assert seen.shape == (16, 32) and seen.max() > 200
     assert normalize(field(10, 90), preprocess(image_size=(40, 16), channels=3)).shape == (40, 16, 3)
-
-
-EXPECTED_KINDS = {
-    "small fluorescent": {"small-fluorescent"},
-    "large fluorescent": {"large-fluorescent"},
-    "purple": {"purple-on-purple", "purple-on-white"},
-    "grey": {"grey-tissue"},
-}
-
-
-@pytest.mark.parametrize("kind", synthetic.CROP_SHAPES)
-def test_kind_of_drawn_images(kind, settings):
-    for seed in range(4):
-        rgb, labels = synthetic.draw_frame(kind, np.random.default_rng(seed), synthetic.CROP_SHAPES[kind])
-        areas = np.bincount(labels.ravel())[1:]
-        assert kind_of_image(rgb, np.median(areas)) in EXPECTED_KINDS[kind]
-        # The sum of all that normalize does: nuclei are brighter than the rest.
-        seen = normalize(rgb, settings.preprocess)
-        assert seen[labels > 0].mean() > seen[labels == 0].mean() + 30
-
-
-@pytest.mark.parametrize(
-    ("background", "kind"),
-    [
-        ((240, 240, 240), "purple-on-white"),
-        ((220, 180, 225), "purple-on-purple"),
-        ((230, 220, 180), "purple-on-yellow"),
-    ],
-)
-def test_kind_by_the_colour_of_the_background(background, kind):
-    image = np.full((40, 40, 3), background, np.uint8)
-    image[8:28, 8:28] = (110, 60, 150)
-    assert kind_of_image(image, 400) == kind
-
-
-def test_the_size_of_nuclei_counts_in_fluorescence_only():
-    dark, grey = to_rgb(field(10, 90)), to_rgb(field(230, 90))
-    assert kind_of_image(dark, LARGE_NUCLEUS - 1) == "small-fluorescent"
-    assert kind_of_image(dark, LARGE_NUCLEUS) == "large-fluorescent"
-    assert kind_of_image(grey, LARGE_NUCLEUS) == "grey-tissue"
-
-
-def test_kinds_of_the_published_images(published_training, known_groups):
-    by_eye = {
-        ("white", "black"): "small-fluorescent",
-        ("purple", "purple"): "purple-on-purple",
-        ("purple", "white"): "purple-on-white",
-        ("purple", "yellow"): "purple-on-yellow",
-        ("black", "white"): "grey-tissue",
-    }
-    expected = {key: by_eye[row.foreground, row.background] for key, row in known_groups.iterrows()}
-    assert [key for key, (kind, _) in published_training.items() if kind != expected[key]] == []
-
-
-def write_manifest(folder, rows):
-    pd.DataFrame(rows, columns=dataset.MANIFEST_COLUMNS).to_csv(folder / "manifest.csv", index=False)
-
-
-def test_samples_come_back_as_written(tmp_path):
-    # Ids that pandas would take for numbers, and two that it would take for gaps.
-    ids = ["1e5", "007", "NA", "nan"]
-    rng = np.random.default_rng(0)
-    images = {
-        name: rng.integers(0, 256, (5, 7, 3) if name == "007" else (4, 6), dtype=np.uint8, endpoint=False)
-        for name in ids
-    }
-    labels = {name: np.full((4, 6), 300 + n, np.uint16) for n, name in enumerate(ids)}
-    for name in ids:
-        dataset.write_sample(tmp_path, name, images[name], labels[name])
-    write_manifest(tmp_path, [(n, "test" if n == "nan" else "train", "grey-tissue", 0, 4, 6, 1) for n in ids])
-
-    samples = dataset.read_split("train", tmp_path)
-    assert [sample.image_id for sample in samples] == ["007", "1e5", "NA"]
-    for sample in samples:
-        np.testing.assert_array_equal(sample.image, images[sample.image_id])
-        np.testing.assert_array_equal(sample.labels, labels[sample.image_id])
-        assert (sample.image.dtype, sample.labels.dtype) == (np.uint8, np.uint16)
-        assert (sample.split, sample.kind) == ("train", "grey-tissue")
-    assert [sample.image_id for sample in dataset.read_split("test", tmp_path)] == ["nan"]
-    assert dataset.read_split("validation", tmp_path) == []
-
-
-def test_digits_alone_stay_an_id(tmp_path):
-    write_manifest(tmp_path, [("007", "train", "grey-tissue", 0, 4, 6, 1)])
-    assert dataset.read_manifest(tmp_path).image_id.tolist() == ["007"]
-
-
-def test_processed_images_are_rgb_for_other_readers_too(tmp_path):
-    dataset.write_sample(tmp_path, "a", RGB, np.ones((1, 2), np.uint16))
-    stored = decode((tmp_path / "images" / "a.png").read_bytes(), "a")
-    np.testing.assert_array_equal(stored, RGB)
-
-
-def test_labels_beyond_a_byte_survive_the_disk(tmp_path):
-    labels = np.array([[0, 255, 256, 65535]], np.uint16)
-    dataset.write_labels(tmp_path / "a.png", labels)
-    np.testing.assert_array_equal(dataset.read_labels(tmp_path / "a.png"), labels)
-
-
-def test_missing_files_are_named(tmp_path):
-    with pytest.raises(InputError, match=r"manifest\.csv: no such file; run .dvc repro preprocess"):
-        dataset.read_split("train", tmp_path)
-    write_manifest(tmp_path, [("a", "train", "grey-tissue", 0, 4, 6, 1)])
-    with pytest.raises(InputError, match=r"images.a\.png: missing or not a readable PNG"):
-        dataset.read_split("train", tmp_path)
-    dataset.write_sample(tmp_path, "a", RGB, np.ones((1, 2), np.uint16))
-    (sample,) = dataset.read_split("train", tmp_path)
-    (tmp_path / "labels" / "a.png").write_bytes(b"no PNG")
-    with pytest.raises(InputError, match=r"labels.a\.png: missing or not a readable PNG"):
-        sample.labels  # noqa: B018
-
-
-def test_resize_labels_takes_the_nearest():
-    labels = np.array([[0, 300], [7, 1]], np.uint16)
-    twice = resize_labels(labels, (4, 2))
-    np.testing.assert_array_equal(twice, [[0, 300], [0, 300], [7, 1], [7, 1]])
-    np.testing.assert_array_equal(resize_labels(twice, (2, 2)), labels)
-    assert twice.dtype == np.uint16
-    assert resize_labels(labels, (2, 2)) is labels

@@ -1,65 +1,19 @@
 """The mirror in MLflow: a run that all stages find, and a pipeline that does not care whether MLflow is there."""
 
-import base64
-import threading
 import time
 from pathlib import Path
 
 import cv2
-import keras
 import mlflow
 import numpy as np
-import pandas as pd
 import pytest
 
 from benchmarks.faults import free_port, mlflow_server
-from nuclei_unet.errors import InputError
-from nuclei_unet.network import model_file, unet
-from pipeline import params
-from pipeline.dataset import processed as dataset
-from pipeline.tracking import names
+from nuclei_unet.network import model_file
 from pipeline.tracking import run as tracking
-from pipeline.tracking.machine_use import MachineUse
-from pipeline.tracking.models import _example
-from pipeline.tracking.names import _run_name, _stage_tags
 from pipeline.tracking.store import pages
-
-
-@pytest.fixture
-def project(tmp_path, monkeypatch):
-    """The files that tracking mirrors, in an empty folder that is made the working directory."""
-    settings = params.load()
-    monkeypatch.chdir(tmp_path)
-    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME"):
-        monkeypatch.delenv(name, raising=False)
-    for folder in ("data/processed", "models", "reports"):
-        (tmp_path / folder).mkdir(parents=True)
-    row = ("a", "train", "grey-tissue", 0, 8, 8, 1)
-    pd.DataFrame([row], columns=dataset.MANIFEST_COLUMNS).to_csv("data/processed/manifest.csv", index=False)
-    yield settings
-    mlflow.set_tracking_uri(None)
-
-
-def write_results(settings, seed=1):
-    keras.utils.set_random_seed(seed)
-    small = settings.train.model.model_copy(update={"filters": (2, 4), "dropout": (0.0, 0.0)})
-    model_file.save(unet.build(1, settings.train.targets, small), model_file.MODEL)
-    pd.DataFrame({"epoch": [1, 2], "loss": [2.0, 1.0]}).to_csv("reports/history.csv", index=False)
-    pd.DataFrame({"image_id": ["a"], "dsb_score": [0.5]}).to_csv("reports/per_image.csv", index=False)
-
-
-def small():
-    """Write and return the parameters of the model that `write_results` makes."""
-    values = {"train.model.filters": [2, 4], "train.model.dropout": [0, 0], "evaluate.scales": [1]}
-    Path("params.yaml").write_text(params.override((Path(__file__).parents[1] / "params.yaml").read_text(), values))
-    return params.load()
-
-
-def train(settings, key="train-1"):
-    with tracking.training_run(settings, "float32", key) as log:
-        log.epoch(1, {"loss": 2.0})
-        log.epoch(2, {"loss": 1.0})
-        write_results(settings)
+from tests import PARAMS
+from tests.pipeline.tracking.trainings import client_of, scored, small, train, write_results
 
 
 def stopped(settings, error, key="train-1"):
@@ -71,11 +25,6 @@ def stopped(settings, error, key="train-1"):
 
 def curve(run, store="mlflow.db"):
     return [(m.step, m.value) for m in client_of(store).get_metric_history(run.info.run_id, "loss")]
-
-
-def client_of(store):
-    # The full path: MLflow keeps one connection for each address, whatever the working directory.
-    return mlflow.MlflowClient(f"sqlite:///{Path(store).absolute()}")
 
 
 def runs(store="mlflow.db"):
@@ -210,17 +159,6 @@ def test_pictures_are_kept_with_their_epochs(project, monkeypatch):
     assert cv2.imread(client.download_artifacts(run.info.run_id, shown[1])).tolist() == [[[200] * 3] * 6] * 4
 
 
-def test_what_a_training_asks_of_the_machine(project):
-    use = MachineUse(seconds=0.05)
-    time.sleep(0.3)
-    means = use.means()
-    use.ended.set()
-    assert 0 <= means["system/cpu_utilization_percentage"] <= 100 and means["system/system_memory_usage_megabytes"] > 10
-    train(project)
-    assert not any(thread.name.startswith("Thread") and thread.is_alive() and "_keep_sampling" in thread.name
-                   for thread in threading.enumerate())  # fmt: skip
-
-
 def test_a_dead_server_is_not_asked_for_ever(project, monkeypatch):
     server = Flaky(monkeypatch)
     server.down = True
@@ -252,38 +190,6 @@ def test_a_dead_store_costs_one_warning_and_no_result(project, uri, monkeypatch,
     assert capsys.readouterr().err.count("MLflow cannot be written to") == 2
 
 
-def test_a_run_is_named_after_what_differs_from_the_commit(project, monkeypatch):
-    committed = (Path(__file__).parents[1] / "params.yaml").read_text()
-    monkeypatch.setattr(names, "_git", lambda *arguments: committed if arguments[0] == "show" else "")
-    assert _run_name(project) == "bbbc038-fixed"
-    changed = {"train.seed": 3, "train.model.filters": [8, 16, 32, 64], "evaluate.scales": [1], "train.epochs": 2}
-    Path("params.yaml").write_text(params.override(committed, changed))
-    monkeypatch.setenv("DVC_EXP_NAME", "brave-name")
-    name = _run_name(params.load())
-    assert name == "brave-name train.seed=3 train.epochs=2 train.model.filters=(8, 16, 32, 64) and 1 more"
-
-
-def test_without_git_a_run_is_named_after_its_data(project):
-    assert _run_name(project) == "bbbc038-fixed"
-
-
-def test_stages_are_told_apart_by_their_entries_in_the_lock(project):
-    assert _stage_tags() == {}
-    Path("dvc.lock").write_text("stages:\n  train:\n    cmd: a\n  evaluate:\n    cmd: b\n")
-    tags = _stage_tags()
-    assert set(tags) == {"dvc.train", "dvc.evaluate"} and len(set(tags.values())) == 2
-
-
-def scored(settings, validation, seed):
-    """Train and evaluate a model; return the version of the registered model."""
-    with tracking.training_run(settings, "float32", f"train-{seed}") as log:
-        log.epoch(1, {"loss": 2.0})
-        write_results(settings, seed)
-    assert tracking.log_stage(settings, {tracking.CHAMPION_SCORE: validation, "test/instance/dsb_score": 0.4}, [])
-    client = client_of("mlflow.db")
-    return client, max(client.search_model_versions("name = 'nuclei-unet'"), key=lambda v: int(v.version))
-
-
 def test_a_server_gets_everything_by_its_address_alone(project, tmp_path, monkeypatch):
     project = small()
     port = free_port()
@@ -310,15 +216,8 @@ def test_a_server_gets_everything_by_its_address_alone(project, tmp_path, monkey
     assert not (tmp_path / "mlflow.db").exists() and not (tmp_path / "mlruns").exists()
 
 
-@pytest.mark.parametrize("uri", ["http://127.0.0.1:9", "no-such://store"])
-def test_the_ui_names_a_store_that_does_not_answer(uri, project, monkeypatch):
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    with pytest.raises(InputError, match=f"MLFLOW_TRACKING_URI: {uri} does not answer"):
-        pages(uri)
-
-
 def test_the_champion_changes_only_for_a_better_score(project):
-    (Path.cwd() / "params.yaml").write_text((Path(__file__).parents[1] / "params.yaml").read_text())
+    (Path.cwd() / "params.yaml").write_text(PARAMS.read_text())
     for seed, validation, holder, reason in (
         (1, 0.500, "1", "yes: the first one"),
         (2, 0.504, "1", "no: 0.5040 is not more than 0.5000 of version 1 by over 0.005"),
@@ -331,20 +230,3 @@ def test_the_champion_changes_only_for_a_better_score(project):
     # A stage that runs again registers nothing twice.
     tracking.log_stage(project, {tracking.CHAMPION_SCORE: 0.4, "test/instance/dsb_score": 0.4}, [])
     assert len(client.search_model_versions("name = 'nuclei-unet'")) == 4
-
-
-def test_the_served_model_takes_pngs_and_arrays(project):
-    scored(small(), 0.5, 1)
-    model = mlflow.pyfunc.load_model("models:/nuclei-unet@champion")
-    grey = np.zeros((40, 30))
-    rgb = np.random.default_rng(0).integers(0, 255, (17, 33, 3))
-    picture = base64.b64encode(_example()).decode()
-    found = model.predict(pd.DataFrame({"image": [picture, grey.tolist(), rgb.tolist(), (rgb / 255).tolist()]}))
-    assert list(found.columns) == ["labels", "count", "measurements"]
-    for row, shape in zip(found.itertuples(), ((64, 64), (40, 30), (17, 33), (17, 33)), strict=True):
-        labels = cv2.imdecode(np.frombuffer(base64.b64decode(row.labels), np.uint8), cv2.IMREAD_UNCHANGED)
-        assert labels.shape == shape and labels.max() == row.count == len(row.measurements)
-    assert found["count"][1] == 0
-    for wrong, match in (("no base64!", "neither base64 of a PNG nor an array"), ([[1, 2], [3]], "different lengths")):
-        with pytest.raises(Exception, match=match):
-            model.predict(pd.DataFrame({"image": [wrong]}))

@@ -1,0 +1,23 @@
+"""The `evaluate` section, for images as they are and for maps drawn by hand."""
+
+import pytest
+
+
+@pytest.fixture(scope="module")
+def views(settings):
+    """Return an `evaluate` section that looks at an image once, as it is, with other values for some keys."""
+    plain = {"orientations": 1, "scales": (1.0,), "outline_range": 0.0}
+    return lambda **values: settings.evaluate.model_copy(update=plain | values)
+
+
+@pytest.fixture
+def evaluate(settings):
+    """Return an `evaluate` section with other values for some of its keys."""
+    plain = {
+        "foreground_threshold": 0.5,
+        "border_weight": 1.0,
+        "min_area": 0,
+        "smoothing": 0.5,
+        "prominence": 0.05,
+    }
+    return lambda **values: settings.evaluate.model_copy(update=plain | values)

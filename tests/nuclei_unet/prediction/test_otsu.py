@@ -1,0 +1,30 @@
+"""Nuclei by Otsu's threshold."""
+
+import numpy as np
+import pytest
+
+from nuclei_unet.prediction.otsu import otsu_nuclei
+from tests.nuclei_unet.nuclei import SEPARATE, TOUCHING, assert_same_nuclei
+
+
+def picture(truth):
+    """Return bright nuclei on a dark, noisy field."""
+    noise = np.random.default_rng(0).integers(0, 20, truth.shape)
+    return (np.where(truth > 0, 180, 20) + noise).astype(np.uint8)
+
+
+@pytest.mark.parametrize("truth", [TOUCHING, SEPARATE])
+def test_otsu_finds_drawn_nuclei(truth, evaluate):
+    grey = picture(truth)
+    labels = otsu_nuclei(grey, evaluate())
+    assert labels.dtype == np.uint16
+    assert_same_nuclei(labels, truth)
+    coloured = np.dstack([grey, grey, grey])
+    np.testing.assert_array_equal(otsu_nuclei(coloured, evaluate()), labels)
+    assert not otsu_nuclei(grey, evaluate(min_area=10**4)).any()
+
+
+@pytest.mark.parametrize("image", [np.zeros((1, 1)), np.full((7, 9), 255), np.full((7, 9, 3), 40)])
+def test_otsu_of_a_constant_image_finds_nothing(image, evaluate):
+    labels = otsu_nuclei(image.astype(np.uint8), evaluate())
+    np.testing.assert_array_equal(labels, np.zeros(image.shape[:2]))

@@ -1,0 +1,45 @@
+"""Trainings that are over in seconds."""
+
+import pytest
+
+from nuclei_unet.training import targets
+from tests.nuclei_unet.training.examples import AUGMENTED
+
+
+@pytest.fixture(scope="module")
+def train_params(settings, model_params):
+    """Return a `train` section that is over in seconds and changes no crop, with other values for some keys."""
+    still = {
+        "flip": False,
+        "rotate": False,
+        "zoom": (1.0, 1.0),
+        "gamma": (1.0, 1.0),
+        "contrast": 0.0,
+        "noise": 0.0,
+        "blur": 0.0,
+        "invert": 0.0,
+    }
+    plain = {
+        "precision": "float32",
+        "targets": targets.TARGETS,
+        "crop_size": 32,
+        "kind_balance": 0.0,
+        "batch_size": 2,
+        "epochs": 1,
+        "steps_per_epoch": 2,
+        "model": model_params(),
+    }
+
+    def make(augment=(), **values):
+        section = settings.train.augment.model_copy(update=still | dict(augment))
+        return settings.train.model_copy(update=plain | {"augment": section} | values)
+
+    return make
+
+
+@pytest.fixture
+def long_training(train_params):
+    """Return parameters with all that a training carries from epoch to epoch."""
+    params = train_params(AUGMENTED, epochs=4, kind_balance=0.5, optimizer="adamw", schedule="cosine")
+    model = params.model.model_copy(update={"dropout": (0.2,) * len(params.model.filters)})
+    return params.model_copy(update={"model": model})

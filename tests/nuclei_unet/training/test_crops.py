@@ -1,0 +1,153 @@
+"""Crops: drawn by number, augmented, in batches."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from nuclei_unet.sample import ArraySample
+from nuclei_unet.training import crops, targets
+from pipeline.dataset import processed as dataset
+from tests.nuclei_unet.training.examples import AUGMENTED, sample
+
+
+def test_a_crop_follows_from_its_number(train_params):
+    samples = [sample(n, (50, 60)) for n in range(3)]
+    params = train_params(AUGMENTED, kind_balance=0.5)
+    first, again = crops.Crops(samples, params), crops.Crops(samples, params)
+    drawn = [first.draw(number) for number in range(6)]
+    for number in reversed(range(6)):
+        for pixels, same in zip(drawn[number], again.draw(number), strict=True):
+            np.testing.assert_array_equal(pixels, same)
+    assert len({image.tobytes() for image, _ in drawn}) == 6
+    other = crops.Crops(samples, params.model_copy(update={"seed": params.seed + 1}))
+    assert (other.draw(0)[0] != drawn[0][0]).any()
+
+
+@pytest.mark.parametrize("augment", [{}, {"flip": True}, {"rotate": True}, {"flip": True, "zoom": (0.5, 2.0)}])
+def test_image_and_maps_move_together(augment, train_params):
+    source = crops.Crops([sample(0, (50, 60))], train_params(augment))
+    found = [source.draw(number) for number in range(8)]
+    for image, maps in found:
+        assert image.shape == (32, 32, 1) and maps.shape == (32, 32, 3) and image.dtype == maps.dtype == np.uint8
+        np.testing.assert_array_equal(image[..., 0], maps[..., 0])
+    assert len({image.tobytes() for image, _ in found if image.any()}) > 5
+
+
+def test_without_augmentation_a_crop_as_large_as_the_image_is_the_image(train_params):
+    samples = [sample(n) for n in range(3)]
+    source = crops.Crops(samples, train_params())
+    drawn = {image.tobytes(): maps for image, maps in map(source.draw, range(3))}
+    assert len(drawn) == 3
+    for one in samples:
+        np.testing.assert_array_equal(drawn[one.image.tobytes()], targets.target_maps(one.labels))
+
+
+def test_a_flip_mirrors_exactly(train_params):
+    one = sample(0)
+    source = crops.Crops([one], train_params({"flip": True}))
+    found = {source.draw(number)[0].tobytes() for number in range(12)}
+    assert found == {one.image.tobytes(), np.ascontiguousarray(one.image[:, ::-1]).tobytes()}
+
+
+def test_without_balance_every_image_comes_once_before_any_twice(train_params):
+    samples = [sample(n) for n in range(5)]
+    source = crops.Crops(samples, train_params())
+    for start in (0, 5, 10):
+        assert len({source.draw(number)[0].tobytes() for number in range(start, start + 5)}) == 5
+
+
+def test_colours_stay_in_their_channels(train_params):
+    one = sample(0)
+    image = np.dstack([one.image, one.image // 2, np.zeros_like(one.image)])
+    source = crops.Crops([ArraySample("a", "train", "purple-on-white", image, one.labels)], train_params())
+    np.testing.assert_array_equal(source.draw(0)[0], image)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 70), (70, 3), (20, 90)])
+def test_images_smaller_than_a_crop_are_mirrored(shape, train_params):
+    one = ArraySample("a", "train", "grey-tissue", np.full(shape, 9, np.uint8), np.ones(shape, np.uint16))
+    for image, maps in (
+        crops.Crops([one], train_params({"rotate": True})).draw(0),
+        crops.Crops([one], train_params()).middle(0),
+    ):
+        assert (image == 9).all() and image.shape == (32, 32, 1)
+        assert (maps[..., 0] == 255).all() and maps.shape == (32, 32, 3)
+
+
+def test_the_middle_is_the_image_as_it_is(train_params):
+    one = sample(0, (40, 52))
+    image, maps = crops.Crops([one], train_params(targets=("foreground", "distance"))).middle(0)
+    np.testing.assert_array_equal(image[..., 0], one.image[4:36, 10:42])
+    np.testing.assert_array_equal(maps, targets.target_maps(one.labels)[4:36, 10:42, [0, 2]])
+
+
+@pytest.mark.parametrize("memory", [0, 5_000])
+def test_images_that_memory_does_not_hold_are_read_again(memory, train_params, tmp_path, monkeypatch):
+    rows = []
+    for number in range(4):
+        one = sample(number, (30 + number, 40))
+        dataset.write_sample(tmp_path, one.image_id, one.image, one.labels)
+        rows.append((one.image_id, "train", one.kind, 0, 30, 40, 4))
+    pd.DataFrame(rows, columns=dataset.MANIFEST_COLUMNS).to_csv(tmp_path / "manifest.csv", index=False)
+    stored, params = dataset.read_split("train", tmp_path), train_params(AUGMENTED)
+    all_kept = crops.Crops(stored, params)
+    monkeypatch.setattr(crops, "MEMORY", memory)
+    some_kept = crops.Crops(stored, params)
+    for number in range(8):
+        for ours, theirs in zip(all_kept.draw(number), some_kept.draw(number), strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+
+
+def test_maps_follow_a_resized_image(train_params):
+    one = sample(0, (64, 64))
+    resized = ArraySample("a", "train", "grey-tissue", one.image[::2, ::2], one.labels)
+    maps = crops.Crops([resized], train_params()).draw(0)[1]
+    assert maps.shape == (32, 32, 3) and ((maps[..., 0] > 127) == (resized.image > 0)).mean() > 0.9
+
+
+@pytest.mark.parametrize(
+    ("augment", "changed"),
+    [
+        ({}, False),
+        ({"gamma": (0.5, 0.5)}, True),
+        ({"contrast": 0.5}, True),
+        ({"noise": 0.2}, True),
+        ({"invert": 1.0}, True),
+    ],
+)
+def test_intensities(augment, changed, train_params):
+    image = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    found = crops.change_intensities(image, train_params(augment).augment, np.random.default_rng(1))
+    assert found.dtype == np.uint8 and found.shape == image.shape
+    assert (found != image).any() == changed
+    if "invert" in augment:
+        np.testing.assert_array_equal(found, 255 - image)
+
+
+def test_blur_is_left_out_of_half_of_the_crops(train_params):
+    image = sample(0).image
+    params = train_params({"blur": 2.0}).augment
+    seen = [crops.change_intensities(image, params, np.random.default_rng(n)) for n in range(40)]
+    sharp = sum((pixels == image).all() for pixels in seen)
+    assert 10 < sharp < 30 and all(abs(float(pixels.mean()) - image.mean()) < 2 for pixels in seen)
+
+
+def test_kind_weights():
+    kinds = ["a", "b", "a", "a"]
+    np.testing.assert_allclose(crops.kind_weights(kinds, 0), [1 / 4] * 4)
+    np.testing.assert_allclose(crops.kind_weights(kinds, 1), [1 / 6, 1 / 2, 1 / 6, 1 / 6])
+    # Kinds weigh as the roots of their counts.
+    of_a = np.sqrt(3) / (np.sqrt(3) + 1) / 3
+    np.testing.assert_allclose(crops.kind_weights(kinds, 0.5), [of_a, 1 - 3 * of_a, of_a, of_a])
+
+
+def test_batches_hold_all_crops_in_order(train_params):
+    one = crops.Crops([sample(0, (50, 60))], train_params(AUGMENTED))
+    batches = list(crops.as_dataset(one.draw, range(3), train_params(), channels=1))
+    assert [images.shape[0] for images, _ in batches] == [2, 1]
+    for number, (image, maps) in enumerate(map(one.draw, range(3))):
+        images, wanted = batches[number // 2]
+        np.testing.assert_array_equal(images[number % 2], image)
+        assert list(wanted) == list(targets.TARGETS)
+        for i, name in enumerate(targets.TARGETS):
+            np.testing.assert_allclose(wanted[name][number % 2, ..., 0], maps[..., i] / 255, rtol=1e-6)

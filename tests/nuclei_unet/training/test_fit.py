@@ -1,0 +1,128 @@
+"""Training: the same bits twice, the best epoch, early stopping, several devices."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from nuclei_unet.errors import InputError
+from nuclei_unet.network import model_file
+from nuclei_unet.training import crops, losses
+from tests import ROOT
+from tests.nuclei_unet.training.examples import AUGMENTED, same_training, sample, trained
+
+QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3"}
+
+
+def test_training_twice_gives_the_same_weights_and_history(train_params, tmp_path):
+    params, calls = train_params(AUGMENTED, kind_balance=0.5, targets=("foreground", "border")), []
+    (model, history), (again, same) = trained(params, calls), trained(params)
+    for weights, others in zip(model.get_weights(), again.get_weights(), strict=True):
+        np.testing.assert_array_equal(weights, others)
+    assert history.equals(same)
+    for name, one in (("a.keras", model), ("b.keras", again)):
+        model_file.save(one, tmp_path / name)
+    assert (tmp_path / "a.keras").read_bytes() == (tmp_path / "b.keras").read_bytes()
+
+    assert history.epoch.tolist() == [1] and np.isfinite(history.to_numpy(float)).all()
+    metrics = {"loss", "val_loss", "foreground_iou", "val_foreground_iou", "foreground_dice", "learning_rate"}
+    assert metrics <= set(history.columns)
+    assert [epoch for epoch, _ in calls] == [1] and calls[0][1]["loss"] == history.loss[0]
+
+
+def test_training_keeps_the_weights_of_the_best_epoch(train_params):
+    # Far too fast after the first epoch, so that a later one is worse.
+    params = train_params(epochs=3, learning_rate=0.5, schedule="constant", optimizer="adam", targets=("foreground",))
+    model, history = trained(params)
+    image, maps = crops.Crops([sample(3, (40, 48), kind="kind1")], params).middle(0)
+    predicted = model(image[None].astype(np.float32), training=False)["foreground"]
+    loss = losses.bce_dice(maps[None].astype(np.float32) / 255, predicted)
+    assert len(history) == 3 and history.val_loss.nunique() > 1
+    assert float(loss[0]) == pytest.approx(history.val_loss.min(), rel=1e-4)
+
+
+def test_early_stopping(train_params):
+    params = train_params(epochs=8, early_stopping=1, learning_rate=1e-12, schedule="constant", optimizer="adam")
+    params = params.model_copy(update={"model": params.model.model_copy(update={"normalization": "none"})})
+    _, history = trained(params)
+    assert len(history) < 8
+
+
+def test_a_loss_that_is_no_number_stops(train_params, monkeypatch):
+    monkeypatch.setattr(losses, "bce_dice", lambda truth, predicted: losses.bce(truth, predicted) * float("nan"))
+    said = r"train.learning_rate: the loss became nan at step 1 with a learning rate of .*; lower it"
+    with pytest.raises(InputError, match=said):
+        trained(train_params())
+
+
+def test_pictures_show_the_network_learn_and_change_nothing(long_training):
+    pictures = {}
+    same_training(trained(long_training, log_picture=pictures.__setitem__), trained(long_training))
+    assert list(pictures) == [1, 2, 4]  # and the last of the four
+    assert {(pixels.shape, pixels.dtype.name) for pixels in pictures.values()} == {((36, 3 * 36, 3), "uint8")}
+    image, truth, predicted = np.split(pictures[4], 3, axis=1)
+    expected, maps = crops.Crops([sample(3, (40, 48), kind="kind1")], long_training).middle(0)
+    for part, pixels in ((image, expected), (truth, maps[..., :1])):
+        np.testing.assert_array_equal(part[2:-2, 2:-2], np.broadcast_to(pixels, (32, 32, 3)))
+    assert (pictures[1] != pictures[4])[:, 72:].any() and (predicted[:2] == 255).all()
+
+
+# Devices can only be set up before TensorFlow's first operation, so in a process of its own.
+ON_DEVICES = """
+import json, sys
+from pathlib import Path
+import tensorflow as tf
+sys.path.insert(0, sys.argv[1])
+cpu, = tf.config.list_physical_devices("CPU")
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * int(sys.argv[2]))
+from nuclei_unet.errors import InputError
+from nuclei_unet.network import runtime
+from nuclei_unet.training import fit
+from pipeline import params
+from tests import PARAMS
+from tests.nuclei_unet.training.examples import Stopped, sample, stop_at
+
+settings = params.load(PARAMS).train
+model = settings.model.model_copy(update={"filters": (4, 8), "dropout": (0.0, 0.0)})
+settings = settings.model_copy(update={
+    "precision": "float32", "strategy": "mirrored", "crop_size": 32, "batch_size": 4, "epochs": 2,
+    "steps_per_epoch": 3, "model": model,
+})
+runtime.configure(settings)
+training, validation = [sample(n, (40, 48)) for n in range(6)], [sample(n, (40, 48)) for n in range(6, 11)]
+pictures, state = [], None
+if sys.argv[2] == "2":
+    state = Path("state.npz")
+    try:
+        fit.train(training, validation, settings, 1, stop_at(2), state)
+    except Stopped:
+        pass
+_, history = fit.train(training, validation, settings, 1, lambda *_: None, state, lambda *row: pictures.append(row))
+odd = settings.model_copy(update={"batch_size": 5})
+try:
+    runtime.strategy(odd)
+except InputError as error:
+    print(error, file=sys.stderr)
+replicas = runtime.strategy(settings).num_replicas_in_sync
+print(json.dumps([replicas, history.to_dict("list"), len(pictures)]))
+"""
+
+
+def test_two_devices_train_as_one_does(tmp_path):
+    # The training on two is stopped after its first epoch, and goes on.
+    histories = []
+    for devices in (1, 2):
+        command = [sys.executable, "-c", ON_DEVICES, str(ROOT), str(devices)]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=os.environ | QUIET)
+        assert done.returncode == 0, done.stderr
+        replicas, history, pictures = json.loads(done.stdout.splitlines()[-1])
+        assert replicas == devices and pictures
+        histories.append(pd.DataFrame(history))
+    assert "going on after epoch 1 of 2" in done.stdout
+    assert "train.batch_size: 5 crops cannot be shared evenly by 2 devices" in done.stderr
+    # Up to rounding: a step of Adam does not care how large a gradient near zero is.
+    pd.testing.assert_frame_equal(*histories, rtol=2e-3)

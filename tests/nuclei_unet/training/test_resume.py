@@ -1,0 +1,70 @@
+"""Trainings that are stopped and go on."""
+
+import pytest
+
+from nuclei_unet.training import resume
+from tests.nuclei_unet.training.examples import Stopped, same_training, stop_at, trained
+
+
+@pytest.mark.parametrize("stops", [(2,), (3, 4)])
+def test_a_stopped_training_goes_on_with_the_same_bits(stops, long_training, tmp_path, capsys):
+    state = tmp_path / "train-1.npz"
+    for last in stops:
+        with pytest.raises(Stopped):
+            trained(long_training, state=state, log_epoch=stop_at(last))
+    calls = []
+    same_training(trained(long_training, calls, state), trained(long_training))
+    assert f"going on after epoch {stops[-1] - 1} of 4" in capsys.readouterr().out
+    # A tracker gets the earlier epochs too.
+    assert [epoch for epoch, _ in calls] == [1, 2, 3, 4]
+    assert list(tmp_path.iterdir()) == [state]
+
+
+def test_a_training_stopped_after_its_last_epoch_has_nothing_left_to_do(long_training, tmp_path):
+    state = tmp_path / "train-1.npz"
+    whole = trained(long_training, state=state)
+    before = state.read_bytes()
+    same_training(trained(long_training, state=state), whole)
+    assert state.read_bytes() == before
+
+
+def test_early_stopping_stays_where_it_was(long_training, tmp_path):
+    # Nothing gets better: the first epoch is the best, and the fourth is the last.
+    params = long_training.model_copy(update={"epochs": 8, "early_stopping": 3, "learning_rate": 1e-12})
+    params = params.model_copy(update={"model": params.model.model_copy(update={"normalization": "none"})})
+    whole, state = trained(params), tmp_path / "train-1.npz"
+    with pytest.raises(Stopped):
+        trained(params, state=state, log_epoch=stop_at(3))
+    same_training(trained(params, state=state), whole)
+    # It had stopped; after a kill before the model was written it does not go on.
+    same_training(trained(params, state=state), whole)
+    assert len(whole[1]) < 8
+
+
+def test_a_damaged_state_is_left_aside(long_training, tmp_path, capsys):
+    state = tmp_path / "train-1.npz"
+    with pytest.raises(Stopped):
+        trained(long_training, state=state, log_epoch=stop_at(3))
+    state.write_bytes(state.read_bytes()[:-500])
+    same_training(trained(long_training, state=state), trained(long_training))
+    assert "train-1.npz is damaged; starting from the first epoch" in capsys.readouterr().err
+
+
+def test_the_state_belongs_to_parameters_and_data(long_training, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "manifest.csv").write_text("a")
+    first = resume.state_file(long_training, "float32", data)
+    resume.FOLDER.mkdir()
+    first.touch()
+    assert resume.state_file(long_training, "float32", data) == first and first.exists()
+    (data / "manifest.csv").write_text("b")
+    others = [
+        resume.state_file(long_training, "float32", data),
+        resume.state_file(long_training, "mixed_bfloat16", data),
+        resume.state_file(long_training.model_copy(update={"seed": 3}), "float32", data),
+    ]
+    assert len({first, *others}) == 4
+    # It can never be taken up again, and goes.
+    assert not first.exists()
