@@ -5,7 +5,10 @@
 # The first Python that requirements.lock is resolved for; override with `make PYTHON=/path/to/python3.12`.
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$p && break; done)
-READY := .venv/.installed
+# requirements-gpu.lock on a GPU server.
+LOCKFILE ?= requirements.lock
+# Its name holds a digest of the lock file: `git switch` changes the time of files whose content stays.
+READY := .venv/.installed-$(shell git hash-object $(LOCKFILE))
 # Stages call plain `python`: let it be ours.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
@@ -13,7 +16,7 @@ help:
 	@echo "make setup   .venv with everything; the other targets do it themselves"
 	@echo "make demo    the whole pipeline on drawn images, offline, in some minutes"
 	@echo "make test    all tests"
-	@echo "make faults  kill, starve and confuse the pipeline on drawn images; nothing may be lost (all: README)"
+	@echo "make faults  kill, starve and confuse the pipeline on drawn images; nothing may be lost"
 	@echo "make repro   the whole pipeline on the real images (downloads 95 MB, or takes DSB2018_ARCHIVES)"
 	@echo "make tutorial  the recipe this project started from, as an experiment, and how far it is from here"
 	@echo "make experiments  what was tried on top of this commit, best validation score first"
@@ -21,14 +24,12 @@ help:
 	@echo "make compare compare the results here with those of REV=main: reports/compare.html"
 	@echo "make ui      the MLflow UI on http://127.0.0.1:5000 (PORT=... for another one)"
 	@echo "make sync    bring MLflow up to the files in models/ and reports/"
-	@echo "make gate    check that dvc.lock is of this code and these parameters"
+	@echo "make gate    check that dvc.lock matches this code and these parameters"
 	@echo "make summary scores and parameters against REV=main as Markdown"
 	@echo "make lint    ruff check and format check, CI files against their schemas"
 	@echo "make lock    resolve requirements.lock and requirements-gpu.lock again (needs uv)"
 
-# requirements-gpu.lock on a GPU server.
-LOCKFILE ?= requirements.lock
-$(READY): $(LOCKFILE)
+$(READY):
 	@test -n "$(PYTHON)" || { echo "error: no Python 3.11, 3.12 or 3.13 found; install one or set PYTHON=" >&2; exit 1; }
 	@test "$$(uname -sm)" != "Darwin x86_64" || { echo "error: TensorFlow has no packages for Intel Macs" >&2; exit 1; }
 	@echo "setting up .venv with $(PYTHON) (once, some minutes) ..."
@@ -85,9 +86,9 @@ sync: $(READY)
 gate: $(READY)
 	@changed=$$(dvc repro --allow-missing --dry) || exit 1; \
 	if echo "$$changed" | grep -q "Running stage"; then \
-		echo "$$changed"; echo "error: dvc.lock is not of this code and these parameters;" \
+		echo "$$changed"; echo "error: dvc.lock does not match this code and these parameters;" \
 			"run dvc repro and commit what it writes" >&2; exit 1; \
-	fi; echo "dvc.lock is of this code and these parameters"
+	fi; echo "dvc.lock matches this code and these parameters"
 
 # Markdown for a pull request: what it changed against REV, by the results that both have committed.
 summary: $(READY)

@@ -1,6 +1,7 @@
 """Take the pictures of pages that README shows: `python -m docs.screenshots`, after `dvc repro` and `make compare`.
 
-Opens the MLflow UI, as `make ui` starts it, and the two reports in Chromium, and looks for what each page has to show;
+Opens the MLflow UI, as `make ui` starts it, and the two reports in Chromium, and looks for what each page has to show.
+The browser is a new visitor's: it follows the printed link, and closes the Assistant that MLflow opens for newcomers.
 tests/pipeline/test_dvc.py does the same with a small run. Needs Chromium or Chrome on this machine, and Playwright.
 """
 
@@ -27,13 +28,7 @@ from pipeline.process import free_port
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 PICTURES = ("ui-runs", "ui-run", "ui-curves", "report", "compare")
 SECONDS = 60  # to wait for something to appear
-SIZE = {"width": 1400, "height": 900}
-# What MLflow's pages remember of a visitor: working on models, and not wanting its assistant.
-VISITOR = """
-localStorage.setItem('mlflow.workflowType_v1', '"machine_learning"');
-localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true');
-localStorage.setItem('mlflow.assistant.panelOpen_v1', 'false');
-"""
+SIZE = {"width": 1440, "height": 900}
 
 
 class Shown(NamedTuple):
@@ -52,7 +47,6 @@ def main() -> None:
     row = parser.parse_args().row
     with user_interface() as (server, scores), browser() as chromium:
         page = chromium.new_page(viewport=SIZE)
-        page.add_init_script(VISITOR)
         run = run_page(page, scores, row)
         pages = mlflow_pages(server, scores, run) | reports(Path("reports"))
         for name in PICTURES:
@@ -69,7 +63,7 @@ def mlflow_pages(server: str, scores: str, run: str) -> dict[str, Shown]:
     return {
         "ui-runs": Shown(scores, ("validation/instance/dsb_score", "test/instance/dsb_score")),
         "ui-run": Shown(run, ("AP at IoU 0.50", "git_commit", "nuclei-unet"), press="Show more"),
-        "ui-curves": Shown(f"{run}/model-metrics", ("val_foreground_iou", "val_foreground_dice"), search="foreground"),
+        "ui-curves": Shown(f"{run}/model-metrics", ("curves (4)", "val_loss", "val_foreground_iou")),
         "ui-learning": Shown(f"{run}/model-metrics", ("image - truth - prediction",), search="prediction"),
         "ui-system": Shown(f"{run}/system-metrics", ("cpu_utilization_percentage",)),
         "ui-files": Shown(f"{run}/artifacts", ("report.html", "figures", "per_image.csv", "images", "scores.json")),
@@ -86,11 +80,13 @@ def reports(folder: Path) -> dict[str, Shown]:
 
 
 def run_page(page: Page, scores: str, row: int = 0) -> str:
-    """Return the address of a run by its row on the page of all runs: 0 is the newest, -1 the first one."""
+    """Go to a run of the page of all runs as a new visitor does; return its address. Row 0 is the newest, -1 the first."""
     page.goto(scores)
-    link = page.locator('[role="row"] a[href*="/runs/"]').nth(row)
-    link.wait_for(timeout=SECONDS * 1000)
-    return f"{scores.split('#')[0]}{link.get_attribute('href').removeprefix('/').removesuffix('/overview')}"
+    # MLflow opens its Assistant once for each browser, over a quarter of the window.
+    page.get_by_label("Close", exact=True).click(timeout=SECONDS * 1000)
+    page.locator('[role="row"] a[href*="/runs/"]').nth(row).click(timeout=SECONDS * 1000)
+    page.wait_for_url("**/runs/*", timeout=SECONDS * 1000)
+    return page.url
 
 
 def visit(page: Page, shown: Shown) -> None:

@@ -11,10 +11,9 @@ MAX_BYTES = 2**20  # of a recipe; one of a model in use has a few thousand
 class Recipe(Section):
     """How a model was made and how it is used; `recipe.json` in a model file.
 
-    `data` is the SHA-256 of the data set it was trained on. `code` holds the git blob id of each file that shaped it,
-    so `git log --find-object=<id>` finds the commits, whatever their branch was called or squashed into. `commit`
-    names one of them in copies that leave the project; in the project's own files it would change with every commit
-    while the model stays the same. `predict` is None until the model was evaluated.
+    `data` is the SHA-256 of the data set it was trained on. `predict` is None until the model was evaluated. `commit`
+    is set in copies that leave the project. The project's own files cannot name it: a commit that holds their digests
+    would have to know its own name, and the same model would get other bytes with every commit.
     """
 
     targets: Targets
@@ -22,13 +21,11 @@ class Recipe(Section):
     normalize: NormalizeSettings
     predict: PredictSettings | None = None
     data: str = Field(pattern="^[0-9a-f]{64}$")
-    code: dict[str, str] = Field(default_factory=dict)
     commit: str | None = None
 
     def dump(self) -> bytes:
         """Return the recipe as JSON in its one canonical form: the same recipe has the same bytes."""
-        ordered = self.model_copy(update={"code": dict(sorted(self.code.items()))})
-        return ordered.model_dump_json(indent=1).encode() + b"\n"
+        return self.model_dump_json(indent=1).encode() + b"\n"
 
 
 def parse(data: bytes, name: str) -> Recipe:

@@ -36,8 +36,7 @@ def main() -> None:
     """Write models/model.keras, data/predictions/ and the tables in reports/."""
     settings = params.load()
     runtime.configure(settings.train)
-    recipe = model_file.read_recipe(layout.TRAINED)
-    recipe = recipe.model_copy(update={"predict": settings.evaluate, "code": recipe.code | stage.code("evaluate")})
+    recipe = model_file.read_recipe(layout.TRAINED).model_copy(update={"predict": settings.evaluate})
     started = time.monotonic()
     counted: dict[str, list[scores.ImageCounts]] = {}
     with fresh_file(layout.MODEL) as model, fresh_folder(layout.PREDICTIONS) as folder:

@@ -1,8 +1,6 @@
 """What git knows of the project."""
 
-import hashlib
 import subprocess
-from pathlib import Path
 
 from nuclei_unet.errors import InputError
 
@@ -26,9 +24,3 @@ def ask(*arguments: str) -> str:
         return git(*arguments, seconds=10).strip()
     except InputError:
         return ""
-
-
-def blob_id(path: Path) -> str:
-    """Return the name that git gives to this content: `git log --find-object=<id>` finds the commits that hold it."""
-    data = path.read_bytes()
-    return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()

@@ -9,7 +9,7 @@ import filelock
 from ruamel.yaml import YAML, YAMLError
 
 from nuclei_unet.errors import InputError
-from pipeline import git, layout
+from pipeline import layout
 
 
 def run(main: Callable[[], None]) -> None:
@@ -52,8 +52,3 @@ def dependencies(name: str) -> list[Path]:
         return [Path(dependency) for dependency in stages[name]["deps"]]
     except (OSError, YAMLError, TypeError, KeyError) as error:
         raise InputError(f"{layout.DVC_FILE}: does not say what stage {name} depends on ({error!r})") from None
-
-
-def code(name: str) -> dict[str, str]:
-    """Return {file: git blob id} of the code that a stage depends on."""
-    return {path.as_posix(): git.blob_id(path) for path in dependencies(name) if path.suffix == ".py"}

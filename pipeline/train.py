@@ -46,7 +46,6 @@ def recipe_of(settings: params.Params) -> Recipe:
             **{key: getattr(settings.preprocess, key) for key in NormalizeSettings.model_fields}
         ),
         data=tree_digest([layout.PROCESSED]),
-        code=stage.code("train"),
     )
 
 

@@ -4,7 +4,7 @@ One entry in SCORES is all that a new score needs. Tables, metrics, MLflow, the 
 go through the catalogue and select by key.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -165,17 +165,17 @@ SCORES = (
 DECISIVE = "validation/instance/dsb_score"
 
 
-def listed(catalogue: Sequence[ScoreInfo] = SCORES) -> list[ScoreInfo]:
+def listed() -> list[ScoreInfo]:
     """Return the scores in the order of their groups, as tables show them."""
-    return sorted(catalogue, key=lambda score: GROUPS.index(score.group))
+    return sorted(SCORES, key=lambda score: GROUPS.index(score.group))
 
 
-def main_ones(catalogue: Sequence[ScoreInfo] = SCORES) -> list[ScoreInfo]:
+def main_ones() -> list[ScoreInfo]:
     """Return the few scores by which people compare two branches."""
-    return [score for score in listed(catalogue) if score.main]
+    return [score for score in listed() if score.main]
 
 
-def row(item: ImageCounts, catalogue: Sequence[ScoreInfo] = SCORES) -> dict:
+def row(item: ImageCounts) -> dict:
     """Return one image's row of per_image.csv."""
     height, width = item.shape
     return {
@@ -186,22 +186,22 @@ def row(item: ImageCounts, catalogue: Sequence[ScoreInfo] = SCORES) -> dict:
         "width": width,
         "nuclei": item.unet.instances.n_truth,
         "predicted_nuclei": item.unet.instances.n_predicted,
-        **{score.column: score.of(item.unet) for score in catalogue if score.column},
-        **{f"otsu_{score.column}": score.of(item.otsu) for score in _floor_columns(catalogue)},
+        **{score.column: score.of(item.unet) for score in SCORES if score.column},
+        **{f"otsu_{score.column}": score.of(item.otsu) for score in _floor_columns()},
     }
 
 
-def _floor_columns(catalogue: Iterable[ScoreInfo]) -> list[ScoreInfo]:
-    return [score for score in catalogue if score.floor and score.column and score.over == "mean"]
+def _floor_columns() -> list[ScoreInfo]:
+    return [score for score in SCORES if score.floor and score.column and score.over == "mean"]
 
 
-def summarise(items: Sequence[ImageCounts], catalogue: Sequence[ScoreInfo] = SCORES) -> dict:
+def summarise(items: Sequence[ImageCounts]) -> dict:
     """Return the scores of one split, {group: {key: value}}, and n_images; the group `otsu` holds the floor's."""
     unet, otsu = [item.unet for item in items], [item.otsu for item in items]
     groups = {
-        group: {score.key: _of_split(score, unet) for score in catalogue if score.group == group} for group in GROUPS
+        group: {score.key: _of_split(score, unet) for score in SCORES if score.group == group} for group in GROUPS
     }
-    floor = {score.key: _of_split(score, otsu) for score in catalogue if score.floor}
+    floor = {score.key: _of_split(score, otsu) for score in SCORES if score.floor}
     return {"n_images": len(items), **groups, OTSU: floor}
 
 
@@ -216,20 +216,20 @@ def _of_split(score: ScoreInfo, images: Sequence[Counts]) -> float:
     return round(float(value), 6)
 
 
-def by_kind(images: pd.DataFrame, catalogue: Sequence[ScoreInfo] = SCORES) -> pd.DataFrame:
+def by_kind(images: pd.DataFrame) -> pd.DataFrame:
     """Return the means over images of each split and kind; `images` is per_image.csv."""
     groups = images.groupby(["split", "kind"], sort=True)
-    table = groups[[column for column, _ in kind_columns(catalogue, together=False)]].mean()
+    table = groups[[column for column, _ in kind_columns(together=False)]].mean()
     table.insert(0, "n_images", groups.size())
     # Validation first: it is what choices are made on.
     return table.reset_index().sort_values(["split", "kind"], ascending=[False, True], ignore_index=True)
 
 
-def kind_columns(catalogue: Sequence[ScoreInfo] = SCORES, together: bool = True) -> list[tuple[str, str]]:
+def kind_columns(together: bool = True) -> list[tuple[str, str]]:
     """Return (column, heading) of the scores in by_kind.csv; `together`: Otsu's beside the U-Net's, else last."""
-    order = listed(catalogue) if together else catalogue
+    order = listed() if together else SCORES
     shown = [score for score in order if score.by_kind and score.column]
-    floor = {score.key: (f"otsu_{score.column}", f"Otsu {score.short}") for score in _floor_columns(shown)}
+    floor = {score.key: (f"otsu_{score.column}", f"Otsu {score.short}") for score in _floor_columns() if score.by_kind}
     columns = [((score.column, score.short), floor.get(score.key)) for score in shown]
     pairs = [part for pair in columns for part in pair] if together else [own for own, _ in columns] + [*floor.values()]
     return [pair for pair in pairs if pair]
@@ -248,11 +248,10 @@ def ap_by_threshold(items: Mapping[str, Sequence[ImageCounts]]) -> pd.DataFrame:
     )
 
 
-def main_scores(summary: Mapping, catalogue: Sequence[ScoreInfo] = SCORES) -> dict:
+def main_scores(summary: Mapping) -> dict:
     """Return the main scores of each split, for metrics.json."""
     return {
-        split: {score.key: groups[score.group][score.key] for score in main_ones(catalogue)}
-        for split, groups in summary.items()
+        split: {score.key: groups[score.group][score.key] for score in main_ones()} for split, groups in summary.items()
     }
 
 
@@ -267,9 +266,9 @@ def flat_metrics(summary: Mapping) -> dict[str, float]:
     }
 
 
-def text_table(summary: Mapping, catalogue: Sequence[ScoreInfo] = SCORES) -> str:
+def text_table(summary: Mapping) -> str:
     """Return the main scores as a small table for the terminal, those with an interval with their interval."""
-    shown, floor = [score for score in catalogue if score.main], _floor_columns(catalogue)
+    shown, floor = [score for score in SCORES if score.main], _floor_columns()
     lines = [["", "images", *(score.short for score in shown), *(f"Otsu {score.short}" for score in floor)]]
     for split, groups in summary.items():
         values = [_with_interval(groups[score.group], score.key) for score in shown]
@@ -285,22 +284,20 @@ def _with_interval(group: Mapping[str, float], key: str) -> str:
     return f"{group[key]:.3f}" + (f" ({low:.3f}-{high:.3f})" if low is not None else "")
 
 
-def score_rows(summary: Mapping, catalogue: Sequence[ScoreInfo] = SCORES) -> list[tuple[ScoreInfo, list[float | None]]]:
+def score_rows(summary: Mapping) -> list[tuple[ScoreInfo, list[float | None]]]:
     """Return (score, [U-Net, Otsu on validation, U-Net, Otsu on test]) of each score; None: not measured."""
     return [
         (score, [value for split in layout.SCORED_SPLITS for value in (
             summary[split][score.group].get(score.key), summary[split][OTSU].get(score.key) if score.floor else None
         )])
-        for score in listed(catalogue)
+        for score in listed()
     ]  # fmt: skip
 
 
-def change_rows(
-    before: Mapping, after: Mapping, catalogue: Sequence[ScoreInfo] = SCORES
-) -> list[tuple[ScoreInfo, list[float]]]:
+def change_rows(before: Mapping, after: Mapping) -> list[tuple[ScoreInfo, list[float]]]:
     """Return (score, [before, after, difference on test, the same on validation]) of each score; NaN: not there."""
     rows = []
-    for score in listed(catalogue):
+    for score in listed():
         values = []
         for split in reversed(layout.SCORED_SPLITS):
             old, new = (side[split].get(score.group, {}).get(score.key, np.nan) for side in (before, after))

@@ -12,7 +12,7 @@ import contextlib
 import io
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,7 +32,6 @@ from pipeline.git import git
 from pipeline.report import charts, pictures, scores
 from pipeline.report.page import page, picture
 from pipeline.report.results import read_example
-from pipeline.report.scores import SCORES, ScoreInfo
 from pipeline.report.style import write_figure
 
 TEMPLATE = "compare.html.jinja"
@@ -122,9 +121,7 @@ def changed_parameters(before: Mapping[str, object], after: Mapping[str, object]
     return [row for row in rows if row[1] != row[2]]
 
 
-def paired_differences(
-    before: pd.DataFrame, after: pd.DataFrame, catalogue: Sequence[ScoreInfo] = SCORES
-) -> list[dict]:
+def paired_differences(before: pd.DataFrame, after: pd.DataFrame) -> list[dict]:
     """Return for each split and main score: images that both have, mean difference, its 95% interval (bootstrap).
 
     The sides are per_image.csv. A score that is missing on one side, from before it was measured, is left out.
@@ -133,7 +130,7 @@ def paired_differences(
     shared = before.index.intersection(after.index)
     for split in SPLITS:
         index = shared[shared.get_level_values("split") == split]
-        for score in scores.main_ones(catalogue):
+        for score in scores.main_ones():
             if not (len(index) and score.column in before and score.column in after):
                 continue
             change = (after.loc[index, score.column] - before.loc[index, score.column]).to_numpy()

@@ -4,7 +4,7 @@ import logging
 import os
 import warnings
 
-# All of this before mlflow is imported. One try of ten seconds, not seven of two minutes: a dead server must not hold up a training.
+# Read by mlflow's import. One try of ten seconds, not seven of two minutes: a dead server must not hold up a stage.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
 os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")

@@ -3,13 +3,13 @@
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from ruamel.yaml import YAML, YAMLError
 
 from pipeline import git, layout
 from pipeline.params import Params, first_of, flatten, flatten_mapping
-from pipeline.report.scores import SCORES, ScoreInfo, main_ones
+from pipeline.report.scores import main_ones
 
 EXPERIMENT = "nuclei-unet"
 SERVED = "nuclei"  # the model as it is served, beside the one that Keras loads
@@ -54,19 +54,19 @@ def run_name(settings: Params) -> str:
     return f"{name[: LONGEST - 1]}…"
 
 
-def description(settings: Params, metrics: Mapping[str, float], catalogue: Sequence[ScoreInfo] = SCORES) -> str:
+def description(settings: Params, metrics: Mapping[str, float]) -> str:
     """Return the run's description in Markdown: its main scores, and what it changes."""
     rows = [
         f"| {score.name} | "
         + " | ".join(f"{metrics.get(f'{split}/{score.path}', float('nan')):.3f}" for split in layout.SCORED_SPLITS)
         + " |"
-        for score in main_ones(catalogue)
+        for score in main_ones()
     ]
     table = "\n".join([f"| | {' | '.join(layout.SCORED_SPLITS)} |", "|---|---|---|", *rows])
     values = changed(settings)
     what = "\n".join(f"- `{key}`: {value}" for key, value in values.items())
-    differs = f"Changed from the last commit:\n\n{what}" if values else "Parameters as committed."
-    return f"{table}\n\n{differs}\n\nArtifacts: `report.html`, `figures/`, `per_image.csv`, the model."
+    differs = [f"Changed from the last commit:\n\n{what}"] if values else []
+    return "\n\n".join([table, *differs, "Artifacts: `report.html`, `figures/`, `per_image.csv`, the model."])
 
 
 def code_tags(settings: Params) -> dict[str, str]:
@@ -106,9 +106,9 @@ def params_digest(settings: Params) -> str:
     return hashlib.sha256(repr(sorted(values.items())).encode()).hexdigest()
 
 
-def view(catalogue: Sequence[ScoreInfo] = SCORES) -> str:
+def view() -> str:
     """Return the page of all runs with the columns that matter, as MLflow keeps a view that somebody shares."""
-    paths = [f"{split}/{score.path}" for score in main_ones(catalogue) for split in layout.SCORED_SPLITS]
+    paths = [f"{split}/{score.path}" for score in main_ones() for split in layout.SCORED_SPLITS]
     metrics = [*paths, "train_seconds", curve("crops_per_second")]
     # Widths in px: a name has to be readable.
     widths = {"attributes.`Run Name`": 300, "runDateAndNestInfo": 150}

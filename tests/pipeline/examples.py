@@ -1,5 +1,7 @@
 """Images to score, and a network that sees what is bright."""
 
+from types import SimpleNamespace
+
 import numpy as np
 
 from nuclei_unet.labels import resize_labels
@@ -8,10 +10,10 @@ from nuclei_unet.sample import ArraySample
 
 
 class OneMap:
-    """A stand-in for the network: the foreground is what is bright; at any size asked for."""
+    """A stand-in for the segmenter: the foreground is what is bright; at any size asked for."""
 
     def __init__(self, settings):
-        self.settings = settings
+        self.settings, self.predictor, self.recipe = settings, self, SimpleNamespace(predict=settings)
 
     def labels(self, image, shape):
         bright = resize_labels((image > 128).astype(np.uint16), shape)

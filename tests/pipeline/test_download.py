@@ -187,7 +187,7 @@ def project(tmp_path, monkeypatch) -> Path:
 
 
 def choose(monkeypatch, source: str) -> None:
-    settings = params.DownloadParams(source=source, synthetic={"train": 4, "test": 1, "seed": 0})
+    settings = params.DownloadSettings(source=source, synthetic={"train": 4, "test": 1, "seed": 0})
     monkeypatch.setattr(params, "load", lambda: SimpleNamespace(download=settings))
 
 

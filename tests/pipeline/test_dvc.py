@@ -20,25 +20,21 @@ import pytest
 import requests
 from ruamel.yaml import YAML
 
-from benchmarks.faults import free_port, listening, wait_for
-from pipeline import params
-from pipeline.tools import demo, verify
+from benchmarks.faults import wait_for
+from nuclei_unet.network import model_file
+from pipeline import layout, params
+from pipeline.process import OUTSIDE, environment, free_port, is_served
+from pipeline.tools import verify
+from pipeline.tools.project import copy_project
+from pipeline.tracking.names import curve
 from tests import ROOT
 
 STAGES = ("download", "preprocess", "train", "evaluate", "visualize")
 # How files are written, checked and mirrored; none of them shapes what an output holds.
 NO_DEPENDENCY = {
-    "nuclei_unet.errors",
-    "nuclei_unet.files",
-    "nuclei_unet.sample",
-    "nuclei_unet.settings",
-    "pipeline.git",
-    "pipeline.machine",
-    "pipeline.stage",
-    "pipeline.params",
-    "pipeline.tracking.run",
-    "nuclei_unet.quiet",
-    "nuclei_unet.training.resume",
+    *("nuclei_unet.errors", "nuclei_unet.files", "nuclei_unet.quiet", "nuclei_unet.sample", "nuclei_unet.settings"),
+    *("nuclei_unet.training.resume", "pipeline.git", "pipeline.layout", "pipeline.machine", "pipeline.params"),
+    *("pipeline.process", "pipeline.stage", "pipeline.tracking.mirror"),
 }
 TINY = {
     "download.source": "synthetic",
@@ -61,9 +57,8 @@ TINY = {
 
 def run(folder: Path, *command: str, **variables: str) -> str:
     """Run a command with this Python first on PATH; its output, or a failing test that shows it."""
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW", "DSB2018", "DVC"))} | variables
-    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    variables = environment(without=OUTSIDE, **variables)
+    done = subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True)
     assert done.returncode == 0, f"{command}: {done.stdout[-3000:]}{done.stderr[-3000:]}"
     return done.stdout + done.stderr
 
@@ -77,7 +72,7 @@ def set_params(folder: Path, values: dict) -> None:
 def project(tmp_path_factory):
     """A git repository with the project's files, in which `dvc repro` has run once and was committed."""
     folder = tmp_path_factory.mktemp("project")
-    demo.copy_project(ROOT, folder)
+    copy_project(ROOT, folder)
     (folder / ".dvc/config.local").unlink()
     set_params(folder, TINY)
     run(folder, "git", "init", "-q", "-b", "main")
@@ -170,7 +165,7 @@ def test_mlflow_has_one_finished_run_with_everything(project):
     assert first.data.params["train.epochs"] == "2"
     scores = json.loads(run(project, "git", "show", "main:reports/scores.json"))
     assert first.data.metrics["test/instance/dsb_score"] == scores["test"]["instance"]["dsb_score"]
-    assert [m.step for m in client.get_metric_history(first.info.run_id, "val_foreground_iou")] == [1, 2]
+    assert [m.step for m in client.get_metric_history(first.info.run_id, curve("val_foreground_iou"))] == [1, 2]
     assert {"model_sha256", "precision", "seconds.train", "seconds.evaluate", "seconds.visualize"} <= set(
         first.data.tags
     )
@@ -182,27 +177,31 @@ def test_mlflow_has_one_finished_run_with_everything(project):
                  and m.source_run_id == first.info.run_id)  # fmt: skip
     model = mlflow.keras.load_model(f"models:/{logged.model_id}")
     assert model.input_shape == (None, None, None, 1)
+    # The registered copy names the commit; the file in models/ cannot.
+    registered = Path(mlflow.artifacts.download_artifacts("models:/nuclei-unet/1"), "artifacts/model.keras")
+    commit = run(project, "git", "rev-list", "--max-parents=0", "main").strip()
+    own = model_file.read_recipe(project / layout.MODEL)
+    assert model_file.read_recipe(registered) == own.model_copy(update={"commit": commit}) and own.commit is None
     mlflow.set_tracking_uri(None)
 
 
-def test_the_champion_answers_requests(project):
+def test_the_champion_answers_requests(project, tmp_path):
     port = free_port()
-    environment = os.environ | {
-        "MLFLOW_TRACKING_URI": f"sqlite:///{project / 'mlflow.db'}",
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-    }
+    variables = environment(MLFLOW_TRACKING_URI=f"sqlite:///{project / layout.STORE}")
     command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", "models:/nuclei-unet@champion"]
     with (project / ".git/serve.log").open("w") as log:
         server = subprocess.Popen(
             [*command, "--env-manager", "local", "--port", str(port)],
-            env=environment,
+            env=variables,
+            # Far from the project: the model brings all that it needs.
+            cwd=tmp_path,
             stdout=log,
             stderr=log,
             start_new_session=True,
         )
     try:
         address = f"http://127.0.0.1:{port}"
-        wait_for(lambda: listening(port), server)
+        wait_for(lambda: is_served(port), server)
         assert server.poll() is None, (project / ".git/serve.log").read_text()
         requests.get(f"{address}/ping", timeout=60).raise_for_status()
         picture = base64.b64encode(next((project / "data/processed/images").glob("*.png")).read_bytes()).decode()
@@ -231,27 +230,27 @@ def screenshots():
 
 @pytest.fixture(scope="module")
 def chromium(screenshots):
-    """Return a browser, or skip."""
+    """Return a browser, or skip; on CI there has to be one."""
     if not any(map(shutil.which, screenshots.BROWSERS)):
-        pytest.skip("no Chromium or Chrome on this machine")
+        missing = pytest.fail if os.environ.get("CI") else pytest.skip
+        missing("no Chromium or Chrome on this machine; install one (apt install chromium)")
     with screenshots.browser() as browser:
         yield browser
 
 
 def test_the_ui_shows_run_curves_files_and_model(project, screenshots, chromium):
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW")}
-    environment["PYTHONPATH"] = str(ROOT)
     page = chromium.new_page(viewport=screenshots.SIZE)
-    page.add_init_script(screenshots.VISITOR)
-    with screenshots.user_interface(project, environment) as (server, scores):
+    with screenshots.user_interface(project, environment(without=("MLFLOW",))) as (server, scores):
         # The first one was trained here; later ones took the model from DVC's cache, without pictures of its training.
         run_page = screenshots.run_page(page, scores, row=-1)
         for shown in screenshots.mlflow_pages(server, scores, run_page).values():
             screenshots.visit(page, shown)
         screenshots.visit(page, screenshots.Shown(run_page, ("nuclei",), press="Show more"))
         # The description's picture of examples came from the server.
-        picture = page.locator('img[src*="examples.png"]')
-        assert picture.evaluate("image => image.naturalWidth") > 100
+        picture = page.locator('img[src*="preview.png"]')
+        assert 100 < picture.evaluate("image => image.naturalWidth") <= 600
+        # What stands beside the description is not pushed out of the window.
+        assert page.get_by_text("Registered models").first.bounding_box()["x"] < screenshots.SIZE["width"]
 
 
 def test_the_reports_need_no_network_and_no_console(project, screenshots, chromium):
@@ -293,7 +292,8 @@ def test_an_experiment_in_a_copy_logs_to_the_projects_store(project):
     client = mlflow.MlflowClient(f"sqlite:///{project / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("nuclei-unet")
     (found,) = client.search_runs([experiment.experiment_id], "params.`evaluate.foreground_threshold` = '0.3'")
-    assert found.info.run_name == "lower evaluate.foreground_threshold=0.3"
+    assert found.info.run_name == "lower"
+    assert found.data.tags["changed"] == "evaluate.foreground_threshold=0.3"
     assert found.data.tags["git_branch"] == "main"
     # As `make experiments` shows it, and `make compare` takes it.
     table = run(project, sys.executable, "-m", "pipeline.tools.experiments")
@@ -309,7 +309,7 @@ def test_a_clone_elsewhere_makes_the_same_bits(project, tmp_path):
     log = run(project, *one_core, sys.executable, "-m", "pipeline.tools.verify", "main", **elsewhere)
     outputs = verify.hashes(project)
     assert f"{len(outputs)} of {len(outputs)} outputs are identical" in log, log
-    assert len(outputs) == 13 and not list(folder.iterdir())
+    assert len(outputs) == 14 and not list(folder.iterdir())
 
 
 def file_of(module: str) -> Path:

@@ -13,13 +13,13 @@ import pytest
 from ruamel.yaml import YAML
 
 from nuclei_unet.errors import InputError
-from pipeline import download, preprocess
+from pipeline import download, layout, preprocess
 from pipeline.dataset import archives, run_lengths
 from pipeline.dataset import processed as dataset
-from pipeline.params import FaultParams
+from pipeline.params import FaultSettings
 from tests import PARAMS
 
-FAULTS = list(FaultParams.model_fields)
+FAULTS = list(FaultSettings.model_fields)
 NO_PNG = b"this is no PNG"
 
 
@@ -222,7 +222,7 @@ def test_sound_data(project):
     assert manifest.image_id.tolist() == ["test0", *(f"train{n}" for n in range(6))]
     assert manifest.split.value_counts().to_dict() == {"train": 4, "validation": 2, "test": 1}
     assert manifest.frame.nunique() == 7 and manifest.height.tolist() == [49, 40, 41, 42, 43, 44, 45]
-    samples = [sample for split in dataset.SPLITS for sample in dataset.read_split(split)]
+    samples = [sample for split in layout.SPLITS for sample in dataset.read_split(split)]
     for sample in samples:
         np.testing.assert_array_equal(sample.labels > 0, mask(len(sample.labels) - 40) > 0)
     found = audit()

@@ -4,7 +4,6 @@ import json
 import zipfile
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -147,7 +146,7 @@ def test_twice_gives_the_same_bytes(project):
 
 
 def test_synthetic_images_get_a_banner(project):
-    results = read_results(Path("reports"))
+    results = read_results()
     results.audit["source"] = "synthetic"
     names = ("training_curves", "ap_by_iou_threshold", "iou_by_kind", "best", "median", "worst", "examples")
     html = visualize.render(results, {"a.b": (1, 2), "c": None}, {f"{name}.png": "" for name in names})

@@ -10,16 +10,23 @@ import pytest
 
 from nuclei_unet.errors import InputError
 from nuclei_unet.network import model_file, unet
+from tests.recipes import recipe_of
 
 
 @pytest.fixture
-def saved(tmp_path, model_params):
+def recipe(settings, model_params):
+    """Return the recipe of the network that `saved` writes."""
+    return recipe_of(settings, model_params(stem_stride=2))
+
+
+@pytest.fixture
+def saved(tmp_path, model_params, recipe):
     """Return a function that builds a network, writes it and returns (model, path)."""
 
     def save(name="model.keras"):
         keras.utils.set_random_seed(3)
         model = unet.build(1, ("foreground", "border"), model_params(stem_stride=2))
-        model_file.save(model, tmp_path / name)
+        model_file.save(model, tmp_path / name, recipe)
         return model, tmp_path / name
 
     return save
@@ -147,3 +154,34 @@ def test_a_model_file_of_other_bytes_is_an_input_error_or_a_model(seed, saved):
         model_file.load(path)
     except InputError as error:
         assert "\n" not in str(error)
+
+
+def test_a_model_carries_its_recipe(saved, recipe, tmp_path):
+    _, path = saved()
+    assert model_file.read_recipe(path) == recipe
+    # Another recipe, the same weights; and back again the same bytes.
+    other = recipe.model_copy(update={"commit": "a" * 40})
+    model_file.copy_with_recipe(path, tmp_path / "other.keras", other)
+    assert model_file.read_recipe(tmp_path / "other.keras") == other
+    model_file.copy_with_recipe(tmp_path / "other.keras", tmp_path / "back.keras", recipe)
+    assert (tmp_path / "back.keras").read_bytes() == path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (None, r"model\.keras: carries no recipe, so it is of an older version; run `dvc repro`"),
+        (b"", r"model\.keras: its recipe cannot be read"),
+        (b"{}", r"model\.keras: its recipe cannot be read \(targets: Field required\)"),
+        (b"[" * 100_000, r"model\.keras: its recipe cannot be read"),
+        (b'{"targets": ["border"]}', r"its recipe cannot be read \(targets: .*start with foreground"),
+        (b" " * 2**21, r"model\.keras: its recipe is larger than 1,048,576 bytes"),
+        (b"\xff\xfe", r"model\.keras: its recipe cannot be read"),
+    ],
+)
+def test_a_model_without_a_whole_recipe_is_refused(data, said, saved):
+    _, path = saved()
+    rewritten(path, "recipe.json", data)
+    with pytest.raises(InputError, match=said) as caught:
+        model_file.read_recipe(path)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 400

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -14,18 +15,19 @@ from nuclei_unet.network import model_file
 from nuclei_unet.training import crops, losses
 from tests import ROOT
 from tests.nuclei_unet.training.examples import AUGMENTED, same_training, sample, trained
+from tests.recipes import recipe_of
 
 QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3"}
 
 
-def test_training_twice_gives_the_same_weights_and_history(train_params, tmp_path):
+def test_training_twice_gives_the_same_weights_and_history(train_params, settings, tmp_path):
     params, calls = train_params(AUGMENTED, kind_balance=0.5, targets=("foreground", "border")), []
     (model, history), (again, same) = trained(params, calls), trained(params)
     for weights, others in zip(model.get_weights(), again.get_weights(), strict=True):
         np.testing.assert_array_equal(weights, others)
     assert history.equals(same)
     for name, one in (("a.keras", model), ("b.keras", again)):
-        model_file.save(one, tmp_path / name)
+        model_file.save(one, tmp_path / name, recipe_of(settings, params.model))
     assert (tmp_path / "a.keras").read_bytes() == (tmp_path / "b.keras").read_bytes()
 
     assert history.epoch.tolist() == [1] and np.isfinite(history.to_numpy(float)).all()
@@ -126,3 +128,10 @@ def test_two_devices_train_as_one_does(tmp_path):
     assert "train.batch_size: 5 crops cannot be shared evenly by 2 devices" in done.stderr
     # Up to rounding: a step of Adam does not care how large a gradient near zero is.
     pd.testing.assert_frame_equal(*histories, rtol=2e-3)
+
+
+def test_one_short_line_an_epoch(train_params, capsys):
+    trained(train_params(epochs=2, targets=("foreground",)))
+    first, last = capsys.readouterr().out.splitlines()
+    said = r"epoch {}/2  loss \d+\.\d{{4}}  validation loss \d+\.\d{{4}}  IoU \d\.\d{{4}}  \d+ s{}"
+    assert re.fullmatch(said.format(1, r"  \d+ s left"), first) and re.fullmatch(said.format(2, ""), last)

@@ -50,21 +50,25 @@ def test_a_damaged_state_is_left_aside(long_training, tmp_path, capsys):
     assert "train-1.npz is damaged; starting from the first epoch" in capsys.readouterr().err
 
 
-def test_the_state_belongs_to_parameters_and_data(long_training, tmp_path, monkeypatch):
+def test_the_state_is_reused_only_if_settings_files_and_machine_are_unchanged(long_training, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    data = tmp_path / "data"
-    data.mkdir()
+    data, code, folder = tmp_path / "data", tmp_path / "code.py", tmp_path / "states"
+    for made in (data, folder):
+        made.mkdir()
     (data / "manifest.csv").write_text("a")
-    first = resume.state_file(long_training, "float32", data)
-    resume.FOLDER.mkdir()
+    code.write_text("a")
+
+    def state(settings=long_training, machine="float32"):
+        return resume.state_file(folder, settings, machine, [data, code])
+
+    first = state()
     first.touch()
-    assert resume.state_file(long_training, "float32", data) == first and first.exists()
+    assert state() == first and first.exists()
+    others = [state(machine="mixed_bfloat16"), state(long_training.model_copy(update={"seed": 3}))]
     (data / "manifest.csv").write_text("b")
-    others = [
-        resume.state_file(long_training, "float32", data),
-        resume.state_file(long_training, "mixed_bfloat16", data),
-        resume.state_file(long_training.model_copy(update={"seed": 3}), "float32", data),
-    ]
-    assert len({first, *others}) == 4
+    others.append(state())
+    code.write_text("b")
+    others.append(state())
+    assert len({first, *others}) == 5
     # It can never be taken up again, and goes.
     assert not first.exists()

@@ -1,11 +1,19 @@
 """Scores of whole splits, from images worked out by hand."""
 
+import collections
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline import evaluate
-from pipeline.report.scores import ap_by_threshold, by_kind, flat_metrics, row, summarise
+from pipeline import evaluate, layout, params, visualize
+from pipeline.report import scores as catalogue
+from pipeline.report.results import Results
+from pipeline.report.scores import ScoreInfo, ap_by_threshold, by_kind, flat_metrics, row, summarise
+from pipeline.tools import compare
+from pipeline.tracking import names
+from tests import PARAMS
 from tests.pipeline.examples import TWO, OneMap, sample
 
 MERGED = np.where(np.repeat(np.repeat([[1, 1, 1, 1, 1]], 4, axis=0), 4, axis=1), 255, 0).astype(np.uint8)
@@ -15,7 +23,7 @@ MERGED = np.where(np.repeat(np.repeat([[1, 1, 1, 1, 1]], 4, axis=0), 4, axis=1),
 def scores(settings):
     settings = settings.evaluate.model_copy(update={"min_area": 1})
     found, merged = sample("found", TWO), sample("merged", TWO, image=MERGED, kind="grey-tissue")
-    return [evaluate.score(one, OneMap(settings), settings)[1] for one in (found, merged)]
+    return [evaluate.score(one, OneMap(settings))[1] for one in (found, merged)]
 
 
 def test_summary_averages_images_and_pools_nuclei(scores):
@@ -47,3 +55,64 @@ def test_flat_metrics_are_numbers_by_path(scores):
     flat = flat_metrics({"test": summarise(scores)})
     assert flat["test/instance/dsb_score"] == 0.5
     assert all(isinstance(value, float) for value in flat.values())
+
+
+NEW = ScoreInfo(
+    "instance", "half", "Half of the truth", "Half of the number of true nuclei; lower is better.",
+    lambda counts: counts.instances.n_truth / 2,
+    column="half", short="half", main=True, by_kind=True, floor=True, lower_is_better=True,
+)  # fmt: skip
+
+
+def test_one_entry_adds_a_score_everywhere(scores, tmp_path, monkeypatch):
+    without = summarise(scores)
+    monkeypatch.setattr(catalogue, "SCORES", (*catalogue.SCORES, NEW))
+    summary = {split: summarise(scores) for split in layout.SCORED_SPLITS}
+    # In scores.json and metrics.json, for `dvc metrics diff`.
+    assert summary["test"]["instance"]["half"] == summary["test"]["otsu"]["half"] == 1.0
+    assert {k: v for k, v in summary["test"]["instance"].items() if k != "half"} == without["instance"]
+    assert catalogue.main_scores(summary)["validation"]["half"] == 1.0
+    # In the tables, and in the terminal.
+    images = pd.DataFrame([row(item) for item in scores])
+    kinds = by_kind(images)
+    assert (
+        images.half.tolist() == images.otsu_half.tolist() == kinds.half.tolist() == kinds.otsu_half.tolist() == [1, 1]
+    )
+    header = catalogue.text_table(summary).splitlines()[0]
+    assert "half" in header.split() and "Otsu half" in header
+    # In MLflow: metric, description, the page of all runs.
+    flat = flat_metrics(summary)
+    assert flat["test/instance/half"] == 1.0
+    assert "| Half of the truth | 1.000 | 1.000 |" in names.description(params.load(PARAMS), flat)
+    assert "metrics.`validation/instance/half`" in json.loads(names.view())["selectedColumns"]
+    # In the report: the table of scores, that of kinds, and what it means.
+    history = pd.DataFrame(columns=["epoch"])
+    audit = dict(source="bbbc038", frames=1, images={}, nuclei={}, fault_counts={}, faults=[])
+    results = Results(summary, audit, history, images, kinds, ap_by_threshold({"test": scores}))
+    report = visualize.render(results, {}, collections.defaultdict(str))
+    assert report.count("Half of the truth") == 2 and "Half of the number of true nuclei" in report
+    assert ">Otsu half<" in report
+    # In the comparison of two branches, where less of it is better.
+    before, after = (
+        table.assign(split="test").set_index(["split", "image_id"], drop=False) for table in (images, images)
+    )
+    after = after.assign(half=after.half - 0.5)
+    (difference,) = (found for found in compare.paired_differences(before, after) if found["key"] == "half")
+    assert difference["mean"] == -0.5 and difference["verdict"] == "better" and difference["better"] == 2
+    ((_, values),) = (found for found in catalogue.change_rows(summary, summary) if found[0] is NEW)
+    assert values == [1, 1, 0] * 2
+    # A side from before the score was there has a gap.
+    old = dict.fromkeys(layout.SCORED_SPLITS, without)
+    ((_, values),) = (found for found in catalogue.change_rows(old, summary) if found[0] is NEW)
+    assert np.isnan(values[0]) and values[1] == 1
+    assert "half" not in [found["key"] for found in compare.paired_differences(before.drop(columns="half"), after)]
+
+
+def test_every_score_has_a_place_of_its_own():
+    paths = [score.path for score in catalogue.SCORES]
+    columns = [score.column for score in catalogue.SCORES if score.column]
+    floor = [score.key for score in catalogue.SCORES if score.floor]
+    assert all(len(set(names)) == len(names) for names in (paths, columns, floor))
+    assert {score.group for score in catalogue.SCORES} == set(catalogue.GROUPS)
+    assert catalogue.DECISIVE.partition("/")[2] in paths
+    assert set(visualize.TILES) <= set(paths)

@@ -1,30 +1,66 @@
-"""Names of runs and tags of stages."""
+"""Names, descriptions and tags of runs, and what their metrics are called."""
 
 from pathlib import Path
 
-from pipeline import params
+import pytest
+
+from pipeline import git, params
+from pipeline.report.scores import SCORES
 from pipeline.tracking import names
-from pipeline.tracking.names import _run_name, _stage_tags
 from tests import PARAMS
 
+CHANGED = {"train.seed": 3, "train.model.filters": [8, 16, 32, 64], "evaluate.scales": [1], "train.epochs": 2}
 
-def test_a_run_is_named_after_what_differs_from_the_commit(project, monkeypatch):
+
+@pytest.fixture
+def changed(project, monkeypatch):
+    """Return parameters of which four differ from those committed."""
     committed = PARAMS.read_text()
-    monkeypatch.setattr(names, "_git", lambda *arguments: committed if arguments[0] == "show" else "")
-    assert _run_name(project) == "bbbc038-fixed"
-    changed = {"train.seed": 3, "train.model.filters": [8, 16, 32, 64], "evaluate.scales": [1], "train.epochs": 2}
-    Path("params.yaml").write_text(params.override(committed, changed))
+    monkeypatch.setattr(git, "ask", lambda *arguments: committed if arguments[0] == "show" else "a commit")
+    Path("params.yaml").write_text(params.override(committed, CHANGED))
+    return params.load()
+
+
+def test_a_run_is_named_after_what_differs_from_the_commit(project, changed, monkeypatch):
+    assert names.run_name(project) == "bbbc038-fixed"
+    assert names.run_name(changed) == "train.seed=3 and 3 more"
+    # What has a name keeps it.
     monkeypatch.setenv("DVC_EXP_NAME", "brave-name")
-    name = _run_name(params.load())
-    assert name == "brave-name train.seed=3 train.epochs=2 train.model.filters=(8, 16, 32, 64) and 1 more"
+    assert names.run_name(changed) == "brave-name"
+    monkeypatch.setenv("MLFLOW_RUN_NAME", "demo")
+    assert names.run_name(changed) == "demo"
+    monkeypatch.setenv("MLFLOW_RUN_NAME", "demo" * 20)
+    assert len(names.run_name(changed)) == 40 and names.run_name(changed).endswith("…")
+
+
+def test_all_changes_stand_in_the_description_and_in_a_tag(changed):
+    description, tag = names.description(changed, {"test/pixel/iou": 0.8}), names.code_tags(changed)["changed"]
+    for line in (
+        "train.seed`: 3",
+        "train.epochs`: 2",
+        "train.model.filters`: (8, 16, 32, 64)",
+        "evaluate.scales`: (1.0,)",
+    ):
+        assert line in description
+        assert line.replace("`: ", "=") in tag
+    assert "| Pixel IoU | nan | 0.800 |" in description
 
 
 def test_without_git_a_run_is_named_after_its_data(project):
-    assert _run_name(project) == "bbbc038-fixed"
+    assert names.run_name(project) == "bbbc038-fixed"
+    assert names.code_tags(project) == {}
+
+
+def test_curves_come_before_single_scores():
+    # MLflow sorts its sections by what stands before a metric's last slash; those without a slash come last.
+    sections = [names.curve(name).rpartition("/")[0] for name in ("loss", "val_foreground_iou", "border_loss")]
+    assert sections == ["curves", "curves", "curves/more"]
+    assert all(max(sections) < f"{split}/{score.path}" for split in ("test", "validation") for score in SCORES)
+    assert names.curve("system/cpu_utilization_percentage") == "system/cpu_utilization_percentage"
 
 
 def test_stages_are_told_apart_by_their_entries_in_the_lock(project):
-    assert _stage_tags() == {}
+    assert names.stage_tags() == {}
     Path("dvc.lock").write_text("stages:\n  train:\n    cmd: a\n  evaluate:\n    cmd: b\n")
-    tags = _stage_tags()
+    tags = names.stage_tags()
     assert set(tags) == {"dvc.train", "dvc.evaluate"} and len(set(tags.values())) == 2

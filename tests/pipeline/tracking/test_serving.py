@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.tracking.models import _example
+from pipeline.tracking.models import example
 from tests.pipeline.tracking.trainings import scored, small
 
 
@@ -17,7 +17,7 @@ def test_the_served_model_takes_pngs_and_arrays(project):
     model = mlflow.pyfunc.load_model("models:/nuclei-unet@champion")
     grey = np.zeros((40, 30))
     rgb = np.random.default_rng(0).integers(0, 255, (17, 33, 3))
-    picture = base64.b64encode(_example()).decode()
+    picture = base64.b64encode(example()).decode()
     found = model.predict(pd.DataFrame({"image": [picture, grey.tolist(), rgb.tolist(), (rgb / 255).tolist()]}))
     assert list(found.columns) == ["labels", "count", "measurements"]
     for row, shape in zip(found.itertuples(), ((64, 64), (40, 30), (17, 33), (17, 33)), strict=True):

@@ -7,15 +7,20 @@ import mlflow
 import pandas as pd
 
 from nuclei_unet.network import model_file, unet
-from pipeline import params
-from pipeline.tracking import run as tracking
+from pipeline import layout, params
+from pipeline.report.scores import DECISIVE
+from pipeline.tracking.mirror import log_stage, training_run
 from tests import PARAMS
+from tests.recipes import recipe_of
 
 
 def write_results(settings, seed=1):
     keras.utils.set_random_seed(seed)
     small = settings.train.model.model_copy(update={"filters": (2, 4), "dropout": (0.0, 0.0)})
-    model_file.save(unet.build(1, settings.train.targets, small), model_file.MODEL)
+    recipe = recipe_of(settings, small, settings.train.targets)
+    model_file.save(unet.build(1, settings.train.targets, small), layout.TRAINED, recipe)
+    evaluated = recipe.model_copy(update={"predict": settings.evaluate})
+    model_file.copy_with_recipe(layout.TRAINED, layout.MODEL, evaluated)
     pd.DataFrame({"epoch": [1, 2], "loss": [2.0, 1.0]}).to_csv("reports/history.csv", index=False)
     pd.DataFrame({"image_id": ["a"], "dsb_score": [0.5]}).to_csv("reports/per_image.csv", index=False)
 
@@ -28,7 +33,7 @@ def small():
 
 
 def train(settings, key="train-1"):
-    with tracking.training_run(settings, "float32", key) as log:
+    with training_run(settings, "float32", key) as log:
         log.epoch(1, {"loss": 2.0})
         log.epoch(2, {"loss": 1.0})
         write_results(settings)
@@ -41,9 +46,9 @@ def client_of(store):
 
 def scored(settings, validation, seed):
     """Train and evaluate a model; return the version of the registered model."""
-    with tracking.training_run(settings, "float32", f"train-{seed}") as log:
+    with training_run(settings, "float32", f"train-{seed}") as log:
         log.epoch(1, {"loss": 2.0})
         write_results(settings, seed)
-    assert tracking.log_stage(settings, {tracking.CHAMPION_SCORE: validation, "test/instance/dsb_score": 0.4}, [])
+    assert log_stage(settings, {DECISIVE: validation, "test/instance/dsb_score": 0.4}, [])
     client = client_of("mlflow.db")
     return client, max(client.search_model_versions("name = 'nuclei-unet'"), key=lambda v: int(v.version))

@@ -1,0 +1,126 @@
+"""A model file and an image in, nuclei out; nothing else is needed."""
+
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+from nuclei_unet import InputError, Segmenter
+from nuclei_unet.images import normalize
+from nuclei_unet.network import model_file, unet
+from nuclei_unet.prediction.predictor import Predictor
+from tests import ROOT
+from tests.recipes import recipe_of
+
+
+@pytest.fixture(scope="module")
+def recipe(settings, model_params):
+    """Return the whole recipe of a tiny network."""
+    predict = settings.evaluate.model_copy(update={"scales": (1.0,), "orientations": 1, "min_area": 1})
+    return recipe_of(settings, model_params(stem_stride=2), predict=predict)
+
+
+@pytest.fixture(scope="module")
+def model(recipe):
+    keras.utils.set_random_seed(3)
+    return unet.build(1, recipe.targets, recipe.network)
+
+
+@pytest.fixture(scope="module")
+def path(model, recipe, tmp_path_factory):
+    """Return the model's file."""
+    path = tmp_path_factory.mktemp("models") / "model.keras"
+    model_file.save(model, path, recipe)
+    return path
+
+
+@pytest.fixture(scope="module")
+def segmenter(path):
+    return Segmenter.load(path, precision="float32")
+
+
+def noise(shape, dtype):
+    rng = np.random.default_rng(0)
+    pixels = rng.uniform(0, 1, shape)
+    return pixels.astype(dtype) if np.dtype(dtype).kind == "f" else (pixels * np.iinfo(dtype).max).astype(dtype)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int32, np.float32, np.float64])
+@pytest.mark.parametrize("shape", [(1, 1), (1, 40), (37, 53), (40, 33, 1), (40, 33, 2), (40, 33, 3), (40, 33, 4)])
+def test_any_array_that_is_an_image(shape, dtype, segmenter, model, recipe):
+    image = noise(shape, dtype)
+    labels = segmenter(image)
+    assert labels.shape == shape[:2] and labels.dtype == np.uint16
+    # What the parts make of it, one after the other.
+    predictor = Predictor(model, recipe.network, recipe.predict, "float32")
+    np.testing.assert_array_equal(labels, predictor.labels(normalize(image, recipe.normalize)))
+    table = segmenter.measure(labels, image)
+    assert len(table) == labels.max() == np.unique(labels[labels > 0]).size
+
+
+def test_an_image_of_one_value_is_no_error(segmenter):
+    assert segmenter(np.full((20, 30), 7, np.uint8)).shape == (20, 30)
+
+
+@pytest.mark.parametrize("image", [np.full((9, 9), np.nan), np.zeros((9, 9, 5)), np.zeros((0, 9)), np.zeros(9)])
+def test_what_is_no_image_is_an_input_error(image, segmenter):
+    with pytest.raises(InputError):
+        segmenter(image)
+
+
+def test_a_network_that_sees_resized_images_labels_at_native_size(model, recipe):
+    small = recipe.model_copy(update={"normalize": recipe.normalize.model_copy(update={"image_size": (16, 16)})})
+    assert Segmenter(model, small)(noise((50, 41), np.uint8)).shape == (50, 41)
+
+
+def test_other_prediction_settings_can_be_given(path, recipe, segmenter):
+    image = noise((64, 64), np.uint8)
+    large = Segmenter.load(path, predict=recipe.predict.model_copy(update={"min_area": 10**6}), precision="float32")
+    assert not large(image).any()
+    assert large.recipe.predict.min_area == 10**6 and segmenter.recipe.predict.min_area == 1
+
+
+def test_loading_leaves_the_users_precision_alone(path):
+    Segmenter.load(path, precision="mixed_bfloat16")
+    assert keras.config.dtype_policy().name == "float32"
+
+
+def test_a_model_that_was_not_evaluated_is_refused(model, recipe, tmp_path):
+    trained = recipe.model_copy(update={"predict": None})
+    model_file.save(model, tmp_path / "trained.keras", trained)
+    with pytest.raises(InputError, match=r"trained\.keras: was trained but not evaluated.*run `dvc repro evaluate`"):
+        Segmenter.load(tmp_path / "trained.keras")
+    with pytest.raises(InputError, match="was trained and not evaluated"):
+        Segmenter(model, trained)
+
+
+def test_a_recipe_of_another_network_is_named_with_its_file(path, recipe, tmp_path):
+    other = recipe.model_copy(update={"network": recipe.network.model_copy(update={"filters": (4, 6)})})
+    model_file.copy_with_recipe(path, tmp_path / "other.keras", other)
+    with pytest.raises(InputError, match=r"other\.keras: its weights do not fit the network of its recipe"):
+        Segmenter.load(tmp_path / "other.keras")
+
+
+@pytest.mark.parametrize("name", ["no such file.keras", "damaged.keras"])
+def test_a_file_that_is_no_model_is_named(name, tmp_path):
+    (tmp_path / "damaged.keras").write_bytes(b"no model")
+    with pytest.raises(InputError, match=name):
+        Segmenter.load(tmp_path / name)
+
+
+def test_the_library_starts_without_tensorflow_and_the_project(path, tmp_path):
+    """In a process that finds nuclei_unet and not pipeline, as a served model does."""
+    (tmp_path / "nuclei_unet").symlink_to(ROOT / "nuclei_unet")
+    code = f"""
+import sys
+import nuclei_unet
+assert not {{"tensorflow", "keras"}} & set(sys.modules)
+segmenter = nuclei_unet.Segmenter.load({str(path)!r})
+import numpy as np
+print(segmenter(np.eye(40)).shape)
+assert not {{"pipeline", "mlflow", "dvc", "ruamel.yaml", "jinja2"}} & set(sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout == "(40, 40)\n" and not done.stderr, done.stderr

@@ -1,0 +1,88 @@
+"""The train stage: when a stopped training is taken up again, and what a trained model carries."""
+
+import contextlib
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from nuclei_unet.files import tree_digest
+from nuclei_unet.training import fit
+from pipeline import layout, train
+from pipeline.dataset import processed
+from pipeline.tools.project import copy_project
+from pipeline.tracking import mirror
+from tests import ROOT
+from tests.nuclei_unet.training.examples import Stopped, sample
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A copy of the project with a data set of two images; the current folder during the test."""
+    folder = tmp_path / "project"
+    copy_project(ROOT, folder)
+    monkeypatch.chdir(folder)
+    layout.PROCESSED.mkdir(parents=True)
+    rows = []
+    for number, split in enumerate(("train", "validation")):
+        one = sample(number)
+        processed.write_sample(layout.PROCESSED, one.image_id, one.image, one.labels)
+        rows.append((one.image_id, split, one.kind, number, *one.labels.shape, 4))
+    table = pd.DataFrame(rows, columns=processed.MANIFEST_COLUMNS)
+    table.to_csv(layout.PROCESSED / processed.MANIFEST, index=False)
+
+    @contextlib.contextmanager
+    def no_run(*_):
+        yield mirror.TrainingLog
+
+    monkeypatch.setattr(mirror, "training_run", no_run)
+    return folder
+
+
+@pytest.fixture
+def stop(monkeypatch):
+    """Return a function that starts the stage, stops its training, and returns where that keeps its state."""
+
+    def stopped(training, validation, settings, channels, log_epoch, state, log_picture):
+        state.parent.mkdir(exist_ok=True)
+        state.touch()
+        stop.state = state
+        raise Stopped
+
+    def stop():
+        with pytest.raises(Stopped):
+            train.main()
+        return stop.state
+
+    monkeypatch.setattr(fit, "train", stopped)
+    return stop
+
+
+def comment(path):
+    path.write_text(path.read_text() + "# A remark.\n")
+
+
+def test_a_comment_in_a_tool_does_not_throw_a_stopped_training_away(project, stop):
+    first = stop()
+    for name in ("pipeline/tools/ui.py", "pipeline/report/page.py", "nuclei_unet/prediction/blocks.py", "README.md"):
+        comment(project / name)
+    assert stop() == first and first.exists()
+
+
+@pytest.mark.parametrize("name", ["nuclei_unet/training/crops.py", "pipeline/train.py", "data/processed/manifest.csv"])
+def test_what_the_stage_depends_on_does(name, project, stop):
+    first = stop()
+    comment(project / name)
+    assert stop() != first and not first.exists()
+
+
+def test_a_recipe_is_that_of_its_parameters_and_data(project, settings):
+    recipe = train.recipe_of(settings)
+    assert recipe.network == settings.train.model and recipe.targets == settings.train.targets
+    assert recipe.normalize.model_dump().items() <= settings.preprocess.model_dump().items()
+    assert recipe.predict is None and recipe.commit is None
+    assert recipe.data == tree_digest([layout.PROCESSED])
+    (image,) = (project / layout.PROCESSED / "images").glob("image0.png")
+    image.write_bytes(image.read_bytes() + b"more")
+    assert train.recipe_of(settings).data != recipe.data
+    assert np.array_equal(recipe.normalize.percentiles, settings.preprocess.percentiles)
