@@ -80,7 +80,7 @@ def reports(folder: Path) -> dict[str, Shown]:
 
 
 def run_page(page: Page, scores: str, row: int = 0) -> str:
-    """Go to a run of the page of all runs as a new visitor does; return its address. Row 0 is the newest, -1 the first."""
+    """Go to a run from the page of all runs, as a new visitor does; return its address. Row 0 is the newest one."""
     page.goto(scores)
     # MLflow opens its Assistant once for each browser, over a quarter of the window.
     page.get_by_label("Close", exact=True).click(timeout=SECONDS * 1000)

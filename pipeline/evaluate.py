@@ -76,7 +76,7 @@ def write_tables(summary: dict, counted: dict[str, list[scores.ImageCounts]]) ->
     """Write scores.json, metrics.json and the three CSV files in reports/; all of them, or none."""
     images = pd.DataFrame([scores.row(item) for items in counted.values() for item in items])
     with ExitStack() as files:
-        for path, values in ((layout.SCORES, summary), (layout.MAIN_SCORES, scores.main_scores(summary))):
+        for path, values in ((layout.SCORES_FILE, summary), (layout.MAIN_SCORES, scores.main_scores(summary))):
             files.enter_context(fresh_file(path)).write_text(json.dumps(values, indent=2) + "\n")
         for path, table in (
             (layout.PER_IMAGE, images),

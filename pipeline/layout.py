@@ -27,7 +27,7 @@ MODEL = Path("models/model.keras")  # the same network, ready for use: evaluate 
 REPORTS = Path("reports")
 AUDIT = REPORTS / "data_audit.json"
 HISTORY = REPORTS / "history.csv"
-SCORES = REPORTS / "scores.json"
+SCORES_FILE = REPORTS / "scores.json"
 MAIN_SCORES = REPORTS / "metrics.json"
 PER_IMAGE = REPORTS / "per_image.csv"
 BY_KIND = REPORTS / "by_kind.csv"
@@ -36,7 +36,7 @@ FIGURES = REPORTS / "figures"
 REPORT = REPORTS / "report.html"
 COMPARISON = REPORTS / "compare.html"
 # What MLflow gets from evaluate and from visualize.
-TABLES = (SCORES, MAIN_SCORES, PER_IMAGE, BY_KIND, AP_BY_THRESHOLD, AUDIT)
+TABLES = (SCORES_FILE, MAIN_SCORES, PER_IMAGE, BY_KIND, AP_BY_THRESHOLD, AUDIT)
 PAGES = (FIGURES, REPORT)
 
 RESUME = Path(".resume")  # where a training stands

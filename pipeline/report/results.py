@@ -53,7 +53,7 @@ def read_results() -> Results:
     if "test" not in set(tables["per_image"].split):
         raise InputError(f"{layout.PER_IMAGE}: has no test image; run `dvc repro --force evaluate`")
     return Results(
-        summary=read_json(layout.SCORES, "evaluate"),
+        summary=read_json(layout.SCORES_FILE, "evaluate"),
         audit=read_json(layout.AUDIT, "preprocess"),
         **tables,
     )

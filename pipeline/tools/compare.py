@@ -107,7 +107,7 @@ def read_side(read) -> Side:
     images = pd.read_csv(io.StringIO(read(layout.PER_IMAGE)), dtype={"image_id": str})
     return Side(
         parameters=params.flatten_mapping(YAML(typ="safe", pure=True).load(read(layout.PARAMS))),
-        summary=json.loads(read(layout.SCORES)),
+        summary=json.loads(read(layout.SCORES_FILE)),
         history=pd.read_csv(io.StringIO(read(layout.HISTORY))),
         precision=pd.read_csv(io.StringIO(read(layout.AP_BY_THRESHOLD))),
         images=images.set_index(["split", "image_id"], drop=False),

@@ -47,7 +47,7 @@ def main() -> None:
     if subprocess.run([sys.executable, "-m", "dvc", "repro"], cwd=folder, env=environment).returncode:
         raise InputError("`dvc repro` failed; its message stands above")
     print(f"\nThe pipeline ran in {time.monotonic() - started:.0f} s on SYNTHETIC images drawn from a seed. Scores:\n")
-    print(text_table(json.loads((folder / layout.SCORES).read_text())))
+    print(text_table(json.loads((folder / layout.SCORES_FILE).read_text())))
     print(f"\nReport    {folder / layout.REPORT}")
     print(f"Pictures  {folder / layout.FIGURES}/")
     print(f"Model     {folder / layout.MODEL}")

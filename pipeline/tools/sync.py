@@ -23,7 +23,7 @@ def main() -> None:
     for path in (layout.TRAINED, layout.MODEL, layout.HISTORY, *files):
         if not path.exists():
             raise InputError(f"{path}: no such file; run `dvc repro` or `dvc pull`")
-    if not mirror.log_stage(settings, flat_metrics(read_json(layout.SCORES, "evaluate")), files):
+    if not mirror.log_stage(settings, flat_metrics(read_json(layout.SCORES_FILE, "evaluate")), files):
         raise InputError("MLflow did not take everything; look at MLFLOW_TRACKING_URI and run this again")
     print("MLflow has the current run")
 

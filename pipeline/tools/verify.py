@@ -37,7 +37,7 @@ def main() -> None:
         commit = git("rev-parse", "--verify", f"{revision}^{{commit}}").strip()
         git("clone", "--quiet", "--no-local", ".", str(clone))
         git("-C", str(clone), "checkout", "--quiet", commit)
-        for needed in (layout.DVC_LOCK, layout.SCORES):
+        for needed in (layout.DVC_LOCK, layout.SCORES_FILE):
             if not (clone / needed).is_file():
                 raise InputError(f"{revision}: has no {needed} to compare with; run `dvc repro` and commit it")
         before, scores_before = hashes(clone), scores(clone)
@@ -80,7 +80,7 @@ def hashes(folder: Path) -> dict[tuple[str, str], str]:
 
 def scores(folder: Path) -> dict[str, float]:
     """Return a folder's scores by name."""
-    return flat_metrics(json.loads((folder / layout.SCORES).read_text()))
+    return flat_metrics(json.loads((folder / layout.SCORES_FILE).read_text()))
 
 
 def compare(before: dict[tuple[str, str], str], after: dict[tuple[str, str], str]) -> pd.DataFrame:

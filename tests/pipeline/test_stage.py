@@ -1,0 +1,49 @@
+"""What every stage does alike, and what dvc.yaml says of it."""
+
+import pytest
+
+from nuclei_unet.errors import InputError
+from pipeline import stage
+
+
+def stopped(error):
+    raise error
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (InputError("params.yaml: wrong"), "error: stage: params.yaml: wrong\n"),
+        (
+            FileNotFoundError(2, "No such file", "a.png"),
+            "error: stage: No such file: a.png; fix this and run it again\n",
+        ),
+        (MemoryError(), "out of memory; close other programs"),
+        (KeyboardInterrupt(), "stage: interrupted\n"),
+    ],
+)
+def test_an_error_is_one_line_and_an_exit_code(error, said, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["pipeline/stage.py"])
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    with pytest.raises(SystemExit) as caught:
+        stage.run(lambda: stopped(error))
+    printed = capsys.readouterr().err
+    assert said in printed and printed.count("\n") == 1 and caught.value.code
+
+
+def test_dependencies_are_those_of_dvc_yaml(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "dvc.yaml").write_text("stages:\n  train:\n    deps:\n      - data/processed\n      - a.py\n")
+    assert [path.as_posix() for path in stage.dependencies("train")] == ["data/processed", "a.py"]
+    with pytest.raises(InputError, match=r"dvc\.yaml: does not say what stage evaluate depends on"):
+        stage.dependencies("evaluate")
+
+
+@pytest.mark.parametrize("text", [None, "", "stages: [", "stages: 3"])
+def test_a_damaged_dvc_yaml_is_named(text, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    if text is not None:
+        (tmp_path / "dvc.yaml").write_text(text)
+    with pytest.raises(InputError, match=r"dvc\.yaml: does not say"):
+        stage.dependencies("train")
