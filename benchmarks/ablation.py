@@ -1,13 +1,13 @@
-"""What is each choice of the recipe worth? Train without it, score on validation images as they are and changed.
+"""What is each choice of the recipe worth? Train without it, and score on original and on changed validation images.
 
     python -m benchmarks.ablation [--steps 500] [--jobs 2] [name ...]
 
-Each variant is params.yaml with a few values changed and a short training (one thread a job, so that jobs side by side
-do not disturb each other). Scores are mean dsb_scores of the validation images, each seen once and at half, three
-quarters and one and a half times its size; and of the same images with looks that nobody trained on: darker and
-brighter by gamma, blurred, noisy, unevenly lit, half as large. The first says how well the network knows its data,
-the second how much it minds a new microscope. Test images are not read. Needs `dvc repro preprocess`. Rows are kept in
-benchmarks/results/ablation.csv: a run with names replaces theirs.
+Each variant is params.yaml with a few values changed and a short training (one thread per job, so that parallel jobs
+do not disturb each other). The first score is the mean dsb_score of the validation images, each predicted at its own
+size and at half, three quarters and one and a half times that. It says how well the network knows its data. The second
+is the mean score with looks that are not in the training data: darker and brighter by gamma, blurred, noisy, unevenly
+lit, half as large. It says how well the network copes with a new microscope. Test images are not read. Needs
+`dvc repro preprocess`. Rows are kept in benchmarks/results/ablation.csv; a run with names replaces only their rows.
 """
 
 import argparse
@@ -105,13 +105,13 @@ def measure(changes: dict[str, object], steps: int) -> dict[str, float]:
         path.write_text(params.override(layout.PARAMS.read_text(), short | changes))
         settings = params.load(path)
     runtime.configure(settings.train)
-    # Normalised here, since a variant may do it otherwise than data/processed/.
+    # Normalised here, since a variant may differ from data/processed/ in this.
     training, validation = (
         changed(processed.read_split(split), lambda pixels, rng: pixels, settings) for split in ("train", "validation")
     )
     model, _ = fit.train(training, validation, settings.train, settings.preprocess.channels, lambda *_: None)
     scores = score(model, settings, validation)
-    # Of every second image: there are six looks.
+    # Only every second image, since there are six looks.
     half = processed.read_split("validation")[::2]
     looks = {name: score(model, settings, changed(half, look, settings)) for name, look in LOOKS.items()}
     return {"validation": scores, "other looks": float(np.mean(list(looks.values()))), **looks}

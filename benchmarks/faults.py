@@ -1,4 +1,4 @@
-"""What happens when a process is killed, a disk is full, a server is gone: each fault for real, and then a rerun.
+"""What happens if a process is killed, a disk is full or a server is gone? Each fault for real, and then a rerun.
 
     python -m benchmarks.faults [--short] [NAME ...]
 
@@ -72,7 +72,7 @@ def main() -> None:
     arguments = parser.parse_args()
     for name in set(arguments.names) - set(FAULTS):
         parser.error(f"no fault {name!r}; there are: {'; '.join(FAULTS)}")
-    # What a shell starts in the background ignores Ctrl-C, and so would all that is started here.
+    # A command that a shell starts in the background ignores Ctrl-C, and so would all its child processes.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     chosen = arguments.names or (SHORT if arguments.short else tuple(FAULTS))
     with tempfile.TemporaryDirectory(prefix="faults-") as folder:
@@ -109,7 +109,7 @@ def main() -> None:
 
 
 class Failed(Exception):
-    """A fault had another effect than it may have."""
+    """A fault had an effect that it must not have."""
 
 
 class Project:
@@ -151,7 +151,7 @@ class Project:
         return self.start(*command, **options).wait()
 
     def repro(self, *arguments: str, says: str = "") -> str:
-        """Run `dvc repro`, which must succeed, and print what `says` asks for; return what it printed."""
+        """Run `dvc repro`, which must succeed and print the text `says`; return what it printed."""
         if self.run("dvc", "repro", *arguments):
             raise Failed(f"dvc repro failed: {self.error()}")
         if says not in self.log():
@@ -168,7 +168,7 @@ class Project:
         return self.error()
 
     def error(self) -> str:
-        """Return the line that the last command ended with, its own rather than that of DVC."""
+        """Return the last command's error line, its own if possible, not that of DVC."""
         lines = [line for line in self.log().splitlines() if line.lower().startswith("error")] or [self.log()[-300:]]
         return lines[0].replace(str(self.folder), ".").replace("|", "/")
 
@@ -178,7 +178,7 @@ class Project:
         wait_for(after, process)
         os.killpg(process.pid, kind)
         process.wait()
-        # Whoever ignores the signal would disturb the rerun.
+        # A process that ignores the signal would disturb the rerun.
         wait_for(lambda: not alive(process.pid))
 
     def epochs_kept(self) -> int:
@@ -263,10 +263,10 @@ def _(project):
     rate = params.load(project.folder / layout.PARAMS).train.learning_rate
     project.set({"train.learning_rate": rate / 2})
     if "going on" in project.repro("train"):
-        raise Failed("took the state of other parameters")
+        raise Failed("used the state from other parameters")
     project.set({"train.learning_rate": rate})
     project.repro()
-    return "The state of other parameters is not taken up."
+    return "The state from other parameters is not used."
 
 
 @fault("dvc killed, its stage lives on")
@@ -275,7 +275,7 @@ def _(project):
     wait_for(lambda: project.epochs_kept() >= 2, process)
     process.kill()
     process.wait()
-    # Halted, so that it is surely still there.
+    # Paused, so that it is certainly still there.
     os.killpg(process.pid, signal.SIGSTOP)
     said = project.refused("dvc", "repro", says="another run of this stage is still going")
     os.killpg(process.pid, signal.SIGCONT)
@@ -348,7 +348,7 @@ def _(project):
     if (project.folder / "data/downloads/a").read_bytes() != content:
         raise Failed("other bytes")
     if None in asked[1:]:
-        raise Failed("began anew")
+        raise Failed("started from the beginning")
     project.repro()
     return f"Went on at {', '.join(asked[1:])}; the same bytes."
 
@@ -365,7 +365,7 @@ def _(project):
 
 
 def obey_file_modes() -> None:
-    """Let the modes of files bind root, too, from the next `exec` on: drop CAP_DAC_OVERRIDE (Linux)."""
+    """Make file permissions apply to root, too, from the next `exec` on: drop CAP_DAC_OVERRIDE (Linux)."""
     if os.geteuid() == 0:
         ctypes.CDLL(None).prctl(24, 1)
 
@@ -417,7 +417,7 @@ def _(project):
 def serving(server: socketserver.BaseServer):
     """Serve in the background; yields the port."""
     server.daemon_threads = True
-    # Clients that are killed are what this is about.
+    # Killed clients are expected here.
     server.handle_error = lambda *_: None
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
@@ -429,7 +429,7 @@ def serving(server: socketserver.BaseServer):
 
 @contextmanager
 def mlflow_server(store: Path, port: int):
-    """Run a real MLflow server with its SQLite database and the files it takes for others in a folder."""
+    """Run a real MLflow server; its SQLite database and the artifacts that clients send are in a folder."""
     store.mkdir(exist_ok=True)
     variables = environment(without=("MLFLOW",))
     with (store / "log").open("a") as log:
@@ -470,7 +470,7 @@ def complete(port: int) -> None:
 
 
 def _synced(project: Project) -> str:
-    """Bring a server up after a training that had none, and let `make sync` send what it lacks."""
+    """Start a server after a training that had none, and let `make sync` send what it lacks."""
     port = free_port()
     project.environment["MLFLOW_TRACKING_URI"] = f"http://127.0.0.1:{port}"
     with mlflow_server(project.folder / "server", port):

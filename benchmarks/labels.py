@@ -2,8 +2,8 @@
 
     python -m benchmarks.labels --epochs 8
 
-Needs the archives of `download.source: bbbc038` and `bbbc038-fixed`. Both trainings take params.yaml as it stands but
-for the number of epochs, the same split (that of the original images) and the same crops. Writes
+Needs the archives of `download.source: bbbc038` and `bbbc038-fixed`. Both trainings use params.yaml
+except for the number of epochs, the same split (that of the original images) and the same crops. Writes
 benchmarks/results/labels.md.
 """
 
@@ -20,6 +20,7 @@ from nuclei_unet.prediction.predictor import Predictor
 from nuclei_unet.sample import ArraySample, Sample
 from nuclei_unet.training import fit
 from pipeline import download, params, preprocess
+from pipeline.dataset import processed
 
 SOURCES = ("bbbc038", "bbbc038-fixed")
 RESULT = Path("benchmarks/results/labels.md")
@@ -34,7 +35,7 @@ def main() -> None:
     runtime.configure(settings.train)
     with tempfile.TemporaryDirectory() as folder:
         splits = {source: read(source, Path(folder, source), settings) for source in SOURCES}
-    # One split for both: that of the original images, less the few that the correction dropped.
+    # One split for both: that of the original images, without the few that the correction dropped.
     split_of = {sample.image_id: sample.split for sample in splits["bbbc038"].values()}
     shared = sorted(set(splits["bbbc038"]) & set(splits["bbbc038-fixed"]))
     scores = {}
@@ -66,14 +67,14 @@ def main() -> None:
 
 def read(source: str, folder: Path, settings: params.Params) -> dict[str, Sample]:
     """Download and preprocess a data set into `folder`; return its training and validation images by id."""
-    raw, processed = folder / "raw", folder / "processed"
+    raw, target = folder / "raw", folder / "processed"
     raw.mkdir(parents=True)
-    processed.mkdir()
+    target.mkdir()
     download.write_published(source, raw)
-    images, _ = preprocess.process(raw / "stage1_train.zip", processed, settings.preprocess)
+    images, _ = preprocess.process(raw / "stage1_train.zip", target, settings.preprocess)
     stand_in = replace(images[0], image_id="no test image")
-    preprocess.make_manifest(images, [stand_in], settings.preprocess).to_csv(processed / "manifest.csv", index=False)
-    found = processed.read_split("train", processed) + processed.read_split("validation", processed)
+    preprocess.make_manifest(images, [stand_in], settings.preprocess).to_csv(target / processed.MANIFEST, index=False)
+    found = processed.read_split("train", target) + processed.read_split("validation", target)
     # Into memory: the folder is a temporary one.
     return {s.image_id: ArraySample(s.image_id, s.split, s.kind, s.image, s.labels) for s in found}
 

@@ -6,7 +6,7 @@ Times epochs of params.yaml's training, validation included, in processes of the
 
 - half an epoch with TensorFlow free to add in any order, and with its deterministic operations;
 - epochs of one step, alone, and with all that the train stage adds: the state written after each epoch, the run in
-  MLflow, pictures of what the network sees after some. Short, since this costs the same after a long one.
+  MLflow, pictures of what the network sees after some. One step is enough: longer epochs add the same cost.
 
 Needs `dvc repro preprocess`. Writes benchmarks/results/overhead.md.
 """
@@ -70,7 +70,7 @@ def main() -> None:
 
 
 def seconds(variant: str) -> float:
-    """Return the mean time of an epoch, from the end of the first one, in which all is traced, to that of the last."""
+    """Return the mean seconds of an epoch, without the first one, in which TensorFlow traces everything."""
     epochs, steps = VARIANTS[variant]
     settings = params.load()
     short = settings.train.model_copy(update={"epochs": epochs, "steps_per_epoch": steps})

@@ -3,12 +3,13 @@
     python3 -m venv .venv-peers && .venv-peers/bin/pip install -e '.[peers]'
     TF_USE_LEGACY_KERAS=1 .venv-peers/bin/python -m benchmarks.peers --minutes 26
 
-StarDist runs on Keras 2, hence the environment of its own. It is trained on the images of the training split as our
-network sees them (one grey channel, light backgrounds inverted), with the settings and augmentation of its example for
-this data set, stopped after `--minutes` of training; its thresholds are optimised on the validation images by its own
-function. The U-Net is models/model.keras, the tutorial what `benchmarks.tutorial` left in data/tutorial/ (left out if
-missing). All are scored on the validation images and on stage1_test by `nuclei_unet.metrics` and by
-`stardist.matching`, which must agree. Needs `dvc repro evaluate`. Writes benchmarks/results/peers.md.
+StarDist runs on Keras 2, so it needs an environment of its own. It is trained on the images of the training split as
+our network sees them (one grey channel, light backgrounds inverted), with the settings and augmentation of its example
+for this data set, and is stopped after `--minutes`. Its thresholds are optimised on the validation images by its own
+function. The U-Net is models/model.keras. The tutorial's label images are those that `benchmarks.tutorial` wrote to
+data/tutorial/ (left out if missing). All are scored on the validation images and on stage1_test by
+`nuclei_unet.metrics` and by `stardist.matching`, which must agree. Needs `dvc repro evaluate`. Writes
+benchmarks/results/peers.md.
 """
 
 import argparse
@@ -34,8 +35,8 @@ RESULT = Path("benchmarks/results/peers.md")
 TUTORIAL = Path("data/tutorial")
 STARDIST = Path("models/stardist")
 TRAINED = STARDIST / "minutes"
-# What numbers of matches differ by where one side takes IoU >= t and the other IoU > t: no IoU of two nuclei of this
-# data set lies between t and t + 1e-6.
+# Added to StarDist's thresholds: it counts IoU >= t, we count IoU > t. No IoU of two nuclei of this data set is between
+# t and t + 1e-6.
 STRICTLY = 1e-6
 
 
@@ -43,7 +44,7 @@ def main() -> None:
     """Write the tables as Markdown."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "--minutes", type=float, default=26, help="of training for StarDist; 0: take the one trained before"
+        "--minutes", type=float, default=26, help="of training for StarDist; 0: use the one trained before"
     )
     minutes = parser.parse_args().minutes
     settings = params.load()
@@ -74,7 +75,7 @@ def main() -> None:
             scores, disagreement = score(truth, found)
             row |= {f"{split} {key}": value for key, value in scores.items()}
             difference = max(difference, disagreement)
-        # stage1_test, the last split.
+        # `truth` and `seconds` are those of stage1_test, the last split.
         megapixels = sum(labels.size for labels in truth) / 1e6
         rows.append(row)
         speeds.append({"method": name, "megapixels/s": megapixels / seconds})

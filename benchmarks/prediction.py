@@ -4,7 +4,7 @@
 
 Each size runs in a process of its own, with the views of params.yaml and with a single one: an RGB image (test images
 side by side) goes from pixels in memory through `nuclei_unet.Segmenter` to a label image. Seconds are the better of two
-runs (of one, from 4096 on); memory is the peak of the process above what it held before, model loaded and one small
+runs (one run from 4096 on). Memory is the peak of the process above what it held with the model loaded and one small
 image predicted. "Batch" is 64 images of 256x256, one after another. Needs `dvc repro evaluate`. Writes
 benchmarks/results/prediction.md.
 """
@@ -97,7 +97,7 @@ def mosaic(size: int, start: int) -> np.ndarray:
 
 
 def peak() -> int:
-    """Return the most memory that this process held so far, bytes."""
+    """Return the peak memory of this process so far, bytes."""
     return peak_bytes(resource.getrusage(resource.RUSAGE_SELF))
 
 

@@ -2,7 +2,7 @@
 
     python -m benchmarks.preprocess [--images 100]
 
-Reads data/raw/stage1_train.zip (run `dvc repro download` first). Times, one after the other in this process' machine,
+Reads data/raw/stage1_train.zip (run `dvc repro download` first). Times, one after the other on this machine,
 the tutorial's loop (scikit-image: read every image and every mask from disk, resize each to 128x128) and
 `pipeline.preprocess` (native size, checks, source frames, split, files written). The tutorial gets its files
 extracted before its clock starts. Writes benchmarks/results/preprocess.md.
@@ -70,7 +70,7 @@ def subset(source: Path, target: Path, count: int | None) -> list[str]:
 def tutorial(folder: Path, ids: list[str], threshold: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Read and resize as the tutorial does: images to uint8 (N, 128, 128, 3), masks to bool (N, 128, 128, 1).
 
-    Masks are smoothed on the way, 0 ... 255. As published everything above 0 counts as nucleus; 127 mends that.
+    Resizing smooths masks to 0 ... 255. As published, everything above 0 counts as nucleus; threshold 127 fixes that.
     """
     images = np.zeros((len(ids), *SIZE, 3), np.uint8)
     labels = np.zeros((len(ids), *SIZE, 1), bool)

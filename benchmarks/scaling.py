@@ -33,7 +33,7 @@ OVERRIDES = {
     "evaluate.orientations": 1,
     "evaluate.scales": [1],
 }
-# Linux counts the memory of the process that starts another one as the other one's, and this one has all of TensorFlow.
+# A light process starts each stage: Linux counts a parent's memory as its child's, and this one has all of TensorFlow.
 LIGHT = """
 import resource, subprocess, sys
 code = subprocess.call(sys.argv[2:])

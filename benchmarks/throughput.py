@@ -2,10 +2,10 @@
 
     python -m benchmarks.throughput [--steps 10]
 
-Measures in one process, one after the other and three times over (medians count, these machines are shared):
+Measures in one process, one after the other and three times (medians count, since machines may be shared):
 
 - the peak: a 4096x4096 matrix product in float32 and in bfloat16;
-- a training step of params.yaml's network on one batch that lies in memory, with Keras' batch normalization and with
+- a training step of params.yaml's network on one batch that is in memory, with Keras' batch normalization and with
   the fused one that `pipeline.train` uses;
 - the input pipeline alone: crops drawn, augmented and batched;
 - training as the pipeline does it, fed by that pipeline;
@@ -48,7 +48,7 @@ def main() -> None:
     size, batch, channels = settings.train.crop_size, settings.train.batch_size, settings.preprocess.channels
     source = crops.Crops(processed.read_split("train"), settings.train)
     drawn = crops.as_dataset(source.draw, range(10**9), settings.train, channels)
-    # Of the same form as `drawn`, or one model would be traced twice.
+    # In the same form as `drawn`, otherwise a model would be traced twice.
     endless = drawn.take(1).cache().repeat()
 
     plain = compiled(channels, settings, keras.layers.BatchNormalization)

@@ -4,11 +4,11 @@
 
 Runs one after the other, each in a process of its own:
 
-- the tutorial, written here on its own: images and masks resized to 128x128 with scikit-image, a plain U-Net in
+- the tutorial, reimplemented here: images and masks resized to 128x128 with scikit-image, a plain U-Net in
   float32, Adam, early stopping, connected components of the thresholded map. Its masks are thresholded at one half;
-  with --as-published every resized value above 0 is nucleus, as the tutorial has it;
-- `pipeline.preprocess` and `pipeline.train` with params.yaml, but for one epoch of `--steps` steps of `--batch` crops
-  (with so few crops many small steps are worth more than few large ones).
+  with --as-published every resized value above 0 is nucleus, as in the tutorial;
+- `pipeline.preprocess` and `pipeline.train` with params.yaml, but with one epoch of `--steps` steps of `--batch`
+  crops (with so few crops, many small steps are better than few large ones).
 
 Both start from the raw archives and train on the images of the training split; seconds are those of preprocessing
 and training, scores those of the validation images and of stage1_test. Needs `dvc repro preprocess`. Writes

@@ -1,4 +1,4 @@
-"""Find the nuclei of an image with a U-Net: a library that knows arrays, and nothing of the project around it.
+"""Find the nuclei of an image with a U-Net. This library works on arrays and does not need the pipeline around it.
 
 from nuclei_unet import Segmenter
 segmenter = Segmenter.load("models/model.keras")
@@ -22,7 +22,7 @@ quiet.install()
 
 
 def __getattr__(name: str):
-    """Import the segmenter when it is asked for: it starts TensorFlow, which takes seconds."""
+    """Import the segmenter only when it is used: that starts TensorFlow, which takes seconds."""
     if name == "Segmenter":
         from nuclei_unet.prediction.segmenter import Segmenter
 

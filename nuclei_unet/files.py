@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and digests of what they hold."""
+"""Write files and folders completely or not at all, and compute digests of their contents."""
 
 import hashlib
 import os
@@ -10,7 +10,7 @@ from pathlib import Path
 
 @contextmanager
 def fresh_folder(target: Path) -> Iterator[Path]:
-    """Yield an empty folder beside `target` that replaces `target` at the end, or vanishes on an error."""
+    """Yield an empty folder beside `target`. It replaces `target` at the end, or is deleted on an error."""
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(target.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -26,14 +26,14 @@ def fresh_folder(target: Path) -> Iterator[Path]:
 
 @contextmanager
 def fresh_file(target: Path) -> Iterator[Path]:
-    """Yield a path beside `target`; what is written there replaces `target` at the end, or vanishes on an error."""
+    """Yield a path beside `target`. The file written there replaces `target` at the end, or is deleted on an error."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    # The name's ending stays the last part: writers choose the format by it. A killed run's leftover is overwritten.
+    # The suffix stays last, since writers choose the format by it. A file left by a killed run is overwritten.
     partial = target.with_name(f".partial-{target.name}")
     try:
         yield partial
         with partial.open("rb") as file:
-            os.fsync(file.fileno())  # or a power cut could leave the new name without the content
+            os.fsync(file.fileno())  # otherwise a power cut could leave the new name without the content
         partial.replace(target)
     finally:
         partial.unlink(missing_ok=True)
@@ -46,7 +46,7 @@ def file_digest(path: Path) -> str:
 
 
 def tree_digest(paths: Iterable[Path]) -> str:
-    """Return one SHA-256 over the names and contents of files, and of all files below folders, in any order."""
+    """Return one SHA-256 over the names and contents of files and of all files in folders, whatever their order."""
     files = {file for path in paths for file in ([path] if path.is_file() else path.rglob("*")) if file.is_file()}
     digest = hashlib.sha256()
     for file in sorted(files, key=lambda file: file.as_posix()):

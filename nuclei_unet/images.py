@@ -9,7 +9,7 @@ from skimage.filters import threshold_otsu
 from nuclei_unet.errors import InputError
 from nuclei_unet.settings import NormalizeSettings
 
-# Pixels of an image up to which all of them are looked at for percentiles and the like.
+# Up to this many pixels, percentiles and the like use the whole image; beyond, a sample.
 LARGEST_WHOLE = 2**22
 
 
@@ -24,15 +24,15 @@ def to_rgb(image: np.ndarray) -> np.ndarray:
 
 
 def _grey(pixels: np.ndarray) -> np.ndarray:
-    """Return the mean of the three channels; ten times faster than `mean(axis=2)`, to the same bit."""
+    """Return the mean of the three channels; ten times faster than `mean(axis=2)` and bit-for-bit the same."""
     return (pixels[..., 0] + pixels[..., 1] + pixels[..., 2]) / pixels.dtype.type(3)
 
 
 def has_light_background(rgb: np.ndarray) -> bool:
     """Tell bright-field images (dark nuclei on a light background) from fluorescent ones.
 
-    The background is the most common brightness, so the median lies near it: above the middle of the range it is
-    light. Works for any dtype, since only ranks and the range count.
+    The background is the most common brightness, so the median is near it. A median above the middle of the range
+    means a light background. Works for any dtype, since only ranks and the range matter.
     """
     # Extreme percentiles: a single small nucleus on a dark field still sets the upper end.
     low, median, high = np.percentile(_grey(rgb.astype(np.float32)), (0.02, 50, 99.98))
@@ -49,10 +49,11 @@ def normalize(image: np.ndarray, settings: NormalizeSettings) -> np.ndarray:
 
     Returns
     -------
-    uint8 (H, W) if `settings.channels` is 1, else (H, W, 3), or with `settings.image_size` as H, W. Intensities are
-    stretched between `settings.percentiles`, or, where that is null, divided by the dtype's range. Light backgrounds
-    are inverted, so that nuclei are brighter than what surrounds them. Then, unless `settings.nucleus_intensity` is
-    null, all is scaled so that the typical nucleus has that intensity, whatever a few brighter ones have.
+    uint8 (H, W) if `settings.channels` is 1, else (H, W, 3). `settings.image_size`, if not null, gives H and W.
+    Intensities are stretched between `settings.percentiles`; if that is null, they are divided by the dtype's range.
+    Light backgrounds are inverted, so nuclei are brighter than their surroundings. Unless
+    `settings.nucleus_intensity` is null, the image is then scaled: the typical nucleus gets that intensity, whatever
+    a few brighter ones have.
 
     Raises
     ------
@@ -61,7 +62,7 @@ def normalize(image: np.ndarray, settings: NormalizeSettings) -> np.ndarray:
     rgb = to_rgb(image)
     if rgb.dtype.kind == "f" and not np.isfinite(rgb).all():
         raise InputError("the image has NaN or infinite values; replace them first")
-    # Of very large images every second, third ... line and column says enough.
+    # For very large images, every second, third ... row and column is enough.
     step = max(math.isqrt(rgb.shape[0] * rgb.shape[1] // LARGEST_WHOLE), 1)
     sample = rgb[::step, ::step]
     pixels = _channels(sample, settings.channels)
@@ -92,10 +93,10 @@ def normalize(image: np.ndarray, settings: NormalizeSettings) -> np.ndarray:
 
 
 def nucleus_intensity(pixels: np.ndarray) -> float:
-    """Return the intensity of the typical nucleus: the median of what Otsu's threshold takes for foreground.
+    """Return the intensity of the typical nucleus: the median of the pixels above Otsu's threshold.
 
-    `pixels` is float (H, W) or (H, W, 3), light nuclei on a dark background, in 0 ... 1. At least 0.01; an image of
-    one grey has no nuclei to be typical, and 1.
+    `pixels` is float (H, W) or (H, W, 3) in 0 ... 1, light nuclei on a dark background. The result is at least 0.01.
+    An image of a single grey level has no nuclei; the result is 1.
     """
     grey = pixels if pixels.ndim == 2 else pixels.mean(axis=2)
     if grey.min() == grey.max():
@@ -104,7 +105,7 @@ def nucleus_intensity(pixels: np.ndarray) -> float:
 
 
 def _channels(rgb: np.ndarray, channels: int) -> np.ndarray:
-    # Doubles where a float would not hold the range.
+    # float64 where float32 cannot hold the range.
     pixels = rgb.astype(np.float32 if rgb.dtype.itemsize <= 2 else np.float64)
     return _grey(pixels) if channels == 1 else pixels
 

@@ -28,7 +28,7 @@ def components(mask: np.ndarray, connectivity: int) -> np.ndarray:
 
 
 def small_labels(labels: np.ndarray, min_area: int) -> np.ndarray:
-    """Return where labels with fewer than `min_area` pixels lie, bool (H, W)."""
+    """Return the pixels of all labels with fewer than `min_area` pixels, bool (H, W)."""
     return (np.bincount(labels.ravel()) < min_area)[labels]
 
 
@@ -41,7 +41,7 @@ def fill_holes(labels: np.ndarray) -> np.ndarray:
     enclosed[[0, *outside]] = False
     if not enclosed.any():
         return filled
-    # Most nuclei have no background in them.
+    # Only nuclei beside enclosed background can have holes; most nuclei have none.
     beside = np.unique(labels[cv2.dilate(enclosed[pieces].view(np.uint8), CROSS) > 0])
     boxes = ndimage.find_objects(labels)
     for number in beside[beside > 0]:

@@ -1,4 +1,4 @@
-"""Measure nuclei: one row a nucleus."""
+"""Measure nuclei: one row per nucleus."""
 
 import numpy as np
 import pandas as pd
@@ -6,7 +6,7 @@ from skimage.measure import regionprops_table
 
 from nuclei_unet.errors import InputError
 
-# Of each nucleus, by scikit-image's names; lengths in pixels. centroid-0 and centroid-1 are row and column.
+# Measured for each nucleus, by scikit-image's names. Lengths in pixels; centroid-0 and centroid-1 are row and column.
 SHAPE = (
     *("label", "area", "centroid", "equivalent_diameter_area", "axis_major_length", "axis_minor_length"),
     *("eccentricity", "solidity", "perimeter"),
@@ -23,9 +23,9 @@ def measure(labels: np.ndarray, image: np.ndarray) -> pd.DataFrame:
 
     Returns
     -------
-    One row a nucleus, in ascending order of labels. Area in square pixels, lengths in pixels, centroid-0 (row) and
-    centroid-1 (column) from the image's top left corner; `intensity_mean` and `intensity_sum` in the image's own
-    units, of a colour image one column a channel (`intensity_mean-0` ...).
+    One row per nucleus, in ascending order of labels. Area in square pixels, lengths in pixels, centroid-0 (row) and
+    centroid-1 (column) from the image's top left corner. `intensity_mean` and `intensity_sum` are in the image's own
+    units; a colour image has one column per channel (`intensity_mean-0` ...).
 
     Raises
     ------

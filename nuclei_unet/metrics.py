@@ -1,4 +1,4 @@
-"""Scores of a prediction against the truth: pixels, instances, and the counts that both are made of.
+"""Scores of a prediction against the truth, by pixels and by instances, and the counts behind them.
 
 All functions are pure and take the truth first. A label image is an integer array (H, W), 0 = background,
 every other value one nucleus.
@@ -58,7 +58,7 @@ def overlap_matrix(truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     p_values, p = np.unique(predicted, return_inverse=True)
     matrix = np.zeros((t_values.size, p_values.size), np.int64)
     np.add.at(matrix, (t.ravel(), p.ravel()), 1)
-    # An image that is covered whole has no background; give it an empty row or column.
+    # A fully covered image has no background; give it an empty row or column.
     if t_values[0] != 0:
         matrix = np.vstack([np.zeros((1, matrix.shape[1]), np.int64), matrix])
     if p_values[0] != 0:
@@ -92,8 +92,8 @@ class InstanceCounts:
 def instance_counts(truth: np.ndarray, predicted: np.ndarray) -> InstanceCounts:
     """Match nuclei of two label images (H, W).
 
-    An IoU strictly above 0.5 makes a match, so that no nucleus can have two (they do not overlap) and nothing has
-    to be assigned.
+    A match needs an IoU strictly above 0.5. Nuclei do not overlap, so none can match twice and no assignment is
+    needed.
     """
     iou = iou_matrix(truth, predicted)
     return InstanceCounts(iou.shape[0], iou.shape[1], tuple(float(value) for value in iou[iou > 0.5]))
@@ -102,8 +102,8 @@ def instance_counts(truth: np.ndarray, predicted: np.ndarray) -> InstanceCounts:
 def average_precision(counts: InstanceCounts, threshold: float) -> float:
     """TP / (TP + FP + FN), where a match needs an IoU strictly above `threshold` (at least 0.5).
 
-    Of one image it is the term that Kaggle averages; of summed counts it is the pooled AP of StarDist
-    (Schmidt et al. 2018), which counts IoU >= threshold instead.
+    For one image this is the term that Kaggle averages. For summed counts it is StarDist's pooled AP
+    (Schmidt et al. 2018), except that StarDist counts IoU >= threshold.
     """
     if threshold < 0.5:
         raise ValueError(f"threshold {threshold}: below 0.5 a nucleus could match twice")
@@ -125,18 +125,18 @@ def panoptic_quality(counts: InstanceCounts) -> float:
 
 
 def count_error(counts: InstanceCounts) -> float:
-    """|predicted - true| / true number of nuclei; of an image without nuclei, the number predicted."""
+    """|predicted - true| / true number of nuclei; for an image without nuclei, the number predicted."""
     return abs(counts.n_predicted - counts.n_truth) / max(counts.n_truth, 1)
 
 
 def bootstrap_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
-    """Return where the mean of other images like these would lie: the percentile bootstrap (Efron 1979) over images.
+    """Return the confidence interval of the mean score, by the percentile bootstrap (Efron 1979) over images.
 
-    `values` is one score an image. A single image says nothing about others: its own value twice.
+    `values` has one score per image. A single image says nothing about others; the result is its own value twice.
     """
     if len(values) < 2:
         return float(np.mean(values)), float(np.mean(values))
-    # Seeded, so that the same scores have the same interval.
+    # Seeded, so the same scores give the same interval.
     found = bootstrap((values,), np.mean, confidence_level=confidence, method="percentile", rng=2018)
     return float(found.confidence_interval.low), float(found.confidence_interval.high)
 
@@ -152,4 +152,4 @@ def _ratio(part: float, whole: float) -> float:
 
 def _check_shapes(truth: np.ndarray, predicted: np.ndarray) -> None:
     if truth.shape != predicted.shape or truth.ndim != 2:
-        raise ValueError(f"label images must be 2-D and alike, found {truth.shape} and {predicted.shape}")
+        raise ValueError(f"label images must be 2-D and of the same shape, found {truth.shape} and {predicted.shape}")

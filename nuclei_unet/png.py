@@ -1,4 +1,4 @@
-"""Decode PNGs that strangers made, with suspicion."""
+"""Decode PNGs from untrusted sources: each is checked before it is decoded."""
 
 import struct
 
@@ -24,7 +24,7 @@ def decode(data: bytes, name: str) -> np.ndarray:
     data : bytes
         The file's content.
     name : str
-        What an error message calls the file.
+        Name of the file in error messages.
 
     Returns
     -------
@@ -34,18 +34,18 @@ def decode(data: bytes, name: str) -> np.ndarray:
     Raises
     ------
     InputError
-        No PNG, cut short, undecodable, or more than 20,000 pixels on a side or 200 million in all. The size is read
-        from the header before any memory is taken for pixels.
+        Not a PNG, cut short, undecodable, or more than 20,000 pixels on a side or 200 million in all. The size is
+        read from the header before any memory is allocated for pixels.
     """
     if not data.startswith(PNG_START):
-        raise InputError(f"{name}: no PNG")
+        raise InputError(f"{name}: not a PNG")
     # IHDR comes first in every PNG: length, type, width, height, big-endian (PNG specification, 11.2.2).
     if len(data) < 33 or data[12:16] != b"IHDR":
         raise InputError(f"{name}: PNG without a header")
     width, height = struct.unpack(">II", data[16:24])
     if not (0 < width <= MAX_SIDE and 0 < height <= MAX_SIDE and width * height <= MAX_PIXELS):
         raise InputError(f"{name}: {width} x {height} pixels; at most {MAX_SIDE:,} a side, {MAX_PIXELS:,} in all")
-    # Chunks: length, type, content, checksum. OpenCV takes memory for whatever length one claims.
+    # Chunks: length, type, content, checksum. OpenCV allocates whatever length a chunk claims.
     end, kind = len(PNG_START), b""
     while kind != b"IEND" and end + 12 <= len(data):
         length, kind = struct.unpack(">I4s", data[end : end + 8])

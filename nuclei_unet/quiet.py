@@ -1,7 +1,7 @@
-"""Keep TensorFlow's start-up lines (oneDNN, CUDA, absl) off the terminal: they would bury ours.
+"""Keep TensorFlow's start-up lines (oneDNN, CUDA, absl) off the terminal: they would hide ours.
 
-Its libraries print them while they are loaded, before any log level is read, so standard error is turned away for just
-as long. What goes wrong then still arrives as a Python exception.
+Its libraries print them while they are loaded, before any log level is read. So standard error is discarded just that
+long. Errors in that time still arrive as Python exceptions.
 """
 
 import os
@@ -12,7 +12,7 @@ from importlib.machinery import PathFinder
 
 @contextmanager
 def no_stderr():
-    """Send file descriptor 2 to nowhere, also for C++ code."""
+    """Discard what is written to file descriptor 2, also by C++ code."""
     sys.stderr.flush()
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
@@ -46,7 +46,7 @@ class QuietTensorFlow(PathFinder):
 
 
 def install() -> None:
-    """Make the next import of tensorflow a quiet one, and its log level errors only."""
+    """Make the next import of tensorflow quiet, and let it log errors only."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if "tensorflow" not in sys.modules and QuietTensorFlow not in sys.meta_path:
         sys.meta_path.insert(0, QuietTensorFlow)

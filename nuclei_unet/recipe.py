@@ -1,19 +1,19 @@
-"""What a model carries beside its weights: all that turns an image into nuclei, and where the model comes from."""
+"""What a model holds besides its weights: the settings that turn an image into nuclei, and where the model is from."""
 
 from pydantic import Field, ValidationError
 
 from nuclei_unet.errors import InputError
 from nuclei_unet.settings import NetworkSettings, NormalizeSettings, PredictSettings, Section, Targets
 
-MAX_BYTES = 2**20  # of a recipe; one of a model in use has a few thousand
+MAX_BYTES = 2**20  # of a recipe; real ones have a few thousand
 
 
 class Recipe(Section):
     """How a model was made and how it is used; `recipe.json` in a model file.
 
-    `data` is the SHA-256 of the data set it was trained on. `predict` is None until the model was evaluated. `commit`
-    is set in copies that leave the project. The project's own files cannot name it: a commit that holds their digests
-    would have to know its own name, and the same model would get other bytes with every commit.
+    `data` is the SHA-256 of the data set it was trained on. `predict` is None until the model is evaluated. `commit`
+    is set in copies that leave the project. The project's own model file cannot name it: the commit holds the file's
+    digest, so it would have to know its own name. Also, every commit would change the bytes of the same model.
     """
 
     targets: Targets
@@ -24,7 +24,7 @@ class Recipe(Section):
     commit: str | None = None
 
     def dump(self) -> bytes:
-        """Return the recipe as JSON in its one canonical form: the same recipe has the same bytes."""
+        """Return the recipe as JSON in canonical form: the same recipe gives the same bytes."""
         return self.model_dump_json(indent=1).encode() + b"\n"
 
 

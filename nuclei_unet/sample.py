@@ -1,4 +1,4 @@
-"""An image with its truth: what training and scoring ask for, wherever the pixels lie."""
+"""An image with its truth, as training and scoring use it, in memory or on disk."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -7,7 +7,7 @@ import numpy as np
 
 
 class Sample(Protocol):
-    """One annotated image. Pixels may be read from disk each time they are asked for."""
+    """One annotated image. Its pixels may be read from disk at each access."""
 
     @property
     def image_id(self) -> str:
@@ -27,7 +27,7 @@ class Sample(Protocol):
 
     @property
     def labels(self) -> np.ndarray:
-        """The truth, uint16 (H, W): 0 = background, 1 ... n = nuclei. May be of another size than `image`."""
+        """The truth, uint16 (H, W): 0 = background, 1 ... n = nuclei. May differ in size from `image`."""
 
 
 @dataclass(frozen=True)

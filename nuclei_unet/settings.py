@@ -20,7 +20,7 @@ Range = Annotated[tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt
 
 
 class Section(BaseModel):
-    """Some settings that belong together: read-only, and a key that is not known is an error."""
+    """A group of settings: read-only, and an unknown key is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
@@ -63,7 +63,7 @@ class NetworkSettings(Section):
 
 
 class AugmentSettings(Section):
-    """Random changes of each training crop; see `nuclei_unet.training.crops`. `zoom: [1, 1]` and 0 switch one off."""
+    """Random changes of each training crop; see `nuclei_unet.training.crops`. `zoom: [1, 1]` and 0 turn one off."""
 
     flip: bool
     rotate: bool
@@ -99,15 +99,15 @@ class TrainSettings(Section):
 
     @model_validator(mode="after")
     def crop_fits_network(self):
-        """Refuse crops that the network cannot halve as often as it has to."""
+        """Refuse crops that the network cannot halve often enough."""
         multiple = self.model.stem_stride * 2 ** (len(self.model.filters) - 1)
         if self.crop_size % multiple:
-            raise ValueError(f"crop_size must be a multiple of {multiple}, as model.stem_stride and model.filters ask")
+            raise ValueError(f"crop_size must be a multiple of {multiple} for this model.stem_stride and model.filters")
         return self
 
 
 class PredictSettings(Section):
-    """How predicted maps become a label image; see `nuclei_unet.prediction.instances`; chosen on validation."""
+    """How predicted maps become a label image; see `nuclei_unet.prediction.instances`. Chosen on validation images."""
 
     orientations: Literal[1, 2, 4, 8]
     scales: Annotated[tuple[Annotated[float, Field(ge=0.1, le=4)], ...], Field(min_length=1)]

@@ -1,7 +1,7 @@
 """Stage `download`: fetch the data set, check it, and write it in one form. Run: `python -m pipeline.download`
 
 Reads params.yaml (`download`), and the archives: from the folder that the environment variable DSB2018_ARCHIVES
-names, else from the internet into `data/downloads/`, which is kept so that a broken download goes on where it stopped.
+names, else from the internet into `data/downloads/`. That folder is kept, so a broken download continues.
 Writes `data/raw/`: stage1_train.zip and stage1_test.zip in canonical form (see `pipeline/dataset/archives.py`), and
 stage1_solution.csv. The bytes written do not depend on where the archives came from.
 """
@@ -32,13 +32,13 @@ FIXES_NAME = f"kaggle-dsbowl-2018-dataset-fixes-{FIXES_COMMIT}"
 
 @dataclass(frozen=True)
 class Source:
-    """One file of the data set: where it comes from, and how it is known to be the right one."""
+    """One file of the data set: where it comes from, and how to check that it is the right one."""
 
     name: str  # in the folder of archives
     target: str  # in data/raw
     url: str
     content: str | None  # digest over the files inside, the same for every container; None: not checked
-    container: str | None = None  # SHA-256 of the official file; another container with the same content is as good
+    container: str | None = None  # SHA-256 of the official file; another one with the same content is accepted, too
     subfolder: str = ""  # the part of the archive to take
 
 
@@ -73,7 +73,7 @@ SOURCES = {"bbbc038": (TRAIN, TEST, SOLUTION), "bbbc038-fixed": (TRAIN_FIXED, TE
 
 TRIES = 5
 TIMEOUT_SECONDS = 30
-MAX_BYTES = 2 * 2**30  # of one download: a server that never ends must not fill the disk
+MAX_BYTES = 2 * 2**30  # of one download: a server that never stops sending must not fill the disk
 CHUNK_BYTES = 2**16  # what a broken connection loses at most
 
 
@@ -95,7 +95,7 @@ def write_published(name: str, folder: Path) -> None:
 
 
 def write_synthetic(folder: Path, train: int, test: int, seed: int) -> None:
-    """Draw a data set of `train` and `test` images and write it as the real one is written."""
+    """Draw a data set of `train` and `test` images and write it in the same form as the real one."""
     with tempfile.TemporaryDirectory(dir=folder) as drawn:
         synthetic.write_archives(Path(drawn), train, test, seed)
         for source in SOURCES["bbbc038"]:
@@ -103,14 +103,14 @@ def write_synthetic(folder: Path, train: int, test: int, seed: int) -> None:
 
 
 def archives_folder() -> Path | None:
-    """Return the folder that DSB2018_ARCHIVES names, or None without it. Raises InputError if it is no folder."""
+    """Return the folder that DSB2018_ARCHIVES names, or None if unset. Raises InputError if it is not a folder."""
     value = os.environ.get(ARCHIVES_VARIABLE)
     if not value:
         return None
-    # `dvc exp run --temp` runs elsewhere: a relative path counts from the project, as the user meant it.
+    # `dvc exp run --temp` runs in another folder, but the user means a path relative to the project.
     folder = Path(os.environ.get("DVC_ROOT", ""), Path(value).expanduser())
     if not folder.is_dir():
-        raise InputError(f"{ARCHIVES_VARIABLE} names {folder}, which is no folder; correct or unset it")
+        raise InputError(f"{ARCHIVES_VARIABLE} names {folder}, which is not a folder; correct or unset it")
     return folder
 
 
@@ -133,7 +133,7 @@ def downloaded(source: Source, folder: Path) -> Path:
 def write_raw(source: Source, path: Path, folder: Path) -> None:
     """Write the file at `path` in canonical form to `folder / source.target`, and print one line about it.
 
-    Raises InputError if its content is not the one that `source` asks for.
+    Raises InputError if its content is not what `source` expects.
     """
     target = folder / source.target
     if path.suffix == ".zip":
@@ -142,7 +142,7 @@ def write_raw(source: Source, path: Path, folder: Path) -> None:
             images, files = len(archives.image_ids(archive)), len(archive.namelist())
         held = f"{images:,} images, {files - images:,} masks"
     else:
-        # One form for both kinds of line ending, before the digest is taken.
+        # Both kinds of line ending become one before the digest is computed.
         data = path.read_bytes().replace(b"\r\n", b"\n")
         target.write_bytes(data)
         content = hashlib.sha256(data).hexdigest()
@@ -163,14 +163,14 @@ def _one_line(error: Exception) -> str:
 
 
 class _Again(Exception):
-    """A download broke off in a way that another try may mend."""
+    """A download broke off in a way that another try may fix."""
 
 
 def fetch(url: str, target: Path, pause: float = 1.0) -> None:
-    """Download `url` to `target`, which appears whole or not at all.
+    """Download `url` to `target`, which is written completely or not at all.
 
-    What has arrived is kept in `<target>.part`; another try, or another call, asks the server for the rest. `pause`
-    is the wait in seconds before the second try, doubled for each further one. Raises InputError with what to do.
+    Received bytes are kept in `<target>.part`; another try, or another call, asks the server for the rest. `pause` is
+    the wait in seconds before the second try, doubled for each further one. Raises InputError that says what to do.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(target.name + ".part")
@@ -191,19 +191,19 @@ def fetch(url: str, target: Path, pause: float = 1.0) -> None:
             part.replace(target)
             return
     raise InputError(
-        f"{url}: cannot be downloaded, tried {TRIES} times: {reason}. Run again to go on; without internet "
+        f"{url}: cannot be downloaded, tried {TRIES} times: {reason}. Run again to continue; without internet "
         f"set {ARCHIVES_VARIABLE} to a folder with the files (README.md, 'Without internet', names them)"
     )
 
 
 def _continue(url: str, part: Path) -> None:
-    """Append to `part` what of `url` is missing there."""
+    """Append the missing rest of `url` to `part`."""
     have = part.stat().st_size if part.exists() else 0
     headers = {"Accept-Encoding": "identity"}  # else lengths count compressed bytes
     if have:
         headers["Range"] = f"bytes={have}-"
     with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT_SECONDS) as answer:
-        if answer.status_code == 416:  # nothing follows: `part` is whole, or is something else
+        if answer.status_code == 416:  # nothing follows: `part` is complete, or is another file
             if answer.headers.get("Content-Range") == f"bytes */{have}":
                 return
             part.unlink(missing_ok=True)
@@ -217,8 +217,8 @@ def _continue(url: str, part: Path) -> None:
             )
         if answer.status_code == 206 and not answer.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
             part.unlink(missing_ok=True)
-            raise _Again("the server sent another part than asked for")
-        if answer.status_code == 200:  # a server that knows no ranges sends all of it
+            raise _Again("the server sent a different part than requested")
+        if answer.status_code == 200:  # a server without support for ranges sends all of it
             have = 0
         length = answer.headers.get("Content-Length")
         total = have + int(length) if length and length.isdecimal() else None

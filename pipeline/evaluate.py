@@ -7,7 +7,7 @@ Reads models/trained.keras, data/processed/ and the `evaluate` section of params
   data/predictions/<id>.png     predicted label images, uint16
   reports/scores.json           all scores of each split
   reports/metrics.json          the main ones, which `dvc metrics diff` and `dvc exp show` compare
-  reports/per_image.csv         one row an image
+  reports/per_image.csv         one row per image
   reports/by_kind.csv           means by kind of image
   reports/ap_by_threshold.csv   pooled average precision over IoU thresholds
 """
@@ -57,7 +57,7 @@ def main() -> None:
 
 
 def score(sample: Sample, segmenter: Segmenter) -> tuple[np.ndarray, scores.ImageCounts]:
-    """Predict the label image of one image, which is normalized already, and count."""
+    """Predict the label image of one image, which is already normalized, and count."""
     image, truth = sample.image, sample.labels
     predicted = segmenter.predictor.labels(image, truth.shape)
     otsu = resize_labels(otsu_nuclei(image, segmenter.recipe.predict), truth.shape)

@@ -1,4 +1,4 @@
-"""What git knows of the project."""
+"""What git knows about the project."""
 
 import subprocess
 
@@ -19,7 +19,7 @@ def git(*arguments: str, seconds: float | None = None) -> str:
 
 
 def ask(*arguments: str) -> str:
-    """Return what a git command prints, stripped; nothing if it fails, since not every copy has a repository."""
+    """Return what a git command prints, stripped; "" if it fails, since not every copy has a repository."""
     try:
         return git(*arguments, seconds=10).strip()
     except InputError:

@@ -1,4 +1,4 @@
-"""Where everything lies: each path of the project and each list of splits, once.
+"""Where everything is: each path of the project and each list of splits, defined once.
 
 Paths are relative to the project's folder, which is the working directory of every stage and tool.
 """
@@ -21,7 +21,7 @@ SOLUTION = RAW / "stage1_solution.csv"
 PROCESSED = Path("data/processed")
 PREDICTIONS = Path("data/predictions")
 
-TRAINED = Path("models/trained.keras")  # as train leaves it
+TRAINED = Path("models/trained.keras")  # as train writes it
 MODEL = Path("models/model.keras")  # the same network, ready for use: evaluate adds how its maps become nuclei
 
 REPORTS = Path("reports")
@@ -39,15 +39,15 @@ COMPARISON = REPORTS / "compare.html"
 TABLES = (SCORES_FILE, MAIN_SCORES, PER_IMAGE, BY_KIND, AP_BY_THRESHOLD, AUDIT)
 PAGES = (FIGURES, REPORT)
 
-RESUME = Path(".resume")  # where a training stands
+RESUME = Path(".resume")  # the state of an unfinished training
 LOCKS = Path(".locks")
 PLOTS_PAGE = Path(".dvc/plots.html")
 DEMO = Path("demo")
-STORE = "mlflow.db"  # in the project's folder, where MLFLOW_TRACKING_URI does not say otherwise
+STORE = "mlflow.db"  # in the project's folder, unless MLFLOW_TRACKING_URI is set
 
 
 def project() -> Path:
-    """Return the project's folder, also from the copy of it in which `dvc exp run --temp` or a queue works."""
+    """Return the project's folder, also when called in a copy that `dvc exp run --temp` or a queue made."""
     folder = Path.cwd()
     copies = (path for path in folder.parents if path.parts[-3:] == (".dvc", "tmp", "exps"))
     return next((path.parents[2] for path in copies), folder)

@@ -19,7 +19,7 @@ def describe(*packages: str) -> str:
 
 
 def peak_bytes(usage) -> int:
-    """Return the most memory that a process held, from what `resource.getrusage` or `os.wait4` tell of it."""
+    """Return the peak memory of a process in bytes; `usage` is from `resource.getrusage` or `os.wait4`."""
     # Linux counts in KiB, macOS in bytes.
     return usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 

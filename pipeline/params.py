@@ -1,4 +1,4 @@
-"""The schema of params.yaml: one frozen section a stage, and an error that names the key when a value is wrong."""
+"""The schema of params.yaml: one frozen section per stage, and an error that names the key when a value is wrong."""
 
 import json
 from collections.abc import Collection, Mapping
@@ -73,7 +73,7 @@ class TrackSettings(Section):
     champion_margin: Annotated[float, Field(ge=0, le=1)]
 
 
-# Sections that shape no output of a stage.
+# Sections that affect no output of a stage.
 AROUND = ("track", "verify")
 
 
@@ -96,19 +96,19 @@ def load(path: Path = layout.PARAMS) -> Params:
     """
     try:
         text = path.read_text(encoding="utf-8")
-        # No alias is needed in a list of settings, and a few nested ones fill any memory.
+        # Settings need no aliases, and a few nested ones can fill any memory.
         if any(event.__class__.__name__ == "AliasEvent" for event in YAML(typ="safe", pure=True).parse(text)):
             raise InputError(f"{path}: YAML aliases (*name) are not allowed here; write the value out")
         raw = YAML(typ="safe", pure=True).load(text)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; run from the project's folder") from None
-    except (YAMLError, ValueError, RecursionError) as error:  # ValueError: !!int abc, 2018-99-99, no UTF-8
+    except (YAMLError, ValueError, RecursionError) as error:  # ValueError: !!int abc, 2018-99-99, not UTF-8
         raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     try:
-        # As JSON, since strict checks take a list for a tuple there, and still no "5" for 5.
+        # As JSON: there, strict checks accept a list for a tuple, but still not "5" for 5.
         return Params.model_validate_json(json.dumps(raw, default=str))
     except TypeError:
-        raise InputError(f"{path}: a key is a list, a mapping or a date; keys are names here") from None
+        raise InputError(f"{path}: a key is a list, a mapping or a date; keys must be names") from None
     except pydantic.ValidationError as error:
         faults = (f"{'.'.join(str(part) for part in e['loc']) or 'file'}: {_reason(e)}" for e in error.errors())
         raise InputError(f"{path}: {' '.join('; '.join(faults).split())}") from None
@@ -151,7 +151,7 @@ def _reason(error: dict) -> str:
 
 
 def flatten(section: BaseModel, prefix: str = "", without: Collection[str] = ()) -> dict[str, object]:
-    """Return {'train.model.filters': (32, 64), ...} for all keys below `section`, but for those in `without`."""
+    """Return {'train.model.filters': (32, 64), ...} for all keys below `section` except those in `without`."""
     flat: dict[str, object] = {}
     for key in type(section).model_fields:
         if key in without:
@@ -165,7 +165,7 @@ def flatten(section: BaseModel, prefix: str = "", without: Collection[str] = ())
 
 
 def flatten_mapping(section: Mapping, prefix: str = "") -> dict[str, object]:
-    """Return {'train.model.filters': [32, 64], ...} of a parameter file as YAML reads it, of any version of it."""
+    """Return {'train.model.filters': [32, 64], ...} of a parameter file of any version, as YAML reads it."""
     flat: dict[str, object] = {}
     for key, value in section.items():
         flat |= flatten_mapping(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}

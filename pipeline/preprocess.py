@@ -1,4 +1,4 @@
-"""DVC stage: one mask a nucleus becomes one label image, and images become what the network sees.
+"""DVC stage: merge the masks (one per nucleus) of each image into a label image, and normalize images for the network.
 
     python -m pipeline.preprocess
 
@@ -42,7 +42,7 @@ class Fault:
 
 @dataclass(frozen=True)
 class Image:
-    """What is kept in memory of one image that was read and written: all but most of its pixels."""
+    """What is kept in memory of one image after it was written; of its pixels, only the borders."""
 
     image_id: str
     kind: str
@@ -83,7 +83,7 @@ def process(
     truth = [solution[image_id] for image_id in masks] if solution else masks.values()
     work = partial(process_image, zipped, folder, settings)
     images, faults, by_digest = [], [], {}
-    # Threads, since most of the time goes into OpenCV, which lets other threads run, and they cannot be killed alone.
+    # Threads: OpenCV takes most of the time and lets other threads run, and a thread cannot be killed on its own.
     with ThreadPoolExecutor(cpus()) as pool:
         results = pool.map(work, masks, truth)
         for image, found in tqdm(results, archive.stem, len(masks), unit="image", disable=None):
@@ -140,8 +140,8 @@ def merge_masks(
 ) -> tuple[np.ndarray, list[Fault]]:
     """Paint masks into one label image, uint16 (H, W): 1 ... n in the order of their names.
 
-    A mask's nucleus is where it is above half of its dtype's range, so grey edges do not fatten it. A pixel of two
-    masks stays with the first.
+    Mask pixels above half of the dtype's range are nucleus, so grey edges do not enlarge it. A pixel of two masks
+    goes to the first.
     """
     labels, faults, count = np.zeros(shape, np.uint16), [], 0
     if len(members) > 2**16 - 1:
@@ -157,7 +157,7 @@ def merge_masks(
             faults.append(Fault("mask_shape", image_id, f"mask {name} is {mask.shape[:2]}, the image {shape}"))
             continue
         mask = mask if mask.ndim == 2 else mask[..., :3].max(axis=2)
-        # Only the box around the nucleus is looked at: most of a mask is empty, and there are thousands of them.
+        # Only the box around the nucleus is read: most of a mask is empty, and there are thousands of masks.
         x, y, width, height = cv2.boundingRect(mask if mask.dtype == np.uint8 else (mask > 0).view(np.uint8))
         box = np.s_[y : y + height, x : x + width]
         inside = mask[box] > np.iinfo(mask.dtype).max // 2

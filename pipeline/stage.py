@@ -1,4 +1,4 @@
-"""What every stage and tool does alike: one clear line for an error, one run at a time, what dvc.yaml says of it."""
+"""What all stages and tools share: one clear line for an error, one run at a time, dependencies from dvc.yaml."""
 
 import signal
 import sys
@@ -15,11 +15,11 @@ from pipeline import layout
 def run(main: Callable[[], None]) -> None:
     """Run a stage's `main`: an `InputError` or a failing disk becomes one line on stderr and exit code 1.
 
-    A lock in `.locks/` keeps a second run of the same stage out of the same folder: killing `dvc repro` leaves
-    the stage it started running, and the next `dvc repro` would write beside it.
+    A lock in `.locks/` prevents a second run of the same stage in the same folder. If `dvc repro` is killed, its stage
+    goes on running, and the next `dvc repro` would write to the same files.
     """
     name = Path(sys.argv[0]).stem
-    # What `kill` sends ends a stage as Ctrl-C does: nothing half-written stays.
+    # The signal of `kill` ends a stage as Ctrl-C does: no half-written file remains.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         layout.LOCKS.mkdir(exist_ok=True)
@@ -46,7 +46,7 @@ def fail(message: str) -> None:
 
 
 def dependencies(name: str) -> list[Path]:
-    """Return the files and folders that a stage depends on, as dvc.yaml names them. Raises InputError if it cannot."""
+    """Return the files and folders that a stage depends on, as dvc.yaml names them, or raise InputError."""
     try:
         stages = YAML(typ="safe", pure=True).load(layout.DVC_FILE.read_text(encoding="utf-8"))["stages"]
         return [Path(dependency) for dependency in stages[name]["deps"]]

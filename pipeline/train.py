@@ -3,8 +3,8 @@
     python -m pipeline.train
 
 Reads data/processed/ and the `train` section of params.yaml. Writes models/trained.keras (the weights of the epoch with
-the lowest validation loss, and a recipe of how they were made) and reports/history.csv (one row an epoch), and mirrors
-both to MLflow. A training that was killed goes on after its last whole epoch (see `nuclei_unet/training/resume.py`).
+the lowest validation loss, and a recipe of how they were made) and reports/history.csv (one row per epoch). Mirrors
+both to MLflow. A killed training continues after its last complete epoch (see `nuclei_unet/training/resume.py`).
 """
 
 from nuclei_unet.files import fresh_file, tree_digest
@@ -38,7 +38,7 @@ def main() -> None:
 
 
 def recipe_of(settings: params.Params) -> Recipe:
-    """Return what the trained model has to carry: its network, how images reach it, its data and code."""
+    """Return the recipe of the trained model: its targets and network, how images are normalized, its data."""
     return Recipe(
         targets=settings.train.targets,
         network=settings.train.model,

@@ -3,9 +3,9 @@
     python -m pipeline.visualize
 
 Reads params.yaml, what train and evaluate wrote to reports/ (history.csv, scores.json, per_image.csv, by_kind.csv,
-ap_by_threshold.csv), what preprocess found (reports/data_audit.json), and of the test images shown the pixels in
-data/raw/stage1_test.zip, the truth in data/processed/ and the labels in data/predictions/.
-Writes reports/figures/ and reports/report.html, one page that needs no other file and no network.
+ap_by_threshold.csv) and what preprocess found (reports/data_audit.json). For the test images shown, also reads the
+pixels in data/raw/stage1_test.zip, the truth in data/processed/ and the labels in data/predictions/.
+Writes reports/figures/ and reports/report.html, one page that needs no other file and no internet.
 """
 
 import json
@@ -61,9 +61,10 @@ def best_median_worst(test: pd.DataFrame, count: int) -> dict[str, pd.DataFrame]
 
 
 def near_median_by_kind(test: pd.DataFrame, count: int) -> pd.DataFrame:
-    """Return up to `count` rows: of each kind, commonest first, the image of median DSB score.
+    """Return up to `count` rows: for each kind, most common first, the image of median DSB score.
 
-    With fewer kinds than `count` the images next to the overall median fill up. Of two medians the lower one counts.
+    If there are fewer kinds than `count`, the images nearest to the overall median follow. Of two medians the lower
+    one is taken.
     """
     ordered = test.sort_values(["dsb_score", "image_id"])
     sizes = ordered.groupby("kind").size()
@@ -87,7 +88,7 @@ def headline(summary: Mapping) -> str:
     unet, otsu = (test["instance"]["dsb_score"], test["pixel"]["iou"]), (test["otsu"]["dsb_score"], test["otsu"]["iou"])
     return (
         f"On {test['n_images']} test images the U-Net reaches a DSB score of {unet[0]:.3f} and a pixel IoU of "
-        f"{unet[1]:.3f}; Otsu's threshold, a floor, reaches {otsu[0]:.3f} and {otsu[1]:.3f}."
+        f"{unet[1]:.3f}; Otsu's threshold, the baseline, reaches {otsu[0]:.3f} and {otsu[1]:.3f}."
     )
 
 

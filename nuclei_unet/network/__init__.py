@@ -1,1 +1,1 @@
-"""The network: how it is built, set up, stored."""
+"""The network: how to build it, set up TensorFlow and store a model."""

@@ -1,4 +1,4 @@
-"""Batch normalization in one TensorFlow kernel: the same layer, for training that does not wait for memory."""
+"""Batch normalization in one TensorFlow kernel: the same layer, with less memory traffic in training."""
 
 import keras
 import tensorflow as tf
@@ -7,9 +7,8 @@ import tensorflow as tf
 class FusedBatchNormalization(keras.layers.BatchNormalization):
     """`keras.layers.BatchNormalization` with TensorFlow's fused kernel while training.
 
-    Keras 3 spells the layer out as a dozen operations on float32 copies, each a pass over all activations; that took
-    a third of a training step. The weights are the same, so a network trained with this layer is saved with Keras'
-    own.
+    Keras 3 computes the layer as a dozen operations on float32 copies, each a pass over all activations. That took a
+    third of a training step. The weights are the same, so a network trained with this layer is saved with Keras' own.
     """
 
     def call(self, inputs, training=False, mask=None):

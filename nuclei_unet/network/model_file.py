@@ -12,11 +12,11 @@ from nuclei_unet import recipe
 from nuclei_unet.errors import InputError
 from nuclei_unet.recipe import Recipe
 
-RECIPE = "recipe.json"  # the member of the zip that holds the recipe; Keras passes over it
+RECIPE = "recipe.json"  # the member of the zip that holds the recipe; Keras ignores it
 
 
 def save(model: keras.Model, path: Path, made_by: Recipe) -> None:
-    """Write a model that is not compiled, with its recipe; plain `keras.saving.load_model` reads it, too."""
+    """Write a model (not compiled) with its recipe. Plain `keras.saving.load_model` reads it, too."""
     model.save(path)
     _write(path, path, {RECIPE: made_by.dump()})
 
@@ -26,16 +26,16 @@ def load(path: Path) -> keras.Model:
     _check(path)
     try:
         with warnings.catch_warnings():
-            # Keras leaves layers that it finds no weights for as they are drawn at random, and says only this.
+            # Keras leaves layers without stored weights at their random initial values, and only warns.
             warnings.filterwarnings("error", "Skipping", UserWarning)
             return keras.saving.load_model(path, compile=False, safe_mode=True)
-    except Exception as error:  # whatever a strange file leads Keras and HDF5 to
+    except Exception as error:  # Keras and HDF5 may raise anything on a malformed file
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise InputError(f"{path}: not a model that can be loaded ({reason[:120]}); run `dvc repro train`") from None
 
 
 def read_recipe(path: Path) -> Recipe:
-    """Return the recipe that a model file carries. Raises InputError that names the file if it has none."""
+    """Return the recipe in a model file. Raises InputError that names the file if it has none."""
     _check(path)
     try:
         with zipfile.ZipFile(path) as archive:
@@ -43,7 +43,7 @@ def read_recipe(path: Path) -> Recipe:
                 raise InputError(f"{path}: its recipe is larger than {recipe.MAX_BYTES:,} bytes; run `dvc repro`")
             data = archive.read(RECIPE)
     except KeyError:
-        raise InputError(f"{path}: carries no recipe, so it is of an older version; run `dvc repro`") from None
+        raise InputError(f"{path}: has no recipe, so an older version wrote it; run `dvc repro`") from None
     except (zipfile.BadZipFile, EOFError, OSError, RuntimeError, NotImplementedError) as error:
         raise InputError(f"{path}: damaged ({error}); run `dvc repro train`") from None
     return recipe.parse(data, str(path))
@@ -61,7 +61,7 @@ def _check(path: Path) -> None:
 
 
 def _write(source: Path, target: Path, members: Mapping[str, bytes]) -> None:
-    """Write a zip with the members of another and those given, in canonical form; both may be the same file."""
+    """Write zip `source` with `members` replaced or added to `target`, in canonical form; both may be one file."""
     rewritten = target.with_suffix(".canonical")
     with zipfile.ZipFile(source) as archive, zipfile.ZipFile(rewritten, "w") as copy:
         for name in sorted({*archive.namelist(), *members}):

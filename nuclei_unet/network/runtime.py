@@ -1,4 +1,4 @@
-"""TensorFlow set up so that results are the same bit for bit: seeds, threads, precision, devices."""
+"""Set up TensorFlow for bit-for-bit reproducible results: seeds, threads, precision, devices."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,9 +12,9 @@ from nuclei_unet.settings import TrainSettings
 
 
 def configure(settings: TrainSettings) -> str:
-    """Seed and pin TensorFlow, before its first operation; return the precision policy's name."""
+    """Seed TensorFlow and fix its threads, before its first operation; return the precision policy's name."""
     keras.utils.set_random_seed(settings.seed)
-    # Sums are split by the number of threads; left alone, TensorFlow takes it from the machine.
+    # The number of threads decides how sums are split. By default TensorFlow takes it from the machine.
     tf.config.threading.set_intra_op_parallelism_threads(settings.threads)
     tf.config.threading.set_inter_op_parallelism_threads(settings.threads)
     tf.config.experimental.enable_op_determinism()
@@ -25,7 +25,7 @@ def configure(settings: TrainSettings) -> str:
 
 @contextmanager
 def precision(setting: str) -> Iterator[None]:
-    """Build networks in this precision within the block: float32, mixed_bfloat16 or auto, as `resolve_precision`."""
+    """Build networks in this precision within the block: float32, mixed_bfloat16 or auto (see `resolve_precision`)."""
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(resolve_precision(setting))
     try:
@@ -35,14 +35,14 @@ def precision(setting: str) -> Iterator[None]:
 
 
 def resolve_precision(setting: str) -> str:
-    """Return the policy that `auto` stands for on this machine, any other setting as it is.
+    """Return the policy that `auto` means on this machine; any other setting is returned as it is.
 
     bfloat16 is faster where the hardware multiplies it, and far slower where it is emulated.
     """
     if setting != "auto":
         return setting
     if gpus := tf.config.list_physical_devices("GPU"):
-        # NVIDIA's have it since Ampere, 8.0.
+        # NVIDIA GPUs support it since Ampere, compute capability 8.0.
         generations = [tf.config.experimental.get_device_details(gpu).get("compute_capability") for gpu in gpus]
         return "mixed_bfloat16" if all(number and number >= (8, 0) for number in generations) else "float32"
     cpuinfo = Path("/proc/cpuinfo")
@@ -51,9 +51,9 @@ def resolve_precision(setting: str) -> str:
 
 
 def strategy(settings: TrainSettings) -> tf.distribute.Strategy:
-    """Return what runs a training on one device, or shares each batch between all of this machine's.
+    """Return the strategy that trains on one device, or shares each batch between all devices of this machine.
 
-    `auto` takes all GPUs if there are several. Raises InputError if a batch cannot be shared evenly.
+    `auto` uses all GPUs if there are several. Raises InputError if a batch cannot be shared evenly.
     """
     gpus = tf.config.list_logical_devices("GPU")
     devices = gpus or tf.config.list_logical_devices("CPU")
@@ -62,6 +62,6 @@ def strategy(settings: TrainSettings) -> tf.distribute.Strategy:
     if settings.batch_size % len(devices):
         raise InputError(
             f"train.batch_size: {settings.batch_size} crops cannot be shared evenly by {len(devices)} devices; "
-            "take a multiple, or train.strategy: single"
+            "choose a multiple of that, or set train.strategy to single"
         )
     return tf.distribute.MirroredStrategy([device.name for device in devices])

@@ -14,7 +14,7 @@ def build(
 ) -> Model:
     """Build a U-Net for images of any height and width that `size_multiple` divides.
 
-    Input: float or uint8 (N, H, W, channels), 0 ... 255. Output: one map a target, {name: float32 (N, H, W, 1)},
+    Input: float or uint8 (N, H, W, channels), 0 ... 255. Output: one map per target, {name: float32 (N, H, W, 1)},
     values in [0, 1]. `batch_normalization` may be a faster layer with the same weights.
     """
     image = layers.Input((None, None, channels), name="image")
@@ -63,7 +63,7 @@ def _two_convolutions(x, filters: int, dropout: float, norm: type[layers.BatchNo
         conv = f"{name}_conv{number}"
         if norm:
             x = layers.Conv2D(filters, 3, padding="same", use_bias=False, kernel_initializer="he_normal", name=conv)(x)
-            # Averages over some ten steps, not a hundred: validation follows the weights from the first epoch on.
+            # Averages over about ten steps, not a hundred: validation follows the weights from the first epoch on.
             x = norm(momentum=0.9, name=f"{conv}_norm")(x)
             x = layers.Activation("relu", name=f"{conv}_relu")(x)
         else:
@@ -76,11 +76,11 @@ def _two_convolutions(x, filters: int, dropout: float, norm: type[layers.BatchNo
 
 
 def fold_batch_normalization(model: Model, settings: NetworkSettings) -> Model:
-    """Return a network of the same maps whose convolutions do the work of the batch normalization after them.
+    """Return a network that predicts the same maps, with batch normalization folded into the convolutions before it.
 
-    At prediction a normalization is a factor and a shift a channel: what the convolution's weights can hold as well,
-    without another pass over the pixels (Jacob et al. 2018, section 3.2). Without normalization it is the same
-    network again, in the precision that is set now.
+    At prediction, a normalization is one factor and one shift per channel. The convolution's weights can hold both,
+    which saves a pass over the pixels (Jacob et al. 2018, section 3.2). A network without normalization is rebuilt
+    as it is, in the current precision.
     """
     targets = tuple(model.output)
     folded = build(model.input_shape[-1], targets, settings.model_copy(update={"normalization": "none"}))

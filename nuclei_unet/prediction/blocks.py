@@ -1,4 +1,4 @@
-"""Images larger than memory allows at once: cut into blocks, and their nuclei joined again."""
+"""Cut images that are too large for memory into blocks, and join the nuclei found in them."""
 
 from collections.abc import Iterator
 
@@ -22,24 +22,25 @@ def blocks(shape: tuple[int, int], core: int, margin: int) -> Iterator[tuple[tup
 def add_block(labels: np.ndarray, part: np.ndarray, core: tuple[slice, ...], count: int) -> int:
     """Add the nuclei of one block to the label image, in place; return the number of nuclei so far.
 
-    `labels` (H, W) is the label image where the block lies, with what earlier blocks found; `part` (H, W) is what was
-    found in the block. Nuclei that reach into the block's `core` are added; the others are left to the block in
-    whose core they lie. A nucleus that shares more than half of itself, or of the earlier one as far as it lies in the
-    block, with an earlier one is the same nucleus and keeps its number: it may go on where the earlier block ended.
+    `labels` (H, W) is the block's part of the label image, with the nuclei of earlier blocks. `part` (H, W) has the
+    nuclei found in this block. Nuclei that reach into the block's `core` are added; the others are left to the block
+    whose core they are in. A nucleus is the same as an earlier one if they share more than half of its pixels, or
+    more than half of the earlier one's pixels in this block. It then keeps the earlier number and may extend that
+    nucleus beyond the earlier block.
     """
     both, free = (part > 0) & (labels > 0), labels == 0
     areas, room = np.bincount(part.ravel()), np.bincount(part[free], minlength=int(part.max()) + 1)
     earlier, earlier_areas = np.unique(labels, return_counts=True)
     pairs, shared = np.unique(np.stack([part[both], labels[both]]).astype(np.int64), axis=1, return_counts=True)
     numbers = np.zeros(len(areas), labels.dtype)
-    # The largest share last: it decides.
+    # The pair that shares most comes last, so it decides.
     for pair in np.argsort(shared, kind="stable"):
         number, old = pairs[:, pair]
         if 2 * shared[pair] > min(areas[number], earlier_areas[np.searchsorted(earlier, old)]):
             numbers[number] = old
     inside = np.unique(part[core])
     for number in inside:
-        # Where earlier nuclei took most of it there is nothing new to find.
+        # If earlier nuclei cover most of it, it is not a new one.
         if number and not numbers[number] and 2 * room[number] > areas[number]:
             count += 1
             numbers[number] = count

@@ -1,4 +1,4 @@
-"""From predicted maps, or from nothing but brightness, to nuclei."""
+"""Turn predicted maps into nuclei."""
 
 import cv2
 import numpy as np
@@ -17,21 +17,21 @@ def label_nuclei(maps: dict[str, np.ndarray], settings: PredictSettings, image: 
 
     Parameters
     ----------
-    maps : 'foreground' and maybe 'border' and 'distance', each float (H, W) in [0, 1]
+    maps : 'foreground' and optionally 'border' and 'distance', each float (H, W) in [0, 1]
     settings : thresholds, the `evaluate` section
     image : what the network saw, (H, W) or (H, W, 3); outlines follow its edges if given
 
     Returns
     -------
-    uint16 (H, W), 0 = background, nuclei 1 ... n without gaps. With a foreground map alone a nucleus is a connected
-    component. With border or distance there is a depth, the distance less the border, smoothed; each of its maxima
-    that stands out enough is a seed, and a watershed grows the seeds to the edge of the foreground.
+    uint16 (H, W), 0 = background, nuclei 1 ... n without gaps. With a foreground map alone, a nucleus is a connected
+    component. With border or distance, the depth is the distance minus the weighted border, smoothed. Each prominent
+    maximum of the depth is a seed, and a watershed grows the seeds to the edge of the foreground.
     """
     foreground, threshold = maps["foreground"], settings.foreground_threshold
     levels = np.array([threshold])
     if image is not None and settings.outline_range:
         levels = np.clip(threshold + settings.outline_range * np.linspace(-1, 1, 7), 0.01, 0.99)
-    # As far as the lowest level reaches; what exceeds nowhere the threshold itself is no nucleus.
+    # Nuclei may reach down to the lowest level, but a seed must exceed the threshold itself.
     mask = foreground > levels[0]
     if len(maps) == 1 or not mask.any():
         nuclei = components(mask, connectivity=4)
@@ -40,7 +40,7 @@ def label_nuclei(maps: dict[str, np.ndarray], settings: PredictSettings, image: 
         if "border" in maps:
             depth = depth - settings.border_weight * maps["border"]
         depth = blur(depth.astype(np.float32), settings.smoothing)
-        # Lower than any depth, so that a nucleus' maximum stands out from what lies around it.
+        # Lower than any depth, so that a nucleus' maximum stands out from its surroundings.
         depth[~mask] = -2 - settings.border_weight
         seeds = components(
             prominent_maxima(depth, mask, settings.prominence) & (foreground > threshold), connectivity=8
@@ -57,11 +57,11 @@ def trim_to_edges(
 ) -> np.ndarray:
     """Cut each nucleus back to the level of the foreground map whose outline runs along the steepest edge.
 
-    How sharp and how bright nuclei are differs from microscope to microscope, and the foreground map with it: a
-    threshold that fits one image is too wide or too narrow in the next. The image itself has the edge. `nuclei` is
-    int (H, W), grown to the lowest of `levels`; of each nucleus the level counts whose outline (against background,
-    not against neighbours) has the highest mean gradient, relative to its best one, less `pull` times the level's
-    distance from the middle one.
+    Sharpness and brightness of nuclei differ between microscopes, and so do the foreground maps: a threshold that
+    fits one image is too wide or too narrow in the next. The image itself has the edge. `nuclei` is int (H, W), grown
+    to the lowest of `levels`. For each nucleus, the score of a level is the mean gradient along its outline (against
+    background, not against neighbours), relative to the nucleus' best level, minus `pull` times the level's distance
+    from the middle one. The level with the highest score is taken.
     """
     grey = (image if image.ndim == 2 else image.mean(axis=2)).astype(np.float32)
     grey = blur(grey, 1)
@@ -70,7 +70,7 @@ def trim_to_edges(
     steepness = np.zeros((len(levels), count))
     for row, level in zip(steepness, levels, strict=True):
         inside = (foreground > level).view(np.uint8)
-        # The image's own border is no edge.
+        # The image's own border is not an edge.
         rim = np.flatnonzero(inside - cv2.erode(inside, CROSS, borderValue=1))
         lengths = np.bincount(nuclei.ravel()[rim], minlength=count)
         row[:] = np.bincount(nuclei.ravel()[rim], gradient.ravel()[rim], count) / np.maximum(lengths, 1)
@@ -81,18 +81,18 @@ def trim_to_edges(
 
 
 def prominent_maxima(depth: np.ndarray, mask: np.ndarray, prominence: float) -> np.ndarray:
-    """Return where the maxima lie that rise by `prominence` above the saddle to any higher one, bool (H, W).
+    """Return the maxima that rise by `prominence` above the saddle to any higher one, bool (H, W).
 
     These are the h-maxima of morphology (Soille 1999, 6.3.3). `depth` is float32 (H, W), lower outside `mask` than
     anywhere inside.
     """
-    # Reconstruction by dilation, which grows only as far as depth rises by `prominence`: a few steps of OpenCV, ten
-    # times faster than the general algorithm. What is outside of the mask is done from the start.
+    # Reconstruction by dilation grows only as far as depth rises by `prominence`. That takes a few steps of OpenCV and
+    # is ten times faster than the general algorithm. Pixels outside the mask are final from the start.
     reached = np.where(mask, depth - np.float32(prominence), depth)
     while True:
         grown = cv2.min(cv2.dilate(reached, SQUARE), depth)
         if np.array_equal(grown, reached):
             break
         reached = grown
-    # A summit keeps the whole prominence; rounding takes a little of it.
+    # At a maximum the difference is the whole prominence, apart from rounding.
     return depth - reached >= prominence * 0.999

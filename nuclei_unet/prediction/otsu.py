@@ -1,4 +1,4 @@
-"""Nuclei without learning: the floor to beat."""
+"""Find nuclei without learning: the baseline."""
 
 import numpy as np
 from scipy import ndimage
@@ -12,7 +12,7 @@ from nuclei_unet.settings import PredictSettings
 
 
 def otsu_nuclei(image: np.ndarray, settings: PredictSettings) -> np.ndarray:
-    """Segment without learning: Otsu's threshold, then a watershed on the distance to the edge; the floor to beat.
+    """Segment without learning: Otsu's threshold, then a watershed on the distance to the edge; the baseline.
 
     `image` is uint8 (H, W) or (H, W, 3) with light nuclei, as the network sees it. Returns a label image as
     `label_nuclei` does.

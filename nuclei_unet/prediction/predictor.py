@@ -13,18 +13,18 @@ from nuclei_unet.prediction.blocks import add_block, blocks, relative
 from nuclei_unet.prediction.instances import label_nuclei
 from nuclei_unet.settings import NetworkSettings, PredictSettings
 
-# Pixels of a block's side as the network sees it: what bounds the memory that an image of any size takes.
+# Side of a block in pixels, as the network sees it. It limits the memory that an image of any size takes.
 BLOCK = 2560
-# Pixels around a block's core that are predicted and thrown away: what the network sees of its surroundings, and
-# more than a large nucleus is wide.
+# Pixels around a block's core that are predicted and thrown away. They show the network the core's surroundings, and
+# are wider than a large nucleus.
 MARGIN = 128
 
 
 class Predictor:
-    """A model ready for images of any size; traced once, not once a shape.
+    """A model ready for images of any size; traced once, not once per shape.
 
-    Each image is seen in the orientations and sizes of `views`, and the maps are averaged: what the network takes for
-    a nucleus should not hang on which side is up, or on the magnification.
+    Each image is predicted in the orientations and sizes of `views`, and the maps are averaged. The result should not
+    depend on the image's orientation or magnification.
     """
 
     def __init__(self, model: keras.Model, settings: NetworkSettings, views: PredictSettings, precision: str = "auto"):
@@ -44,10 +44,10 @@ class Predictor:
         """Find the nuclei of one image.
 
         `image` is uint8 (H, W) or (H, W, 3) as `images.normalize` returns it. Returns a label image as
-        `instances.label_nuclei` does, of `shape` if that is given. An image larger than a block is worked on block by
-        block: memory grows by the image and its label image only.
+        `instances.label_nuclei` does, of `shape` if that is given. An image larger than a block is processed block by
+        block, so memory grows only by the image and its label image.
         """
-        # A multiple of 128, so that pooling falls on the same pixels as in the whole image, at half its size, too.
+        # A multiple of 128, so pooling falls on the same pixels as in the whole image, also at half its size.
         core = max(int(BLOCK / max(self.views.scales)) - 2 * MARGIN, 128) // 128 * 128
         if max(image.shape[:2]) <= core + 2 * MARGIN or shape not in (None, image.shape[:2]):
             return label_nuclei(self.maps(image, shape), self.views, _resize(image, shape or image.shape[:2]))
@@ -60,7 +60,7 @@ class Predictor:
     def maps(self, image: np.ndarray, shape: tuple[int, int] | None = None) -> dict[str, np.ndarray]:
         """Predict the maps of one image, all at once.
 
-        Returns {target: float32 (H, W)} in [0, 1], brought to `shape` if that is given.
+        Returns {target: float32 (H, W)} in [0, 1], resized to `shape` if that is given.
         """
         shape = shape or image.shape[:2]
         totals: dict[str, np.ndarray] = {}
@@ -76,7 +76,7 @@ class Predictor:
     def _upright(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
         height, width = pixels.shape[:2]
         down, right = -height % self.multiple, -width % self.multiple
-        # Mirrored, since black would be an edge; `symmetric` also fills more than the image is large.
+        # Mirrored, since black would be an edge. `symmetric` can also add more pixels than the image has.
         pixels = np.pad(pixels, ((0, down), (0, right), (0, 0)), mode="symmetric")
         return {name: values.numpy()[0, :height, :width, 0] for name, values in self._run(pixels[None]).items()}
 

@@ -18,22 +18,22 @@ from nuclei_unet.settings import PredictSettings
 class Segmenter:
     """Finds the nuclei of any image: `Segmenter.load(path)(image)`.
 
-    `recipe` says how the model was made; `predictor` takes images that are normalized already.
+    `recipe` says how the model was made; `predictor` takes images that are already normalized.
     """
 
     def __init__(self, model: keras.Model, recipe: Recipe, *, precision: str = "auto"):
         if recipe.predict is None:
-            raise InputError("the model was trained and not evaluated, so how its maps become nuclei is not known yet")
+            raise InputError("the model was trained but not evaluated, so it does not say how its maps become nuclei")
         self.recipe = recipe
         self.predictor = Predictor(model, recipe.network, recipe.predict, precision)
 
     @classmethod
     def load(cls, path: Path | str, *, predict: PredictSettings | None = None, precision: str = "auto") -> "Segmenter":
-        """Load a model file as stage evaluate writes it.
+        """Load a model file that stage evaluate wrote.
 
         `predict` replaces the model's own prediction settings. `precision` is float32, mixed_bfloat16 or auto: bfloat16
-        where this machine is fast at it. Raises InputError that names the file if it is missing, damaged, without a
-        (whole) recipe, or would run code.
+        if this machine is fast at it. Raises InputError that names the file if it is missing or damaged, has no
+        complete recipe, or would run code.
         """
         path = Path(path)
         recipe = model_file.read_recipe(path)
@@ -42,7 +42,7 @@ class Segmenter:
         if recipe.predict is None:
             raise InputError(
                 f"{path}: was trained but not evaluated, so it does not say how its maps become nuclei; run "
-                "`dvc repro evaluate` and take the model that it writes"
+                "`dvc repro evaluate` and use the model that it writes"
             )
         try:
             return cls(model_file.load(path), recipe, precision=precision)
@@ -55,7 +55,7 @@ class Segmenter:
 
         `image` is (H, W) or (H, W, channels) with 1 to 4 channels, any real dtype, range and size; alpha is dropped.
         The label image is (H, W), uint16, or uint32 if there are more than 65,535 nuclei. An image larger than a
-        block is worked on block by block. Raises InputError for what is no image, and for NaN or infinite values.
+        block is processed block by block. Raises InputError if it is not an image or has NaN or infinite values.
         """
         return self.predictor.labels(normalize(image, self.recipe.normalize), image.shape[:2])
 

@@ -11,12 +11,12 @@ from tqdm import tqdm
 from nuclei_unet.errors import InputError
 from nuclei_unet.training import crops
 
-# A loss this large has left all that training can come back from; it starts near 3.
+# Training does not recover from a loss this large; it starts near 3.
 EXPLODED = 1000.0
 
 
 class EpochLog(keras.callbacks.Callback):
-    """Keep one row an epoch, and hand it on as it comes."""
+    """Keep one row per epoch, and pass each one to `log_epoch`."""
 
     def __init__(self, log_epoch, schedule, steps: int):
         super().__init__()
@@ -34,9 +34,9 @@ class EpochLog(keras.callbacks.Callback):
 
 
 class ValidateOnOneDevice(keras.callbacks.Callback):
-    """Add the validation losses and metrics of an epoch, where several devices train. Has to be the first callback.
+    """Add the validation losses and metrics of an epoch if several devices train. Must be the first callback.
 
-    Keras would share the last batch unevenly and then weigh the losses of the targets wrongly.
+    Keras would share the last batch unevenly and then weight the losses of the targets wrongly.
     """
 
     def __init__(self, twin: keras.Model, data: tf.data.Dataset):
@@ -44,16 +44,16 @@ class ValidateOnOneDevice(keras.callbacks.Callback):
         self.twin, self.data = twin, data
 
     def on_epoch_end(self, epoch, logs=None):
-        """Measure with the weights of the epoch; later callbacks see the same `logs`."""
+        """Measure with the weights of the epoch, and add the results to `logs` for later callbacks."""
         self.twin.set_weights(self.model.get_weights())
         measured = self.twin.evaluate(self.data, verbose=0, return_dict=True)
         logs.update({f"val_{name}": value for name, value in measured.items()})
 
 
 class Pictures(keras.callbacks.Callback):
-    """Show one validation image of each kind, its nuclei and the predicted foreground; ever more rarely.
+    """Show one validation image of each kind, its nuclei and the predicted foreground.
 
-    After epochs 1, 2, 5, 10, 20, 50 ... and the last.
+    Drawn after epochs 1, 2, 5, 10, 20, 50 ... and the last.
     """
 
     def __init__(self, middles: crops.Crops, log_picture):
@@ -64,13 +64,13 @@ class Pictures(keras.callbacks.Callback):
         self.truth = [values[..., :1] for values in maps]
 
     def on_epoch_end(self, epoch, logs=None):
-        """Draw the picture: a row an image."""
+        """Draw the picture: one row per image."""
         if not (re.fullmatch("[125]0*", str(epoch + 1)) or epoch + 1 == self.params["epochs"]):
             return
         maps = self.model(np.stack(self.images).astype(np.float32), training=False)["foreground"]
         predicted = np.rint(keras.ops.convert_to_numpy(maps) * 255).astype(np.uint8)
         rows = [
-            # White lines between them.
+            # White lines between the parts.
             [np.pad(np.broadcast_to(part, (*part.shape[:2], 3)), ((2, 2), (2, 2), (0, 0)), constant_values=255)
              for part in parts]
             for parts in zip(self.images, self.truth, predicted, strict=True)
@@ -79,10 +79,10 @@ class Pictures(keras.callbacks.Callback):
 
 
 class StopOnExplosion(keras.callbacks.Callback):
-    """Fail at the first loss that is no number or beyond all bounds; `keras.callbacks.TerminateOnNaN` would go on."""
+    """Fail at the first loss that is NaN or far too large; `keras.callbacks.TerminateOnNaN` lets the stage go on."""
 
     def on_train_batch_end(self, batch, logs=None):
-        """Look at the running mean of the loss, which stays NaN once it was."""
+        """Check the running mean of the loss; once NaN, it stays NaN."""
         if not logs["loss"] < EXPLODED:
             step, rate = int(self.model.optimizer.iterations), float(self.model.optimizer.learning_rate)
             raise InputError(
@@ -92,7 +92,7 @@ class StopOnExplosion(keras.callbacks.Callback):
 
 
 class Progress(keras.callbacks.Callback):
-    """Show a person how it goes: a bar over the steps of an epoch in a terminal, one short line an epoch anywhere."""
+    """Show progress: a bar over the steps of an epoch if in a terminal, and one short line per epoch everywhere."""
 
     def on_train_begin(self, logs=None):
         """Start the clock."""

@@ -1,6 +1,6 @@
 """Training input: crop number n is a pure function of (images, parameters, seed, n).
 
-So the order of work, the number of threads and a restart in the middle change nothing.
+So crops do not depend on the order of work, the number of threads or a restart in the middle.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,7 +13,7 @@ from nuclei_unet.sample import Sample
 from nuclei_unet.settings import AugmentSettings, TrainSettings
 from nuclei_unet.training.targets import TARGETS, target_maps
 
-# Bytes of images and maps that training keeps in memory: all of BBBC038, five times over.
+# Bytes of images and maps that training keeps in memory: enough for five times BBBC038.
 MEMORY = 2 * 10**9
 
 
@@ -44,7 +44,7 @@ class Crops:
         if self.settings.kind_balance:
             index = rng.choice(len(self), p=self.weights)
         else:
-            # Every image once before any comes twice.
+            # Each image is used once before any is used again.
             order = np.random.default_rng([self.settings.seed, number // len(self), 1]).permutation(len(self))
             index = order[number % len(self)]
         image, maps = self._read(index)
@@ -53,7 +53,7 @@ class Crops:
         return _channels(image), select_targets(self._cut(maps, crop, flags), self.settings.targets)
 
     def middle(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the middle of image `index` as it is, in the form of `draw`."""
+        """Return the middle of image `index`, not augmented, in the form of `draw`."""
         size = self.settings.crop_size
         image, maps = self._read(index)
         top, left = ((side - size) // 2 for side in image.shape[:2])
@@ -62,7 +62,7 @@ class Crops:
         return _channels(image), select_targets(maps, self.settings.targets)
 
     def _cut(self, pixels: np.ndarray, crop: np.ndarray, flags: int) -> np.ndarray:
-        """Return a crop by the affine map from its pixels to those of the image, mirrored beyond the image."""
+        """Return a crop; `crop` is the affine map from its pixels to the image's, which is mirrored at its edges."""
         size = (self.settings.crop_size, self.settings.crop_size)
         flags |= cv2.WARP_INVERSE_MAP
         return cv2.warpAffine(pixels, crop, size, flags=flags, borderMode=cv2.BORDER_REFLECT_101)
@@ -77,20 +77,20 @@ class Crops:
 def window(
     shape: tuple[int, int], size: int, settings: AugmentSettings, rng: np.random.Generator
 ) -> tuple[np.ndarray, int]:
-    """Place a random crop: the affine map (2, 3) from crop to image pixels, and the interpolation it needs."""
+    """Place a random crop; return the affine map (2, 3) from crop to image pixels, and the interpolation it needs."""
     zoom = np.exp(rng.uniform(*np.log(settings.zoom)))
     angle = rng.uniform(0, 2 * np.pi) if settings.rotate else 0.0
     mirror = rng.choice((-1, 1)) if settings.flip else 1
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) / zoom
     turn[:, 0] *= mirror
-    # The crop's centre, (x, y): so far inside that the upright crop would fit, or in the middle if none fits.
+    # The crop's centre, (x, y): far enough inside for the upright crop to fit, or in the middle if it cannot fit.
     reach = size / zoom / 2
     extent = np.array(shape[::-1], float)
     low = np.minimum(reach, extent / 2)
     centre = low + rng.uniform(size=2) * (extent - 2 * low)
     offset = centre - 0.5 - turn @ np.full(2, (size - 1) / 2)
     if zoom == 1 and angle == 0:
-        # Whole pixels, so that what is not augmented stays as it is.
+        # Whole pixels, so that crops without zoom and rotation are exact.
         return np.column_stack([turn, np.rint(offset)]), cv2.INTER_NEAREST
     return np.column_stack([turn, offset]), cv2.INTER_LINEAR
 
@@ -118,7 +118,7 @@ def change_intensities(image: np.ndarray, settings: AugmentSettings, rng: np.ran
 
 
 def kind_weights(kinds: list[str], balance: float) -> np.ndarray:
-    """Return each image's probability, float (n,): kinds weigh as count ** (1 - balance)."""
+    """Return each image's probability, float (n,); the weight of a kind is count ** (1 - balance)."""
     _, inverse, counts = np.unique(kinds, return_inverse=True, return_counts=True)
     weights = (counts.astype(float) ** -balance)[inverse]
     return weights / weights.sum()

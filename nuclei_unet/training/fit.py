@@ -1,4 +1,4 @@
-"""Train a network: Keras' `fit` with what a reproducible training needs around it."""
+"""Train a network: Keras' `fit` and what reproducible training needs around it."""
 
 import functools
 from collections.abc import Sequence
@@ -27,12 +27,12 @@ def train(
 ) -> tuple[keras.Model, pd.DataFrame]:
     """Train a network and return it with the best epoch's weights, not compiled, and the history.
 
-    `log_epoch(epoch, metrics)` is called after each epoch, counted from 1. The history has one row an epoch: epoch,
+    `log_epoch(epoch, metrics)` is called after each epoch, counted from 1. The history has one row per epoch: epoch,
     learning_rate, and loss, foreground_iou, foreground_dice ..., of training crops and (val_...) of the middles of
-    the validation images. With `state`, a path from `resume.state_file`, it is kept there where the training stands,
-    and one that was stopped goes on; its earlier epochs are logged again. `log_picture(epoch, pixels)` gets pictures
-    of validation images, their truth and their prediction, from which one sees the network learn. Raises InputError
-    if the loss explodes.
+    the validation images. `state`, a path from `resume.state_file`, keeps the state of the training. A training that
+    was stopped continues from it, and its earlier epochs are logged again. `log_picture(epoch, pixels)` gets pictures
+    of validation images, their truth and their prediction, which show how the network learns. Raises InputError if
+    the loss explodes.
     """
     source = crops.Crops(training, settings)
     steps = settings.steps_per_epoch or -(-len(source) // settings.batch_size)
@@ -43,7 +43,7 @@ def train(
     strategy = runtime.strategy(settings)
     with strategy.scope():
         model = unet.build(channels, settings.targets, settings.model, batch_normalization(strategy))
-        # Those of metrics, which compile adds, start anew with each epoch.
+        # Not those of metrics: compile adds them later, and each epoch resets them.
         variables = list(model.variables)
         model.compile(make_optimizer(settings, total), **measures(settings))
         model.optimizer.build(model.trainable_variables)
@@ -75,14 +75,14 @@ def train(
         callbacks=callbacks,
         verbose=0,
     )
-    # Keras' layers and the weights alone: whoever loads the model needs none of our code.
+    # Only Keras' own layers: loading the model needs none of our code.
     trained = unet.build(channels, settings.targets, settings.model)
     trained.set_weights(model.get_weights())
     return trained, pd.DataFrame(epochs.rows)
 
 
 def measures(settings: TrainSettings) -> dict:
-    """Return what Keras' `compile` needs beside the optimizer: losses and metrics of each map."""
+    """Return what Keras' `compile` needs besides the optimizer: losses and metrics of each map."""
     return {
         "loss": {n: losses.bce if n == "distance" else getattr(losses, settings.loss) for n in settings.targets},
         "metrics": {"foreground": [losses.iou, losses.dice]},
@@ -91,7 +91,7 @@ def measures(settings: TrainSettings) -> dict:
 
 
 def batch_normalization(strategy: tf.distribute.Strategy):
-    """Return the layer that normalizes by the whole batch, also where several devices share it."""
+    """Return the layer that normalizes by the whole batch, also if several devices share it."""
     if strategy.num_replicas_in_sync == 1:
         return FusedBatchNormalization
     return functools.partial(keras.layers.BatchNormalization, synchronized=True)

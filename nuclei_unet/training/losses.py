@@ -1,6 +1,6 @@
 """Losses and training-time metrics. Keras only, so that any backend can run them.
 
-All take maps (N, H, W, 1) with values in [0, 1], the truth first, and return one value an image, (N,).
+All take maps (N, H, W, 1) with values in [0, 1], the truth first, and return one value per image, (N,).
 """
 
 import keras
@@ -15,11 +15,11 @@ def bce(truth, predicted):
 
 
 def bce_dice(truth, predicted):
-    """Binary cross-entropy plus 1 - soft Dice: the first is right for each pixel, the second for small parts."""
+    """Binary cross-entropy plus 1 - soft Dice: the first judges each pixel, the second makes small parts count."""
     truth = ops.cast(truth, predicted.dtype)
     shared = ops.sum(truth * predicted, axis=PIXELS)
     total = ops.sum(truth, axis=PIXELS) + ops.sum(predicted, axis=PIXELS)
-    # A map without foreground has no Dice to speak of; the constant keeps its share small and smooth.
+    # A map without foreground has no meaningful Dice; the constant keeps its share small and smooth.
     return bce(truth, predicted) + 1 - (2 * shared + 100) / (total + 100)
 
 

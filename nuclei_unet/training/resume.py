@@ -1,11 +1,11 @@
-"""Where a training stands, written after each epoch: one that was killed goes on, bit for bit as if it had not been.
+"""Keep the state of a training after each epoch. A killed training goes on from it, with bit-for-bit the same result.
 
-All of it is one file that appears whole or not at all: weights, optimizer, the state of dropout, early stopping, the
+The state is one file, written completely or not at all: weights, optimizer, the state of dropout, early stopping, the
 history. (keras.callbacks.BackupAndRestore keeps only some of it, and a kill while it writes spoils the rest.) Crop
 number n does not depend on the crops before it, so there is no position in the data to keep.
 
-The file lies in a folder that DVC does not know and git ignores; DVC would delete an output before the stage runs.
-Its name is a digest of all that shapes the training, so it is reused only if parameters, code and data are unchanged.
+The file is in a folder that DVC does not know and git ignores; DVC would delete an output before the stage runs. Its
+name is a digest of all that affects the training, so it is reused only if parameters, code and data are unchanged.
 It is deleted once the model is written.
 """
 
@@ -25,10 +25,10 @@ from nuclei_unet.settings import TrainSettings
 
 
 def state_file(folder: Path, settings: TrainSettings, machine: str, files: Iterable[Path]) -> Path:
-    """Return where in `folder` the training with these settings keeps its state.
+    """Return the path in `folder` where the training with these settings keeps its state.
 
-    `machine` names what the machine decides: precision and devices. `files` are the files and folders that shape the
-    training: its code and its data. Deletes the states of trainings with other settings, files or packages.
+    `machine` names what depends on the machine: precision and devices. `files` are the files and folders that affect
+    the training: its code and its data. Deletes the states of trainings with other settings, files or packages.
     """
     packages = [version(name) for name in ("keras", "tensorflow", "numpy", "opencv-python-headless")]
     # This module decides how a state is read.
@@ -41,11 +41,11 @@ def state_file(folder: Path, settings: TrainSettings, machine: str, files: Itera
 
 
 class KeepState(keras.callbacks.Callback):
-    """Write the state after each epoch, and start from it. Has to be the last callback of `fit`.
+    """Write the state after each epoch, and start from it. Must be the last callback of `fit`.
 
-    `path` is from `state_file`, `variables` are all of the model and its optimizer, `stop` is the training's early
-    stopping, `rows` its history: a list of one dictionary an epoch, to which the training adds. `epoch` is the number
-    of epochs done, for `fit(initial_epoch=...)`.
+    `path` is from `state_file`, `variables` are all variables of the model and its optimizer, `stop` is the training's
+    early stopping. `rows` is its history, a list of one dictionary per epoch, to which the training adds. `epoch` is
+    the number of epochs done, for `fit(initial_epoch=...)`.
     """
 
     def __init__(self, path: Path, variables: list, stop: keras.callbacks.EarlyStopping, rows: list[dict]):
@@ -68,7 +68,7 @@ class KeepState(keras.callbacks.Callback):
         rows.extend(state["rows"])
 
     def on_train_begin(self, logs=None):
-        """Bring early stopping to where it stood; it has just reset itself."""
+        """Restore early stopping, which has just reset itself."""
         for name, value in self._best.items():
             setattr(self.stop, name, value)
         if self._best:
@@ -78,7 +78,7 @@ class KeepState(keras.callbacks.Callback):
         """Write the state."""
         best = {name: getattr(self.stop, name) for name in ("best", "best_epoch", "wait", "stopped_epoch")}
         weights = self.stop.best_weights or []
-        # One that stopped early is done: its last epoch is the last there is.
+        # A training that stopped early is done: it has no epochs left.
         done = self.params["epochs"] if self.model.stop_training else epoch + 1
         state = {"epoch": done, "best": best, "best_weights": len(weights), "rows": self.rows}
         with fresh_file(self.path) as path, path.open("wb") as file:

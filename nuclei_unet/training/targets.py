@@ -1,4 +1,4 @@
-"""What the network learns: from a label image to target maps."""
+"""Turn a label image into the target maps that the network learns."""
 
 import cv2
 import numpy as np
@@ -10,8 +10,8 @@ TARGETS = ("foreground", "border", "distance")
 def target_maps(labels: np.ndarray) -> np.ndarray:
     """Return what the network learns from a label image (H, W), as uint8 (H, W, 3), 0 ... 255 for 0 ... 1.
 
-    Channels: foreground; border between touching nuclei (not all outlines: that is where nuclei merge, see the
-    winners of the 2018 Data Science Bowl); distance to the nucleus' edge over its maximum in the nucleus.
+    Channels: foreground; border between touching nuclei (not all outlines: nuclei merge where they touch, see the
+    winners of the 2018 Data Science Bowl); distance to the nucleus' edge, divided by its maximum in the nucleus.
     """
     # OpenCV's morphology has no int32; float32 holds all labels up to 2**24.
     exact = labels.astype(np.float32)
@@ -19,7 +19,7 @@ def target_maps(labels: np.ndarray) -> np.ndarray:
 
 
 def _touching_border(labels: np.ndarray) -> np.ndarray:
-    """255 where two nuclei lie within a few pixels, more for larger nuclei."""
+    """255 where two nuclei are within a few pixels of each other, more pixels for larger nuclei."""
     areas = np.bincount(labels.astype(np.int64).ravel())[1:]
     areas = areas[areas > 0]
     if areas.size < 2:
@@ -33,7 +33,7 @@ def _touching_border(labels: np.ndarray) -> np.ndarray:
 
 
 def _relative_distance(exact: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """255 at the innermost pixel of each nucleus, falling to little at its edge and 0 outside."""
+    """255 at the innermost pixel of each nucleus, low at its edge and 0 outside."""
     window = np.ones((3, 3), np.uint8)
     inner = (exact > 0) & (cv2.dilate(exact, window) == exact) & (cv2.erode(exact, window) == exact)
     distance = (cv2.distanceTransform(inner.astype(np.uint8), cv2.DIST_L2, 5) + 1) * (exact > 0)

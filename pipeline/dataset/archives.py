@@ -1,7 +1,7 @@
-"""Zip archives of images that strangers made, read with suspicion, and the raw data's one format on disk.
+"""Zip archives of images from untrusted sources, checked before use, and the raw data's one format on disk.
 
 Nothing is ever extracted: `repack` copies the files of any container into a zip of canonical form, and the pipeline
-reads its images out of that. Canonical means: `<ImageId>/images/<ImageId>.png` and `<ImageId>/masks/<name>.png` and
+reads its images from that. Canonical means: `<ImageId>/images/<ImageId>.png` and `<ImageId>/masks/<name>.png` and
 nothing else, sorted by name, stored uncompressed (PNGs do not compress), with fixed dates and attributes. So the
 bytes are the same whichever container they came in, and no path can point outside a folder.
 """
@@ -29,12 +29,12 @@ MAX_RATIO = 200
 RATIO_FREE_BYTES = 2**20  # a small blank mask may shrink further than MAX_RATIO, and does no harm
 
 CHUNK_BYTES = 2**20
-# What zipfile raises, beside OSError, on a container that is damaged or made to do damage.
+# What zipfile raises, besides OSError, on a damaged or malicious container.
 ZIP_FAULTS = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplementedError, RuntimeError, ValueError)
 
 
 def open_archive(path: Path) -> zipfile.ZipFile:
-    """Open a zip for reading. Raises InputError that names a file that is missing or no zip."""
+    """Open a zip for reading. Raises InputError that names the file if it is missing or not a zip."""
     try:
         return zipfile.ZipFile(path)
     except FileNotFoundError:
@@ -47,8 +47,8 @@ def check_members(archive: zipfile.ZipFile, subfolder: str = "") -> dict[str, zi
     """Return canonical name -> member for all files of an archive below `subfolder`, sorted by name.
 
     Folder entries and what macOS adds (`__MACOSX/`, `.DS_Store`) are dropped. Raises InputError that names archive
-    and member for anything that a data set of this layout has no use for: names that leave the folder, links,
-    encryption, names twice, sizes or compression ratios of a bomb, other files than images and masks.
+    and member for anything that does not belong in this data set: names that leave the folder, links, encryption,
+    duplicate names, sizes or compression ratios of a zip bomb, files other than images and masks.
     """
     files: dict[str, zipfile.ZipInfo] = {}
     seen: dict[str, str] = {}
@@ -60,7 +60,7 @@ def check_members(archive: zipfile.ZipFile, subfolder: str = "") -> dict[str, zi
         fault = _name_fault(name) or _kind_fault(member)
         if not fault and name.casefold() in seen:
             twin = seen[name.casefold()]
-            fault = "is there twice" if twin == name else f"differs only in case from {twin!r}"
+            fault = "occurs twice" if twin == name else f"differs only in case from {twin!r}"
         seen[name.casefold()] = name
         if fault:
             raise InputError(f"{archive.filename}: member {name!r} {fault}; this is not the data set, do not use it")
@@ -158,7 +158,7 @@ def _canonical_entry(name: str, size: int) -> zipfile.ZipInfo:
 
 
 def _chunks(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Iterator[bytes]:
-    # zipfile stops at the declared size, and reports a CRC that is wrong by then; fewer bytes it lets pass.
+    # zipfile stops at the declared size and reports a CRC that is wrong by then, but it accepts fewer bytes.
     left = member.file_size
     try:
         with archive.open(member) as file:

@@ -1,8 +1,8 @@
-"""Which images are crops of one source frame, found from the images themselves.
+"""Find from the images themselves which ones are crops of one source frame.
 
 About 87% of the training images of BBBC038 are tiles that were cut from larger frames. Neighbouring tiles share
 cells and noise, so a validation split by image would measure memory. Where two tiles met, the last line of one
-continues in the first line of the other: that is what is looked for here.
+continues in the first line of the other. This module looks for such pairs.
 """
 
 from collections import defaultdict
@@ -13,14 +13,14 @@ from scipy.ndimage import gaussian_filter1d
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-# A border may change by this much more than neighbouring lines inside the two tiles do (1 = just as much).
+# The largest change across a border, relative to that between neighbouring lines inside the two tiles (1 = equal).
 MAX_STEP = 1.2
-# Correlation of two border lines, their slow changes taken out (Gaussian, sigma in px): enough on its own.
+# Correlation of two border lines without their slow changes (Gaussian, sigma in px): enough on its own.
 STRONG, SMOOTHING = 0.4, 25
-# Correlation of the whole lines: enough where four tiles close a 2x2 square with at least one strong border.
+# Correlation of the whole lines: enough if four tiles form a 2x2 square with at least one strong border.
 WEAK = 0.12
 
-# Tiles that are compared with all others at a time.
+# Number of tiles that are compared with all others at a time.
 CHUNK = 500
 
 RIGHT, BELOW = "right", "below"
@@ -38,7 +38,7 @@ class Borders:
 
 
 def borders(rgb: np.ndarray) -> Borders:
-    """Take the border lines out of an image (H, W, 3)."""
+    """Return the border lines of an image (H, W, 3)."""
     edges = (rgb[:2], rgb[:-3:-1], rgb[:, :2].swapaxes(0, 1), rgb[:, :-3:-1].swapaxes(0, 1))
     return Borders(rgb.shape[:2], *(edge.mean(axis=2, dtype=np.float32) for edge in edges))
 
@@ -68,7 +68,7 @@ def _neighbours(tiles: list[Borders], indices: list[int]) -> set[tuple[int, int]
     strong, weak = set(), set()
     for direction, end, start in ((BELOW, "bottom", "top"), (RIGHT, "right", "left")):
         starts = np.stack([getattr(tiles[i], start) for i in indices])
-        # Some tiles at a time against all, so that memory grows with their number and not with its square.
+        # A few tiles at a time against all, so memory grows with the number of tiles, not with its square.
         for first in range(0, len(indices), CHUNK):
             ends = np.stack([getattr(tiles[i], end) for i in indices[first : first + CHUNK]])
             smooth = _step(ends, starts) <= MAX_STEP
@@ -98,7 +98,7 @@ def _squares(links: set[tuple[int, int, str]]) -> list[tuple[tuple[int, int, str
 
 
 def _step(ends: np.ndarray, starts: np.ndarray) -> np.ndarray:
-    """Return the change across each border over the change between lines inside the tiles, (n_ends, n_starts).
+    """Return the change across each border divided by that between lines inside the tiles, (n_ends, n_starts).
 
     `ends` and `starts` are (n, 2, length), outermost line first.
     """
@@ -125,8 +125,8 @@ def _correlation(ends: np.ndarray, starts: np.ndarray) -> np.ndarray:
 def split_by_frame(frames: np.ndarray, kinds: list[str], fraction: float, seed: int) -> np.ndarray:
     """Choose validation images by whole frames, stratified by kind; bool (n,), True = validation.
 
-    In each kind, frames in random order (from `seed`) are taken as long as they bring the number of images nearer
-    to `fraction` of the kind. A frame's kind is that of most of its images. A kind of a single frame stays in
+    In each kind, frames come in random order (from `seed`). A frame is taken if it brings the number of images nearer
+    to `fraction` of the kind. A frame's kind is that of most of its images. A kind with a single frame stays in
     training.
     """
     chosen = np.zeros(len(frames), bool)

@@ -1,4 +1,4 @@
-"""The kinds of image in BBBC038, told from the pixels."""
+"""The kinds of image in BBBC038, found from the pixels."""
 
 import numpy as np
 
@@ -14,14 +14,14 @@ KINDS = (
 )
 
 
-# Fluorescent nuclei of BBBC038 have median areas up to 700 px or from 870 px on: the gap lies here.
+# Fluorescent images of BBBC038 have median nucleus areas up to 700 px or from 870 px on; this is in the gap.
 LARGE_NUCLEUS = 800
 
 
 def kind_of_image(rgb: np.ndarray, median_area: float) -> str:
     """Name the kind of a native uint8 (H, W, 3) image, one of KINDS.
 
-    Brightness and colour of the background tell the stain; the median area of the nuclei (px) tells small from
+    Brightness and colour of the background show the stain; the median area of the nuclei (px) separates small from
     large fluorescent ones. Thresholds are the middles of the gaps seen in the training images.
     """
     if not has_light_background(rgb):

@@ -1,7 +1,7 @@
-"""The processed data set: what an image looks like to the network, and the one owner of its format on disk.
+"""The processed data set: images as the network sees them. Only this module knows its format on disk.
 
 data/processed/
-  manifest.csv      one row an image: image_id, split, kind, frame, height, width, nuclei
+  manifest.csv      one row per image: image_id, split, kind, frame, height, width, nuclei
   images/<id>.png   what the network sees: uint8, (H, W) or (H, W, 3), resized if preprocess.image_size says so
   labels/<id>.png   the truth at native size: uint16 (H, W), 0 = background, 1 ... n = nuclei
 """
@@ -23,7 +23,7 @@ MANIFEST_COLUMNS = ("image_id", "split", "kind", "frame", "height", "width", "nu
 
 @dataclass(frozen=True)
 class StoredSample:
-    """A `Sample` on disk, read when its pixels are asked for, each time: a split of any size fits into memory."""
+    """A `Sample` on disk. Each access reads the pixels again, so a split of any size fits into memory."""
 
     image_id: str
     split: str
@@ -52,11 +52,11 @@ def write_sample(folder: Path, image_id: str, image: np.ndarray, labels: np.ndar
 
 
 def read_manifest(folder: Path = layout.PROCESSED) -> pd.DataFrame:
-    """Return manifest.csv, one row an image."""
+    """Return manifest.csv, one row per image."""
     path = folder / MANIFEST
     if not path.exists():
         raise InputError(f"{path}: no such file; run `dvc repro preprocess` first")
-    # Ids are names: "007" and "1e5" are not to become numbers, nor "NA" a gap.
+    # Ids are names: "007" and "1e5" must not become numbers, nor "NA" a missing value.
     return pd.read_csv(path, dtype={"image_id": str}, keep_default_na=False)
 
 

@@ -18,7 +18,7 @@ COLUMNS = ("ImageId", "EncodedPixels", "Height", "Width", "Usage")
 def decode_run_lengths(code: str, height: int, width: int, where: str) -> np.ndarray:
     """Return the mask, bool (height, width), of one nucleus. An empty code is an empty mask.
 
-    Raises InputError that opens with `where` if the code is malformed, leaves the image or covers a pixel twice.
+    Raises InputError that starts with `where` if the code is malformed, leaves the image or covers a pixel twice.
     """
     flat = np.zeros(height * width, bool)
     flat[_pixels(code, height * width, where)] = True
@@ -26,7 +26,7 @@ def decode_run_lengths(code: str, height: int, width: int, where: str) -> np.nda
 
 
 def encode_run_lengths(mask: np.ndarray) -> str:
-    """Return the run-length code of a mask (H, W); every value but 0 belongs to the nucleus."""
+    """Return the run-length code of a mask (H, W); every non-zero pixel is part of the nucleus."""
     flat = np.concatenate([[False], np.asarray(mask).T.reshape(-1) != 0, [False]])
     edges = np.flatnonzero(flat[1:] != flat[:-1])  # rising and falling in turn
     starts, ends = edges[::2], edges[1::2]
@@ -36,7 +36,7 @@ def encode_run_lengths(mask: np.ndarray) -> str:
 def read_solution(path: Path) -> dict[str, np.ndarray]:
     """Read a solution CSV: image id -> label image, uint16 (H, W), 0 = background, nuclei 1, 2, … in row order.
 
-    A pixel of two nuclei stays with the earlier row. A row with an empty code stands for an image without nuclei.
+    A pixel of two nuclei goes to the earlier row. A row with an empty code means an image without nuclei.
     Raises InputError that names file, line and fault.
     """
     try:
@@ -44,7 +44,7 @@ def read_solution(path: Path) -> dict[str, np.ndarray]:
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: no CSV table: {' '.join(str(error).split())}") from None
+        raise InputError(f"{path}: not a CSV table: {' '.join(str(error).split())}") from None
     missing = [column for column in COLUMNS if column not in table.columns]
     if missing:
         raise InputError(f"{path}: column {', '.join(missing)} is missing; found {', '.join(table.columns)[:200]}")
@@ -97,7 +97,7 @@ def _pixels(code: str, size: int, where: str) -> np.ndarray:
         raise InputError(f"{where}: a run starts at {starts.min()}; the first pixel is 1")
     if np.any(lengths < 1):
         raise InputError(f"{where}: a run has length {lengths.min()}")
-    # Written so that no sum can pass the largest int64.
+    # Written so that no sum can overflow int64.
     beyond = (lengths > size) | (starts > size - lengths + 1)
     if np.any(beyond):
         start, length = starts[beyond][0], lengths[beyond][0]

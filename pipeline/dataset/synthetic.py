@@ -1,7 +1,7 @@
-"""A drawn data set in the looks and the layout of BBBC038, for demonstrations and tests without a network.
+"""A synthetic data set with the looks and the layout of BBBC038, for demonstrations and tests without internet.
 
 Like the real set, the training images are neighbouring crops of larger frames: a frame of one of four kinds is
-drawn, then cut in 2x2 crops. Every pixel follows from the seed.
+drawn, then cut into 2x2 crops. The seed determines every pixel.
 """
 
 import csv
@@ -25,7 +25,7 @@ CROP_SHAPES = {
     "grey": (256, 320),
 }
 
-# Kinds of successive frames. All four come within the first five, so that small sets have them too; that gives the
+# Kinds of successive frames. All four come within the first five, so that small sets have them too. This gives the
 # rare kinds (large 13%, purple 16%, grey 2% of the real images) somewhat more weight than they have in BBBC038.
 KIND_CYCLE = (
     "small fluorescent",
@@ -41,12 +41,12 @@ KIND_CYCLE = (
 )
 
 CROPS_PER_FRAME = 4
-# What the cut leaves of a nucleus is dropped below this area, in pixels.
+# Pieces of cut nuclei below this area, in pixels, are dropped.
 SMALLEST_PIECE = 8
 
 
 class Stamp(NamedTuple):
-    """One blob, cut to the frame it lies in."""
+    """One blob, cut to the frame that it is in."""
 
     window: tuple[slice, slice]  # rows and columns of the frame
     coverage: np.ndarray  # float32, 0 outside, 1 inside, between on the outline
@@ -134,7 +134,7 @@ def draw_frame(kind: str, rng: np.random.Generator, shape: tuple[int, int]) -> t
     kind : str
         A key of `CROP_SHAPES`.
     rng : np.random.Generator
-        Source of all that varies.
+        Source of all randomness.
     shape : tuple of int
         Height and width in pixels.
 
@@ -175,7 +175,7 @@ def draw_frame(kind: str, rng: np.random.Generator, shape: tuple[int, int]) -> t
 def draw_fluorescent(
     rng: np.random.Generator, shape: tuple[int, int], nuclei: list[Stamp], radius: float
 ) -> np.ndarray:
-    """Grey levels (H, W, 3) float of bright nuclei on a dark background; `radius` is their usual one in pixels."""
+    """Grey levels (H, W, 3) float of bright nuclei on a dark background; `radius` is the usual one in pixels."""
     # Grey levels of the usual nucleus and of the background, as dim as in the real images.
     level, dark = rng.uniform(22, 80), rng.uniform(3, 8)
     brightness = np.clip(rng.lognormal(0, 0.35, len(nuclei)), 0.35, 2)
@@ -265,7 +265,7 @@ def place_nuclei(
     Parameters
     ----------
     radii : np.ndarray
-        One radius a nucleus, in pixels. A nucleus that finds no room is left out.
+        One radius per nucleus, in pixels. A nucleus that finds no room is left out.
     stretch, roughness
         See `blob`.
     touching : float
@@ -276,11 +276,11 @@ def place_nuclei(
     nuclei : list of Stamp
         Whole outlines, overlaps included.
     labels : np.ndarray
-        uint16 (H, W): nucleus i has the label i + 1, less what an earlier one covers.
+        uint16 (H, W): nucleus i has the label i + 1, without the pixels of earlier ones.
     """
     labels = np.zeros(shape, np.uint16)
     size = np.array(shape)
-    # The first four stand well inside the quarters, so that no crop is empty.
+    # The first four are placed well inside the quarters, so that no crop is empty.
     quarters = size * np.array([(0.25, 0.25), (0.25, 0.75), (0.75, 0.25), (0.75, 0.75)])
     crowd = 1 / (1 + np.exp(-3 * smooth_noise(rng, shape, 60)))  # where nuclei tend to be
     nuclei: list[Stamp] = []
@@ -374,7 +374,7 @@ def blob(
 
 
 def paint(shape: tuple[int, int], stamps: list[Stamp], weights: Iterable[float], profile=np.ones_like) -> np.ndarray:
-    """Sum of the stamps, float32 (H, W): each its weight times `profile(depth)`; overlaps add up."""
+    """Sum of the stamps, float32 (H, W), each with its weight times `profile(depth)`; overlaps add up."""
     amount = np.zeros(shape, np.float32)
     for stamp, weight in zip(stamps, weights, strict=True):
         amount[stamp.window] += weight * stamp.coverage * profile(stamp.depth)
@@ -433,7 +433,7 @@ def encode_png(image: np.ndarray) -> bytes:
 
 
 def write_zip(path: Path, files: dict[str, bytes]) -> None:
-    """Write a zip with sorted names and no clock or system in it, so that equal files give equal bytes."""
+    """Write a zip with sorted names and without time or system in it, so that equal files give equal bytes."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for name in sorted(files):

@@ -1,7 +1,7 @@
-"""Figures of a training run and its predictions, drawn with matplotlib; nothing here reads a file.
+"""Charts of a training run and its scores, drawn with matplotlib; nothing here reads a file.
 
-Charts take tables, pictures take `Example`s; each returns a matplotlib Figure. `write` turns one into a small PNG
-whose bytes depend on the pixels alone. Colours are Okabe and Ito's, which colour-blind readers can tell apart.
+Each function takes tables and returns a matplotlib Figure. `style.write` turns one into a small PNG whose bytes depend
+only on the pixels. Colours are Okabe and Ito's, which colour-blind readers can tell apart.
 """
 
 import numpy as np
@@ -104,7 +104,7 @@ def scores_by_kind(by_kind: pd.DataFrame, per_image: pd.DataFrame, dpi: int) -> 
 
 def _kind_bar(ax: Axes, place: int, unet: pd.Series, otsu: pd.Series, images: np.ndarray) -> None:
     ax.barh(place, unet, height=0.6, color=BLUE, alpha=0.35)
-    # Spread over the bar's height in a fixed pattern, so that equal scores stay apart and figures stay the same.
+    # Spread over the bar's height in a fixed pattern: equal scores stay apart, and the figure is reproducible.
     heights = place + (np.arange(images.size) * 0.618034 % 1 - 0.5) * 0.5
     ax.scatter(images, heights, s=5, color=BLUE, linewidths=0, clip_on=False)
     ax.vlines(otsu, place - 0.38, place + 0.38, color=ORANGE, linewidth=2.5)

@@ -1,4 +1,4 @@
-"""Pages as HTML, from the templates beside this file. Each page needs no other file and no network."""
+"""Pages as HTML, from the templates beside this file. Each page needs no other file and no internet."""
 
 import base64
 from pathlib import Path
@@ -10,7 +10,7 @@ import pandas as pd
 def page(template: str, **content) -> str:
     """Return a page as HTML; `template` is its file's name.
 
-    Filters: `score`, a number or a dash where there is none; `change`, with its sign.
+    Filters: `score` is a number, or a dash if there is none; `change` is a number with its sign.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),

@@ -30,12 +30,12 @@ class Example:
 def error_map(truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     """Return the Outcome of each pixel's nucleus, uint8 (H, W), 0 = background.
 
-    Where a true and a predicted nucleus overlap, the predicted one shows; a missed nucleus shows over all others.
+    Where a true and a predicted nucleus overlap, the predicted one is shown; a missed nucleus covers all others.
     """
     of_truth, of_predicted = errors(truth, predicted)
     true_pixels = _by_label(truth, of_truth)
     pixels = _by_label(predicted, of_predicted)
-    # A correct nucleus is drawn as predicted; a rim that only the truth has is no nucleus of its own.
+    # A correct nucleus is drawn as predicted; a rim that only the truth has is not another nucleus.
     behind = (pixels == 0) & (true_pixels != Outcome.CORRECT)
     pixels[behind] = true_pixels[behind]
     pixels[true_pixels == Outcome.MISSED] = Outcome.MISSED
@@ -74,7 +74,7 @@ def coloured(image: np.ndarray, truth: np.ndarray, labels: np.ndarray) -> np.nda
 
 
 def _hue(index: int) -> tuple[int, int, int]:
-    # Steps of the golden ratio never come back to a hue, and neighbours in number, often in space, differ much.
+    # Steps of the golden ratio never repeat a hue. Consecutive nuclei, which are often neighbours, differ strongly.
     red, green, blue = colorsys.hls_to_rgb(index * 0.618034 % 1, (0.55, 0.7)[index % 2], 0.75)
     return round(red * 255), round(green * 255), round(blue * 255)
 
@@ -82,7 +82,7 @@ def _hue(index: int) -> tuple[int, int, int]:
 def coloured_errors(image: np.ndarray, truth: np.ndarray, predicted: np.ndarray, outcomes: np.ndarray) -> np.ndarray:
     """Paint an error map (see `error_map`) over a darkened image; return uint8 (H, W, 3).
 
-    Lines part nuclei that touch: predicted ones, and where the prediction is wrong true ones.
+    Lines separate touching nuclei: predicted ones, and also true ones where the prediction is wrong.
     """
     colours = np.array([rgb(COLOURS[outcome]) for outcome in Outcome], np.uint8)
     picture = _darkened(image)
@@ -104,7 +104,7 @@ def _seams(labels: np.ndarray) -> np.ndarray:
 
 
 def shown(example: Example, side: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Return what a panel shows, its longer side `side` px: image, truth, prediction, error map.
+    """Return what a panel shows, with `side` px on its longer side: image, truth, prediction, error map.
 
     The image is stretched, uint8 (h, w, 3). The errors are found at native size: shrinking could change a match.
     """
@@ -118,7 +118,7 @@ def shown(example: Example, side: int) -> tuple[np.ndarray, np.ndarray, np.ndarr
 
 
 def crop(example: Example, side: int) -> Example:
-    """Return the square of at most `side` px of which the true nuclei cover most."""
+    """Return the square of at most `side` px with the largest area of true nuclei."""
     height, width = example.truth.shape
     side = min(side, height, width)
     sums = cv2.integral((example.truth > 0).astype(np.uint8))  # (H + 1, W + 1): of all pixels above and to the left
@@ -129,7 +129,7 @@ def crop(example: Example, side: int) -> Example:
 
 
 def error_rows(examples: Sequence[Example], dpi: int) -> Figure:
-    """Draw a row an example: image, truth, prediction, errors."""
+    """Draw one row per example: image, truth, prediction, errors."""
     inches = 2.35
     aspects = [float(np.clip(e.truth.shape[0] / e.truth.shape[1], 0.4, 1)) for e in examples]
     figure = Figure(figsize=(4 * inches + 0.3, sum(aspects) * inches + 0.3 * len(examples) + 0.5), dpi=dpi)
@@ -152,7 +152,7 @@ def error_rows(examples: Sequence[Example], dpi: int) -> Figure:
 def prediction_rows(
     examples: Sequence[Example], others: Sequence[np.ndarray], names: Sequence[str], dpi: int
 ) -> Figure:
-    """Draw a row an example: image, truth, another prediction of it, uint16 (H, W), and its own; `names` of both."""
+    """Draw one row per example: image, truth, its prediction in `others`, uint16 (H, W), its own; `names` of both."""
     inches = 2.35
     figure = Figure(figsize=(4 * inches + 0.3, len(examples) * (inches + 0.3) + 0.3), dpi=dpi)
     figure.get_layout_engine().set(w_pad=0.03, h_pad=0.03, wspace=0, hspace=0)
@@ -171,7 +171,7 @@ def prediction_rows(
 
 
 def example_columns(examples: Sequence[Example], dpi: int) -> Figure:
-    """Draw a column an example, 256 px of it: image, truth, prediction."""
+    """Draw one column per example, 256 px of it: image, truth, prediction."""
     inches = 2.4
     figure = Figure(figsize=(inches * len(examples) + 0.3, 3 * inches + 0.5), dpi=dpi)
     figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
@@ -190,7 +190,7 @@ def example_columns(examples: Sequence[Example], dpi: int) -> Figure:
 def _caption(row: Sequence[Axes], example: Example) -> None:
     """Write an example's caption over all panels of its row."""
     text = row[0].text(0, 1.03, "  ·  ".join(example.caption), fontsize=8.5, transform=row[0].transAxes)
-    # Kept out of the layout it does not widen the first panel; an empty title of the second one holds its height.
+    # Outside the layout, it does not widen the first panel. The empty title of the second one reserves its height.
     text.set_in_layout(False)
     row[1].set_title(" ", fontsize=8.5)
 

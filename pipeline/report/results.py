@@ -1,4 +1,4 @@
-"""What the stages reported, read back."""
+"""Read the results that the stages wrote."""
 
 import json
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from pipeline.dataset import archives, processed
 from pipeline.report import scores
 from pipeline.report.pictures import Example
 
-# Which stage writes each table of the reports, and the columns that are shown of it.
+# Which stage writes each table of the reports, and which of its columns are shown.
 HISTORY_COLUMNS = ("loss", "foreground_iou", "foreground_dice")
 DRAWN = ("iou", "dsb_score", "otsu_iou", "otsu_dsb_score")  # of per_image.csv and by_kind.csv
 TABLES = {
@@ -48,7 +48,7 @@ class Results:
 
 
 def read_results() -> Results:
-    """Read the reports of the other stages. InputError names a missing file and the stage that writes it."""
+    """Read the reports of the other stages. Raises InputError that names a missing file and its stage."""
     tables = {name: read_table(layout.REPORTS / f"{name}.csv", *contract) for name, contract in TABLES.items()}
     if "test" not in set(tables["per_image"].split):
         raise InputError(f"{layout.PER_IMAGE}: has no test image; run `dvc repro --force evaluate`")
@@ -60,18 +60,18 @@ def read_results() -> Results:
 
 
 def read_table(path: Path, writer: str, columns: Sequence[str]) -> pd.DataFrame:
-    """Read a CSV that stage `writer` writes; InputError if it is not there, is no table or lacks a column."""
+    """Read a CSV that stage `writer` writes. Raises InputError if it is missing, not a table or lacks a column."""
     try:
         table = pd.read_csv(existing(path, writer), dtype={"image_id": str})
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: no CSV table ({error}); run `dvc repro --force {writer}`") from None
+        raise InputError(f"{path}: not a CSV table ({error}); run `dvc repro --force {writer}`") from None
     if missing := [column for column in columns if column not in table.columns]:
         raise InputError(f"{path}: lacks column {missing[0]!r}; run `dvc repro --force {writer}`")
     return table
 
 
 def read_json(path: Path, writer: str) -> dict:
-    """Read a JSON file that stage `writer` writes; InputError if it is not there or not JSON."""
+    """Read a JSON file that stage `writer` writes. Raises InputError if it is missing or not JSON."""
     try:
         return json.loads(existing(path, writer).read_text(encoding="utf-8"))
     except ValueError as error:
@@ -86,7 +86,7 @@ def existing(path: Path, writer: str) -> Path:
 
 
 def read_example(row: NamedTuple) -> Example:
-    """Read what is shown of a test image: its native pixels, its truth, its prediction; `row` is of per_image.csv."""
+    """Read a test image to show: its native pixels, truth and prediction. `row` is a row of per_image.csv."""
     with archives.open_archive(existing(layout.TEST_ARCHIVE, "download")) as archive:
         image = archives.read_image(archive, archives.image_member(row.image_id))
     name = f"{row.image_id}.png"

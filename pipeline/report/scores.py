@@ -1,7 +1,7 @@
-"""The one catalogue of all scores: what each is called, what it means, how it is measured, and where it shows.
+"""The catalogue of all scores: their names and meanings, how they are measured, and where they are shown.
 
-One entry in SCORES is all that a new score needs. Tables, metrics, MLflow, the report and the comparison of branches
-go through the catalogue and select by key.
+A new score needs only one entry in SCORES. Tables, metrics, MLflow, the report and the comparison of branches read the
+catalogue and select by key.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,12 +15,12 @@ from nuclei_unet import metrics
 from pipeline import layout
 
 GROUPS = ("instance", "pixel", "pixel_pooled")  # of scores.json, in this order
-OTSU = "otsu"  # the group of what Otsu's threshold reaches, without any learning
+OTSU = "otsu"  # the group with the scores of Otsu's threshold, without any learning
 
 
 @dataclass(frozen=True)
 class Counts:
-    """What all scores are made of: the pixels and the nuclei of one image, or of many together."""
+    """What all scores are computed from: the pixels and the nuclei of one image, or of many together."""
 
     pixels: metrics.PixelCounts
     instances: metrics.InstanceCounts
@@ -53,14 +53,14 @@ class ScoreInfo:
     group, key : its place in scores.json; together its name in MLflow, group/key
     name, meaning : as people read them
     of : its value for one image, or for many whose counts were added
-    over : how a split's value comes about: the mean of its images' values, the value of all counts added (pooled),
+    over : how a split's value is computed: the mean of its images' values, the value of all counts added (pooled),
         or the low or high end of the mean's 95% bootstrap interval
     column : its column in per_image.csv; None if single images do not have it
     short : its heading in narrow tables
-    main : one of the few by which people compare branches: metrics.json, the terminal, MLflow's page of all runs
-    by_kind : in the table of kinds of image, too
-    floor : measured for Otsu's threshold, too
-    lower_is_better : more is better otherwise
+    main : one of the few for comparing branches, shown in metrics.json, the terminal and MLflow's page of all runs
+    by_kind : also in the table of kinds of image
+    floor : also measured for Otsu's threshold
+    lower_is_better : otherwise higher is better
     """
 
     group: str
@@ -111,14 +111,14 @@ SCORES = (
     ),
     ScoreInfo(
         "instance", "dsb_score", "DSB score",
-        "Kaggle's score of the 2018 Data Science Bowl: of each image the mean of TP / (TP + FP + FN) over the IoU "
+        "Kaggle's score of the 2018 Data Science Bowl: for each image the mean of TP / (TP + FP + FN) over the IoU "
         "thresholds 0.50, 0.55 … 0.95, then the mean over the images.",
         _of_nuclei(metrics.dsb_score), column="dsb_score", short="dsb_score", main=True, by_kind=True, floor=True,
     ),
     ScoreInfo(
         "instance", "dsb_score_low", "DSB score, from",
-        "The lower end of the DSB score's 95% interval, by drawing images again and again (bootstrap): how much the "
-        "score depends on which images there happen to be.",
+        "The lower end of the DSB score's 95% interval, found by resampling the images (bootstrap): how much the "
+        "score depends on the choice of images.",
         _of_nuclei(metrics.dsb_score), over="low",
     ),
     ScoreInfo(
@@ -161,7 +161,7 @@ SCORES = (
     ),
 )  # fmt: skip
 
-# By which a model becomes the champion, and experiments are sorted.
+# The score that decides which model is the champion, and that sorts experiments.
 DECISIVE = "validation/instance/dsb_score"
 
 
@@ -196,7 +196,7 @@ def _floor_columns() -> list[ScoreInfo]:
 
 
 def summarise(items: Sequence[ImageCounts]) -> dict:
-    """Return the scores of one split, {group: {key: value}}, and n_images; the group `otsu` holds the floor's."""
+    """Return the scores of one split, {group: {key: value}}, and n_images; the group `otsu` holds Otsu's."""
     unet, otsu = [item.unet for item in items], [item.otsu for item in items]
     groups = {
         group: {score.key: _of_split(score, unet) for score in SCORES if score.group == group} for group in GROUPS
@@ -212,7 +212,7 @@ def _of_split(score: ScoreInfo, images: Sequence[Counts]) -> float:
         values = [score.of(counts) for counts in images]
         low, high = metrics.bootstrap_interval(values) if score.over in ("low", "high") else (0, 0)
         value = {"low": low, "high": high}.get(score.over, np.mean(values))
-    # Six digits say all that 65 images can, and read well in a diff.
+    # Six digits are enough for 65 images, and easy to read in a diff.
     return round(float(value), 6)
 
 
@@ -221,12 +221,12 @@ def by_kind(images: pd.DataFrame) -> pd.DataFrame:
     groups = images.groupby(["split", "kind"], sort=True)
     table = groups[[column for column, _ in kind_columns(together=False)]].mean()
     table.insert(0, "n_images", groups.size())
-    # Validation first: it is what choices are made on.
+    # Validation first: choices are made on it.
     return table.reset_index().sort_values(["split", "kind"], ascending=[False, True], ignore_index=True)
 
 
 def kind_columns(together: bool = True) -> list[tuple[str, str]]:
-    """Return (column, heading) of the scores in by_kind.csv; `together`: Otsu's beside the U-Net's, else last."""
+    """Return (column, heading) of the scores in by_kind.csv; Otsu's beside the U-Net's if `together`, else last."""
     order = listed() if together else SCORES
     shown = [score for score in order if score.by_kind and score.column]
     floor = {score.key: (f"otsu_{score.column}", f"Otsu {score.short}") for score in _floor_columns() if score.by_kind}
@@ -236,7 +236,7 @@ def kind_columns(together: bool = True) -> list[tuple[str, str]]:
 
 
 def ap_by_threshold(items: Mapping[str, Sequence[ImageCounts]]) -> pd.DataFrame:
-    """Return the pooled average precision at each IoU threshold: one row a threshold, one column a curve."""
+    """Return the pooled average precision at each IoU threshold: one row per threshold, one column per curve."""
     curves = {}
     for split, images in items.items():
         curves[f"{split}_unet"] = metrics.pooled(item.unet.instances for item in images)
@@ -267,7 +267,7 @@ def flat_metrics(summary: Mapping) -> dict[str, float]:
 
 
 def text_table(summary: Mapping) -> str:
-    """Return the main scores as a small table for the terminal, those with an interval with their interval."""
+    """Return the main scores as a small table for the terminal, with intervals for scores that have one."""
     shown, floor = [score for score in SCORES if score.main], _floor_columns()
     lines = [["", "images", *(score.short for score in shown), *(f"Otsu {score.short}" for score in floor)]]
     for split, groups in summary.items():
@@ -295,7 +295,7 @@ def score_rows(summary: Mapping) -> list[tuple[ScoreInfo, list[float | None]]]:
 
 
 def change_rows(before: Mapping, after: Mapping) -> list[tuple[ScoreInfo, list[float]]]:
-    """Return (score, [before, after, difference on test, the same on validation]) of each score; NaN: not there."""
+    """Return (score, [before, after, difference on test, the same on validation]) of each score; NaN: missing."""
     rows = []
     for score in listed():
         values = []

@@ -33,8 +33,8 @@ STYLE = {
 }
 
 
-# These five are the choice of Okabe and Ito's colours that stays farthest apart (CIELAB) in simulated deuteranopia,
-# protanopia and tritanopia; what is right gets the least conspicuous one.
+# The five of Okabe and Ito's colours that stay farthest apart (CIELAB) in simulated deuteranopia, protanopia and
+# tritanopia. Correct nuclei get the least conspicuous one.
 COLOURS = {
     Outcome.CORRECT: "#0072B2",
     Outcome.MISSED: "#D55E00",
@@ -67,6 +67,6 @@ def rgb(colour: str) -> tuple[int, int, int]:
 
 
 def write_figure(path: Path, draw: Callable[..., Figure], *arguments) -> None:
-    """Write the figure that `draw(*arguments)` returns, in the project's style whatever the user's own settings."""
+    """Write the figure that `draw(*arguments)` returns, in the project's style, whatever the user's settings are."""
     with matplotlib.style.context(["default", STYLE]):
         write(draw(*arguments), path)

@@ -1,1 +1,1 @@
-"""What make targets run beside the five stages."""
+"""Commands that make targets run besides the five stages."""

@@ -3,8 +3,8 @@
     make compare REV=main, or python -m pipeline.tools.compare main; REV may be the name of a DVC experiment
 
 Reads params.yaml, dvc.lock and reports/ here and as REV has them in git, and the predictions of both (those of REV from
-DVC's cache). Writes reports/compare.html, which needs no other file and no network: parameters that differ, scores with
-a confidence interval of their difference, curves, and the images that got better and worse most.
+DVC's cache). Writes reports/compare.html, which needs no other file and no internet: parameters that differ, scores
+with a confidence interval of their difference, curves, and the images that improved and worsened most.
 """
 
 import argparse
@@ -62,7 +62,7 @@ def main() -> None:
     )
     differences = paired_differences(before.images, after.images)
     if not differences:
-        raise InputError(f"{revision}: has no image in common with this folder; compare runs of one download.source")
+        raise InputError(f"{revision}: shares no image with this folder; compare runs with the same download.source")
     changed = most_changed(before.images, after.images, settings.visualize.examples)
     drawings = {"curves": (charts.compared_curves, {revision: _curves(before), "here": _curves(after)})}
     for name, rows in changed.items():
@@ -91,15 +91,15 @@ def commit_of(revision: str) -> str:
         with contextlib.closing(SCM(".")) as scm:
             return resolve_rev(scm, revision)[:10]
     except SCMError as error:
-        raise InputError(f"{revision}: no branch, commit or experiment of this repository ({error})") from None
+        raise InputError(f"{revision}: not a branch, commit or experiment of this repository ({error})") from None
 
 
 def file_of(commit: str, name: Path) -> str:
-    """Return the text of a file as a commit has it. Raises InputError that names it."""
+    """Return the text of a file at a commit. Raises InputError that names it."""
     try:
         return git("show", f"{commit}:{name}")
     except InputError:
-        raise InputError(f"{commit}: has no {name}; take a commit of this layout that has results") from None
+        raise InputError(f"{commit}: has no {name}; choose a commit with this layout and with results") from None
 
 
 def read_side(read) -> Side:
@@ -124,7 +124,7 @@ def changed_parameters(before: Mapping[str, object], after: Mapping[str, object]
 def paired_differences(before: pd.DataFrame, after: pd.DataFrame) -> list[dict]:
     """Return for each split and main score: images that both have, mean difference, its 95% interval (bootstrap).
 
-    The sides are per_image.csv. A score that is missing on one side, from before it was measured, is left out.
+    Both sides are a per_image.csv. A score that one side lacks, because it is older than the score, is left out.
     """
     rows = []
     shared = before.index.intersection(after.index)
@@ -140,7 +140,7 @@ def paired_differences(before: pd.DataFrame, after: pd.DataFrame) -> list[dict]:
                 {
                     "split": split,
                     "key": score.key,
-                    # Single images have no pooled score but their own.
+                    # A single image has only its own score, not a pooled one.
                     "name": score.name + (", image by image" if score.over == "pooled" else ""),
                     "images": len(change),
                     "mean": float(change.mean()),
@@ -155,7 +155,7 @@ def paired_differences(before: pd.DataFrame, after: pd.DataFrame) -> list[dict]:
 
 
 def verdict(low: float, high: float, direction: int = 1) -> str:
-    """Say what an interval of a difference means; `direction` is -1 where less is better."""
+    """Say what an interval of a difference means; `direction` is -1 if lower is better."""
     if low == high == 0:
         return "the same"
     if low <= 0 <= high:

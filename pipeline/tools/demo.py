@@ -1,4 +1,4 @@
-"""The whole pipeline on the embedded synthetic data set, in a folder of its own.
+"""Run the whole pipeline on synthetic images, in a folder of its own.
 
     python -m pipeline.tools.demo
 
@@ -35,7 +35,7 @@ OVERRIDES = {
 
 
 def main() -> None:
-    """Run the demo and say where its results lie."""
+    """Run the demo and say where its results are."""
     started = time.monotonic()
     folder = layout.DEMO
     copy_project(Path.cwd(), folder)
@@ -45,7 +45,7 @@ def main() -> None:
         MLFLOW_TRACKING_URI=store.store(), MLFLOW_EXPERIMENT_NAME=EXPERIMENT, **{names.RUN_NAME: "demo"}
     )
     if subprocess.run([sys.executable, "-m", "dvc", "repro"], cwd=folder, env=environment).returncode:
-        raise InputError("`dvc repro` failed; its message stands above")
+        raise InputError("`dvc repro` failed; see its message above")
     print(f"\nThe pipeline ran in {time.monotonic() - started:.0f} s on SYNTHETIC images drawn from a seed. Scores:\n")
     print(text_table(json.loads((folder / layout.SCORES_FILE).read_text())))
     print(f"\nReport    {folder / layout.REPORT}")

@@ -1,6 +1,6 @@
 """Print what was tried on top of this commit, best first: `make experiments`.
 
-`dvc exp show` has a column for each parameter that any experiment changed. Here each experiment names its own.
+`dvc exp show` has a column for each parameter that any experiment changed. Here each experiment lists only its own.
 """
 
 import pandas as pd
@@ -25,12 +25,12 @@ def main() -> None:
 
 
 def table(found: list[dict], names: list[str]) -> pd.DataFrame:
-    """Return one row a commit or experiment, as `dvc.api.exp_show` gives them, by validation dsb_score.
+    """Return one row per commit or experiment, as `dvc.api.exp_show` gives them, by validation dsb_score.
 
-    `names` are those of the parameters, in the order in which an experiment's are shown.
+    `names` are the names of the parameters, in the order in which they are shown.
     """
     shown = tuple(f"{split}." for split in layout.SCORED_SPLITS)
-    # What lies in the folder has no name yet.
+    # The workspace has no name yet.
     commit, *experiments = (row for row in found if row["rev"] != "workspace")
     experiments = [row for row in experiments if row.get(BEST) is not None]
     rows = [
@@ -43,7 +43,7 @@ def table(found: list[dict], names: list[str]) -> pd.DataFrame:
 
 
 def changes(commit: dict, row: dict, names: list[str]) -> str:
-    """Return the parameters of an experiment that the commit has otherwise, the first ones by name."""
+    """Return the parameters that differ between an experiment and the commit, the first ones by name."""
     changed = {name: row[name] for name in names if name in row and row[name] != commit.get(name)}
     # DVC gives 3 as 3.0.
     shown = {name: f"{value:g}" if isinstance(value, float) else value for name, value in changed.items()}

@@ -1,4 +1,4 @@
-"""Let `dvc plots` write pages that open without network: `python -m pipeline.tools.plots`, as `make` does once.
+"""Let `dvc plots` write pages that open without internet: `python -m pipeline.tools.plots`, as `make` does once.
 
 DVC's pages load Vega, which draws their charts, from the internet. This writes .dvc/plots.html, DVC's own template with
 Vega inside, and names it in DVC's local settings.
@@ -26,7 +26,7 @@ def main() -> None:
 
 
 def template() -> str:
-    """Return DVC's page with the scripts in it that it would link to, and figures of both sides beside each other."""
+    """Return DVC's page with its scripts inside, not linked, and with figures of both sides beside each other."""
     scripts = vl_convert.javascript_bundle(vl_version=VEGA_LITE)
     page = PAGE_HTML.replace("</style>", f"{BOTH_FIT}</style>")
     return page.replace(f"{{{HTML.SCRIPTS_PLACEHOLDER}}}", f"<script>{scripts}</script>")

@@ -23,6 +23,6 @@ def copy_project(source: Path, target: Path) -> None:
         if (source / name).is_file():
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(source / name, target / name)
-    # Copied results belong to other parameters.
+    # The copied results were made with other parameters.
     (target / layout.DVC_LOCK).unlink(missing_ok=True)
     (target / ".dvc/config.local").write_text("[core]\n    no_scm = true\n")

@@ -1,12 +1,12 @@
-"""Bring MLflow up to the files: `make sync`, or `python -m pipeline.tools.sync`.
+"""Send to MLflow what it lacks: `make sync`, or `python -m pipeline.tools.sync`.
 
-For a run that is not there (mlflow.db deleted, another server) or that a dead server did not get all of: parameters,
-curves, model, scores, figures and report as they lie in models/ and reports/.
+Use it if MLflow does not have the run (mlflow.db deleted, another server) or not all of it (the server was down).
+Sends parameters, curves, model, scores, figures and report from models/ and reports/.
 """
 
 import os
 
-# No training waits for this: a slow server gets its time.
+# No training waits for this, so a slow server may take longer.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "120")
 
 from nuclei_unet.errors import InputError
@@ -24,7 +24,7 @@ def main() -> None:
         if not path.exists():
             raise InputError(f"{path}: no such file; run `dvc repro` or `dvc pull`")
     if not mirror.log_stage(settings, flat_metrics(read_json(layout.SCORES_FILE, "evaluate")), files):
-        raise InputError("MLflow did not take everything; look at MLFLOW_TRACKING_URI and run this again")
+        raise InputError("MLflow did not take everything; check MLFLOW_TRACKING_URI and run this again")
     print("MLflow has the current run")
 
 

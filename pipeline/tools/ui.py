@@ -1,4 +1,4 @@
-"""Start the MLflow UI on the runs of this project, and say where their scores stand: `make ui`."""
+"""Start the MLflow UI on the runs of this project, and print the addresses of their scores: `make ui`."""
 
 import argparse
 import os
@@ -10,7 +10,7 @@ from pipeline.tracking import store
 
 
 def main() -> None:
-    """Print the pages, and become the server; a remote one runs already."""
+    """Print the pages, and become the server; a remote one is already running."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, default=5000)
     port = parser.parse_args().port
@@ -18,7 +18,7 @@ def main() -> None:
     remote = uri.startswith("http")
     server = uri.rstrip("/") if remote else f"http://127.0.0.1:{port}"
     if not remote and not process.is_free(port):
-        raise InputError(f"port {port} is in use; take another one: make ui PORT={port + 1}")
+        raise InputError(f"port {port} is in use; choose another one: make ui PORT={port + 1}")
     for name, page in store.pages(server).items():
         print(f"{name}: {page}")
     print(f"MLflow: {server}" + ("" if remote else "   (Ctrl-C ends it)"), flush=True)

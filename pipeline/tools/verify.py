@@ -1,11 +1,11 @@
-"""Run the committed pipeline again from nothing, in a clone elsewhere, and compare every output bit by bit.
+"""Run the committed pipeline again from scratch, in a fresh clone, and compare every output bit by bit.
 
     make verify, or python -m pipeline.tools.verify [REVISION] [--output FILE]
 
 Clones REVISION (default: HEAD) into a temporary folder with an empty DVC cache and an MLflow store of its own, runs
 `dvc repro` there and compares its dvc.lock with the committed one. On one kind of machine all outputs are identical.
-On another kind of CPU sums are rounded in another order, and training makes another model of it, as another seed would:
-there the scores count, and the exit code is 0 as long as none differs by more than `verify.score_tolerance`.
+On another kind of CPU, sums are rounded in another order, so training makes another model, as with another seed. There
+the scores count, and the exit code is 0 if none differs by more than `verify.score_tolerance`.
 """
 
 import argparse
@@ -28,7 +28,7 @@ def main() -> None:
     """Run, compare and print the table; fails if scores differ by more than the tolerance."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("revision", nargs="?", default="HEAD", help="commit or branch (default: HEAD)")
-    parser.add_argument("--output", type=Path, help="where to write the table, too")
+    parser.add_argument("--output", type=Path, help="file to write the table to as well")
     arguments = parser.parse_args()
     revision = arguments.revision
     tolerance = params.load().verify.score_tolerance
@@ -44,7 +44,7 @@ def main() -> None:
         print(f"running the pipeline of {revision} in {clone}", flush=True)
         command = [sys.executable, "-m", "dvc", "repro", "--force", "--no-run-cache"]
         if subprocess.run(command, cwd=clone, env=environment(clone)).returncode:
-            raise InputError("`dvc repro` failed in the clone; its message stands above")
+            raise InputError("`dvc repro` failed in the clone; see its message above")
         table = compare(before, hashes(clone))
         differences = compare_scores(scores_before, scores(clone))
     same, largest = int((table["identical"] == "yes").sum()), differences["difference"].abs().max()
@@ -63,7 +63,7 @@ def main() -> None:
 
 
 def environment(clone: Path) -> dict[str, str]:
-    """Return the variables for the run in the clone: this Python, an MLflow of its own, files downloaded before."""
+    """Return the variables for the run in the clone: this Python, its own MLflow store, files already downloaded."""
     own = {"MLFLOW_TRACKING_URI": f"sqlite:///{clone / layout.STORE}"}
     if folder := download.archives_folder():
         own[download.ARCHIVES_VARIABLE] = str(folder.absolute())
@@ -84,7 +84,7 @@ def scores(folder: Path) -> dict[str, float]:
 
 
 def compare(before: dict[tuple[str, str], str], after: dict[tuple[str, str], str]) -> pd.DataFrame:
-    """Return one row an output: stage, output, both hashes (their first 8 digits), identical yes or no."""
+    """Return one row per output: stage, output, both hashes (their first 8 digits), identical yes or no."""
     rows = []
     for key in before | after:
         old, new = before.get(key, "missing"), after.get(key, "missing")
@@ -93,7 +93,7 @@ def compare(before: dict[tuple[str, str], str], after: dict[tuple[str, str], str
 
 
 def compare_scores(before: dict[str, float], after: dict[str, float]) -> pd.DataFrame:
-    """Return one row a score: its value before and after, and the difference; infinite where one side lacks it."""
+    """Return one row per score: its value before and after, and the difference; infinite where one side lacks it."""
     table = pd.DataFrame({"committed": before, "now": after}).rename_axis("score").reset_index()
     return table.assign(difference=(table["now"] - table["committed"]).fillna(float("inf")))
 

@@ -1,4 +1,4 @@
-"""The mirror in MLflow; the only place that imports mlflow."""
+"""The mirror of runs in MLflow; the only part of the pipeline that imports mlflow."""
 
 import logging
 import os
@@ -12,7 +12,7 @@ os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 
-import mlflow  # noqa: F401  (it sets up its loggers, which the next lines hush)
+import mlflow  # noqa: F401  (it sets up its loggers, which the next lines silence)
 
 for name in ("mlflow", "alembic", "mlflow.keras", "mlflow.store.db.utils"):
     logging.getLogger(name).setLevel(logging.ERROR)

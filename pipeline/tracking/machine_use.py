@@ -1,4 +1,4 @@
-"""What a training asks of the machine."""
+"""How much of the machine a training uses."""
 
 import contextlib
 import threading
@@ -15,7 +15,7 @@ class MachineUse:
         # Without a GPU, or without nvidia-ml-py, it cannot be made.
         with contextlib.suppress(ImportError, RuntimeError):
             self.monitors.append(GPUMonitor())
-        self.means()  # the first one says nothing: use is counted from the sample before
+        self.means()  # the first sample has no meaning: use is counted from the one before
         threading.Thread(target=self._keep_sampling, args=(seconds,), daemon=True).start()
 
     def means(self) -> dict[str, float]:

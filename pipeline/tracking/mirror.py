@@ -1,7 +1,7 @@
-"""The mirror that stages write to: MLflow gets what it can take, and a stage goes on whatever it does.
+"""The mirror that stages write to: MLflow gets what it accepts, and a stage goes on even if MLflow fails.
 
-Files come first. If MLflow is down, slow or full, results still lie in reports/ and models/; one warning says what is
-missing, and what could not be sent is sent as soon as a later epoch, stage or `make sync` gets through.
+Files come first. If MLflow is down, slow or full, results are still in reports/ and models/, and one warning says so.
+What could not be sent is sent as soon as a later epoch, stage or `make sync` gets through.
 """
 
 import sys
@@ -22,20 +22,20 @@ from pipeline.tracking.machine_use import MachineUse
 from pipeline.tracking.run import Run
 
 TRIES = 5  # that may fail in one stage: at ten seconds each, less than a minute
-PAUSE_SECONDS = 60  # without a try after one that failed
+PAUSE_SECONDS = 60  # to wait after a failed try
 
 
 class Mirror:
-    """Does one thing after the other; what fails stays in the queue, and is tried again with a later one."""
+    """Runs one call after the other. A call that fails stays in the queue and is tried again with a later one."""
 
     def __init__(self):
         self.queue: deque[Callable[[], None]] = deque()
         self.failures, self.next_try = 0, 0.0
 
     def do(self, action: Callable[..., None], *arguments, at_once: bool = False) -> bool:
-        """Queue a call and work through the queue; say whether all is done. `at_once`: do not wait out the pause.
+        """Queue a call and work through the queue; return whether all is done. `at_once`: skip the pause.
 
-        The first failure is a warning, later ones are silent, and in the end nothing is tried any more.
+        The first failure prints a warning, later ones are silent, and after `TRIES` failures nothing is tried any more.
         """
         self.queue.append(partial(action, *arguments))
         if self.failures == TRIES or (time.monotonic() < self.next_try and not at_once):
@@ -56,30 +56,30 @@ class Mirror:
 
 
 class TrainingLog:
-    """What a training tells its run: epochs, and pictures. Adds how fast it went, and what it asked of the machine."""
+    """Logs a training's epochs and pictures to its run. Adds the speed of training and its use of the machine."""
 
     def __init__(self, mirror: Mirror, run: Run, crops: int):
         self.mirror, self.run, self.crops, self.last = mirror, run, crops, time.monotonic()
         self.machine = MachineUse()
 
     def epoch(self, epoch: int, metrics: Mapping[str, float]) -> bool:
-        """Log an epoch's losses and metrics; say whether MLflow took them."""
+        """Log an epoch's losses and metrics; return whether MLflow took them."""
         seconds, self.last = time.monotonic() - self.last, time.monotonic()
-        # Epochs of an earlier process come all at once.
+        # Epochs of an earlier process are logged all at once and have no speed.
         more = {"crops_per_second": self.crops / seconds} | self.machine.means() if seconds > 0.2 else {}
         return self.mirror.do(self.run.log_epochs, [(epoch, {**metrics, **more})], time.time())
 
     def picture(self, epoch: int, pixels: np.ndarray) -> bool:
-        """Log a picture, uint8 (H, W, 3), of what the network sees after an epoch; say whether MLflow took it."""
+        """Log a picture, uint8 (H, W, 3), of what the network sees after an epoch; return whether MLflow took it."""
         return self.mirror.do(self.run.log_picture, epoch, pixels)
 
 
 @contextmanager
 def training_run(settings: Params, precision: str, key: str) -> Iterator[TrainingLog]:
-    """Give a training its run: yields a log for epochs and pictures; at the end the model's files are logged.
+    """Open a training's run and yield a log for epochs and pictures; at the end, log the model's files.
 
-    `key` names the training: another call with the same key, before the first one was finished, goes on in its run.
-    The files must be whole when the block ends. If it raises, the run is closed as failed or killed.
+    `key` names the training: another call with the same key, before the first one has finished, continues its run.
+    The files must be complete when the block ends. If it raises, the run is closed as failed or killed.
     """
     mirror, run = Mirror(), Run(settings)
     mirror.do(run.open, key, {"precision": precision, "machine": machine.describe()})
@@ -95,7 +95,7 @@ def training_run(settings: Params, precision: str, key: str) -> Iterator[Trainin
     finally:
         log.machine.ended.set()
     seconds = round(time.monotonic() - started)
-    # If MLflow is away just now, a later stage finds the run by this.
+    # If MLflow is down now, a later stage finds the run by this.
     run.keep_for_later()
     mirror.do(run.finish, at_once=True)
     mirror.do(run.set_tags, {"seconds.train": str(seconds)})
@@ -105,7 +105,7 @@ def training_run(settings: Params, precision: str, key: str) -> Iterator[Trainin
 def log_stage(
     settings: Params, metrics: Mapping[str, float], files: Iterable[Path], stage: str = "", seconds: float = 0.0
 ) -> bool:
-    """Add a later stage's metrics, files and time to the run of the model in models/; say whether MLflow took all."""
+    """Add a later stage's metrics, files and time to the run of the model in models/; return whether all were taken."""
     mirror, run = Mirror(), Run(settings)
     mirror.do(run.find)
     if metrics:

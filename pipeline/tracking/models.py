@@ -30,7 +30,7 @@ def log_trained() -> None:
         model,
         name="model",
         signature=ModelSignature(inputs=pixels, outputs=maps),
-        # Named, since MLflow would find them out by loading the model in a fresh process: 20 s.
+        # Listed here, since MLflow would find them by loading the model in a new process, which takes 20 s.
         pip_requirements=[f"{package}=={version(package)}" for package in ("keras", "tensorflow", "numpy")],
     )
 
@@ -78,9 +78,9 @@ def champion(client: mlflow.MlflowClient, name: str, version: str, metrics: dict
         client.set_registered_model_alias(name, "champion", version)
         return f"yes: the first one, {score:.4f}"
     if str(holder.version) == str(version):
-        return f"yes: is it already, {score:.4f}"
+        return f"yes: it already is, {score:.4f}"
     before = float(holder.tags["validation_dsb_score"])
     if score > before + margin:
         client.set_registered_model_alias(name, "champion", version)
-        return f"yes: {score:.4f} is more than {before:.4f} of version {holder.version} by over {margin}"
-    return f"no: {score:.4f} is not more than {before:.4f} of version {holder.version} by over {margin}"
+        return f"yes: {score:.4f} is above {before:.4f} of version {holder.version} by more than {margin}"
+    return f"no: {score:.4f} is not above {before:.4f} of version {holder.version} by more than {margin}"

@@ -1,4 +1,4 @@
-"""What MLflow's pages say of a run: its name, description and tags, and what its metrics are called."""
+"""What MLflow's pages say about a run: its name, description and tags, and the names of its metrics."""
 
 import hashlib
 import json
@@ -18,20 +18,20 @@ PREVIEW = "preview.png"  # examples as the description shows them
 NOTE = "mlflow.note.content"  # MLflow's tag for the description
 RUN_NAME = "MLFLOW_RUN_NAME"  # the variable that names a run
 LONGEST = 40  # characters of a run's name
-SECTIONS = ("download", "preprocess", "train", "evaluate")  # those that shape a run's numbers
-# MLflow's page of a run's metrics is sorted by what stands before the last slash: these charts come first.
+SECTIONS = ("download", "preprocess", "train", "evaluate")  # those that affect a run's numbers
+# MLflow's page of a run's metrics is sorted by the part before the last slash: these charts come first.
 FIRST_CURVES = ("loss", "val_loss", "foreground_iou", "val_foreground_iou")
 
 
 def curve(name: str) -> str:
-    """Return the name in MLflow of what is measured each epoch: the curves that people look for come first."""
+    """Return the name in MLflow of what is measured each epoch; the names sort the most wanted curves first."""
     if name.startswith("system/"):
         return name  # has a page of its own
     return f"curves/{name}" if name in FIRST_CURVES else f"curves/more/{name}"
 
 
 def changed(settings: Params) -> dict[str, object]:
-    """Return the parameters that git's HEAD has otherwise, of those that shape a run's numbers."""
+    """Return the parameters that differ from git's HEAD, of those that affect a run's numbers."""
     try:
         committed = flatten_mapping(YAML(typ="safe", pure=True).load(git.ask("show", f"HEAD:{layout.PARAMS}")) or {})
     except (YAMLError, AttributeError):
@@ -70,26 +70,26 @@ def description(settings: Params, metrics: Mapping[str, float]) -> str:
 
 
 def code_tags(settings: Params) -> dict[str, str]:
-    """Return which commit the code is of, and which parameters were changed since."""
+    """Return the commit of the code, and the parameters that were changed since."""
     commit = git.ask("rev-parse", "HEAD")
     if not commit:
         return {}
-    # What stages write themselves says nothing about the code.
+    # Files that stages write are not counted: they say nothing about the code.
     edited = git.ask("status", "--porcelain", "--untracked-files=no", "--", ".", ":!reports", ":!dvc.lock")
     return {
         "changed": ", ".join(f"{key}={value}" for key, value in changed(settings).items()) or "nothing",
         "git_commit": commit,
-        # Of the project: the copy in which an experiment works is on none.
+        # The project's branch: the copy in which an experiment runs has none.
         "git_branch": git.ask("-C", str(layout.project()), "branch", "--show-current") or "none",
         "git_dirty": str(bool(edited)).lower(),
-        # Of MLflow's own, for its columns.
+        # MLflow's own tags, for its columns.
         "mlflow.source.git.commit": commit,
         "mlflow.source.name": "dvc repro",
     }
 
 
 def stage_tags() -> dict[str, str]:
-    """Return a digest of each stage's entry in dvc.lock, as far as the stages before this one have ended."""
+    """Return a digest of each entry in dvc.lock, that is, of each stage that has ended."""
     try:
         stages = YAML(typ="safe", pure=True).load(layout.DVC_LOCK.read_text())["stages"]
     except (OSError, YAMLError, TypeError, KeyError):
@@ -101,13 +101,13 @@ def stage_tags() -> dict[str, str]:
 
 
 def params_digest(settings: Params) -> str:
-    """Return a digest of the parameters that shape a run's numbers: other ones make another run."""
+    """Return a digest of the parameters that affect a run's numbers: other values make another run."""
     values = {key: value for key, value in flatten(settings).items() if key.split(".")[0] in SECTIONS}
     return hashlib.sha256(repr(sorted(values.items())).encode()).hexdigest()
 
 
 def view() -> str:
-    """Return the page of all runs with the columns that matter, as MLflow keeps a view that somebody shares."""
+    """Return the page of all runs with the columns that matter, in MLflow's format for a shared view."""
     paths = [f"{split}/{score.path}" for score in main_ones() for split in layout.SCORED_SPLITS]
     metrics = [*paths, "train_seconds", curve("crops_per_second")]
     # Widths in px: a name has to be readable.

@@ -1,8 +1,8 @@
 """One run in MLflow for each trained model. Methods raise what MLflow raises; `mirror` decides what that means.
 
-A run is found again by the digest of the trained model and of the parameters, so train, evaluate and visualize see the
-same run, also when DVC took some stages from its cache. A training that was killed goes on in its run. A run that is
-not there, on another server or after mlflow.db was deleted, is made again from the files.
+A run is found again by the digest of the trained model and of the parameters, so train, evaluate and visualize use the
+same run, also if DVC takes some stages from its cache. A killed training continues in its run. A run that is missing,
+on another server or after mlflow.db was deleted, is made again from the files.
 """
 
 import json
@@ -24,14 +24,14 @@ from pipeline.params import Params, flatten
 from pipeline.report.scores import DECISIVE
 from pipeline.tracking import models, names, store
 
-UNFINISHED = layout.RESUME / "mlflow.json"  # the run of a training that MLflow does not have all of yet
+UNFINISHED = layout.RESUME / "mlflow.json"  # the run of a training that is not yet complete in MLflow
 METRICS_A_CALL = 1000  # the most that MLflow takes
-EXAMPLES = "examples.png"  # of the figures, the one that the description shows
-PREVIEW_WIDTH = 600  # px; MLflow draws a picture as wide as it is, and its side panel needs room
+EXAMPLES = "examples.png"  # the figure that the description shows
+PREVIEW_WIDTH = 600  # px; MLflow does not shrink pictures, and its side panel needs room
 
 
 class Run:
-    """The run of one model. A method that raised can be called again: it goes on where it failed."""
+    """The run of one model. A method that raised can be called again: it continues where it failed."""
 
     def __init__(self, settings: Params):
         self.settings = settings
@@ -42,7 +42,7 @@ class Run:
     # ---- a training
 
     def open(self, key: str, tags: Mapping[str, str]) -> None:
-        """Go on in the run of the training named `key` if that was stopped before its end, or start a new one."""
+        """Continue the run of the training named `key` if that was stopped before its end, or start a new one."""
         if not self.run_id:
             self.client, self.experiment_id = store.connect()
             known = _unfinished()
@@ -55,7 +55,7 @@ class Run:
             self._describe(tags)
 
     def log_epochs(self, rows: Iterable[tuple[int, Mapping[str, float]]], at: float | None = None) -> None:
-        """Log losses and metrics of epochs, the step is the epoch; `at` is when, in seconds (default: now)."""
+        """Log losses and metrics of epochs, with the epoch as step; `at` is the time in seconds (default: now)."""
         stamp = int((at or time.time()) * 1000)
         metrics = [
             Metric(names.curve(name), value, stamp, epoch)
@@ -71,7 +71,7 @@ class Run:
         self.client.log_image(self.run_id, pixels, key=names.PICTURE, step=epoch)
 
     def keep_for_later(self) -> None:
-        """Note in a file which run the model in models/ belongs to: another process can bring it to its end."""
+        """Note in a file which run the model in models/ belongs to, so that another process can finish the run."""
         if self.run_id:
             _remember(_unfinished() | {"model": file_digest(layout.TRAINED)})
 
@@ -91,7 +91,7 @@ class Run:
     # ---- a later stage
 
     def find(self) -> None:
-        """Find the run of the model in models/ and these parameters, or make it, or what it lacks, from the files."""
+        """Find the run of the model in models/ and these parameters; create or complete it from the files if needed."""
         self.client, self.experiment_id = store.connect()
         digest = file_digest(layout.TRAINED)
         found = self.client.search_runs(
@@ -109,7 +109,7 @@ class Run:
         self.finish()
 
     def log_metrics(self, metrics: Mapping[str, float]) -> None:
-        """Log the metrics that the run does not have with this value."""
+        """Log the metrics that the run lacks, or has with another value."""
         has = self.client.get_run(self.run_id).data.metrics
         now = int(time.time() * 1000)
         self.client.log_batch(
@@ -118,7 +118,7 @@ class Run:
 
     def log_scores(self, metrics: Mapping[str, float]) -> None:
         """Log the table of all images, and a description of the run that shows its scores."""
-        # In the form of MlflowClient.log_table, which would add to a table that is there rather than replace it.
+        # In the form of MlflowClient.log_table, which would add to an existing table instead of replacing it.
         images = pd.read_csv(layout.PER_IMAGE, dtype={"image_id": str}).to_json(orient="split", index=False)
         self.client.log_dict(self.run_id, json.loads(images), "per_image.json")
         self.client.set_tag(self.run_id, "mlflow.loggedArtifacts", '[{"path": "per_image.json", "type": "table"}]')
@@ -150,7 +150,7 @@ class Run:
             (logged,) = (m for m in self.client.search_logged_models([self.experiment_id]) if m.name == names.SERVED
                          and m.source_run_id == self.run_id)  # fmt: skip
             source = f"models:/{logged.model_id}"
-            # A server takes such a source only with the id beside it; a database would do without.
+            # A server accepts such a source only together with the id; a database does not need it.
             version = self.client.create_model_version(name, source, self.run_id, model_id=logged.model_id)
         described = {"validation_dsb_score": metrics[DECISIVE], "test_dsb_score": metrics["test/instance/dsb_score"]}
         described |= {key: value for key, value in tags.items() if key.startswith("git_")}
@@ -169,7 +169,7 @@ class Run:
     # ---- parts
 
     def _continue(self, run_id: str) -> bool:
-        """Take up a run of an earlier process, if it is on this server."""
+        """Continue a run of an earlier process if it is on this server; return whether it is."""
         try:
             run = self.client.get_run(run_id)
         except mlflow.MlflowException as error:
@@ -184,7 +184,7 @@ class Run:
         return True
 
     def _describe(self, tags: Mapping[str, str]) -> None:
-        """Log all parameters, what is known of the code, and the data set as input."""
+        """Log all parameters, what is known about the code, and the data set as input."""
         known = names.code_tags(self.settings) | names.stage_tags()
         known |= {"params_sha256": names.params_digest(self.settings)} | tags
         self.client.log_batch(
@@ -202,14 +202,14 @@ class Run:
         self._described = True
 
     def _note(self, text: str) -> None:
-        """Make the text the run's description, with a picture of examples once the run has it."""
+        """Set the run's description to the text, with a picture of examples once the run has one."""
         picture = f"![examples](get-artifact?path={quote(names.PREVIEW, safe='')}&run_uuid={self.run_id})"
         if picture not in text and any(file.path == names.PREVIEW for file in self.client.list_artifacts(self.run_id)):
             text = f"{text}\n\n{picture}"
         self.client.set_tag(self.run_id, names.NOTE, text)
 
     def _with_active_run(self, action: Callable[[], object]) -> None:
-        """Call what only MLflow's fluent API offers; the run's status stays as it was."""
+        """Call what only MLflow's fluent API offers, and keep the run's status."""
         status = self.client.get_run(self.run_id).info.status
         with mlflow.start_run(run_id=self.run_id):
             action()

@@ -4,8 +4,8 @@
     curl -d '{"dataframe_records": [{"image": "<PNG as base64>"}]}' \\
         -H 'Content-Type: application/json' http://127.0.0.1:5000/invocations
 
-MLflow runs this file ("models from code"), so nothing is pickled. Beside it lie the model, which carries its recipe,
-and the library nuclei_unet; nothing of the project is needed.
+MLflow runs this file ("models from code"), so nothing is pickled. Beside it are the model with its recipe and the
+library nuclei_unet; nothing else of the project is needed.
 """
 
 import base64
@@ -29,7 +29,7 @@ class Nuclei(mlflow.pyfunc.PythonModel):
         self.segmenter = Segmenter.load(context.artifacts["model"])
 
     def predict(self, context, model_input: pd.DataFrame, params=None) -> pd.DataFrame:
-        """Return one row an image: labels (PNG of 16 bits, base64), count, measurements (a list of dictionaries).
+        """Return one row per image: labels (PNG of 16 bits, base64), count, measurements (a list of dictionaries).
 
         `model_input` has a column `image`: a PNG as base64, or an array as nested lists, (H, W) or (H, W, channels),
         of any size and range.
@@ -58,8 +58,8 @@ def read_image(value: object) -> np.ndarray:
     except ValueError as error:
         raise InputError(f"image: lists of different lengths ({error})") from None
     if image.dtype.kind not in "uif":
-        raise InputError(f"image: an array of {image.dtype}, but images are numbers")
-    # JSON has no uint8; the range of the dtype counts only where `preprocess.percentiles` is null.
+        raise InputError(f"image: an array of {image.dtype}; an image must be numbers")
+    # JSON has no uint8; the range of the dtype matters only if `preprocess.percentiles` is null.
     if image.dtype.kind == "i" and image.size and image.min() >= 0 and image.max() < 2**16:
         return image.astype(np.uint8 if image.max() < 2**8 else np.uint16)
     return image

@@ -25,7 +25,7 @@ def experiment_name() -> str:
 
 
 def connect() -> tuple[mlflow.MlflowClient, str]:
-    """Return a client of the store, and the id of the experiment, which is made if it is not there."""
+    """Return a client of the store, and the id of the experiment, which is created if it is missing."""
     uri = store()
     mlflow.set_tracking_uri(uri)
     client = mlflow.MlflowClient()
@@ -47,7 +47,7 @@ def connect() -> tuple[mlflow.MlflowClient, str]:
 
 
 def pages(server: str) -> dict[str, str]:
-    """Return experiment -> address of the page with the scores of its runs, for the projects that `store` has.
+    """Return experiment -> address of the page with the scores of its runs, for all experiments of this pipeline.
 
     Raises InputError if the store does not answer.
     """

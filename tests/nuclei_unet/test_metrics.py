@@ -82,7 +82,7 @@ def test_iou_matrix_of_empty_images():
 def test_other_shapes_are_refused(shapes):
     truth, predicted = (np.ones(shape, np.uint16) for shape in shapes)
     for function in (metrics.pixel_counts, metrics.overlap_matrix, metrics.instance_counts):
-        with pytest.raises(ValueError, match="2-D and alike"):
+        with pytest.raises(ValueError, match="2-D and of the same shape"):
             function(truth, predicted)
 
 

@@ -52,10 +52,10 @@ def test_decode_refuses_what_is_no_sound_png():
     wrong = bytearray(GREY)
     wrong[GREY.index(b"IDAT") + 6] ^= 255
     for data, match in [
-        (b"GIF89a", "x.png: no PNG"),
-        (written(Image.new("CMYK", (3, 2)), "JPEG"), "no PNG"),
-        (written(Image.new("F", (3, 2), float("nan")), "TIFF"), "no PNG"),
-        (b"", "no PNG"),
+        (b"GIF89a", "x.png: not a PNG"),
+        (written(Image.new("CMYK", (3, 2)), "JPEG"), "not a PNG"),
+        (written(Image.new("F", (3, 2), float("nan")), "TIFF"), "not a PNG"),
+        (b"", "not a PNG"),
         (GREY[:20], "without a header"),
         (GREY[:-5], "cut short"),
         (claims, "cut short"),

@@ -96,7 +96,7 @@ def test_broken_connections_are_resumed(server, tmp_path):
 
 def test_an_earlier_run_is_resumed(server, tmp_path):
     server.cuts = [download.CHUNK_BYTES] * download.TRIES
-    with pytest.raises(InputError, match="tried 5 times.*Run again to go on"):
+    with pytest.raises(InputError, match="tried 5 times.*Run again to continue"):
         fetched(server.url, tmp_path)
     assert [path.name for path in tmp_path.glob("in/*")] == ["data.bin.part"]
     assert fetched(server.url, tmp_path) == DATA
@@ -252,7 +252,7 @@ def test_missing_folder_and_file_are_named(project, monkeypatch):
     with pytest.raises(InputError, match="given/stage1_test.zip: no such file.*get it from https://data.broad"):
         download.main()
     monkeypatch.setenv(download.ARCHIVES_VARIABLE, str(project / "absent"))
-    with pytest.raises(InputError, match="DSB2018_ARCHIVES names .*absent, which is no folder"):
+    with pytest.raises(InputError, match="DSB2018_ARCHIVES names .*absent, which is not a folder"):
         download.main()
     assert in_data(project) == []
 

@@ -153,7 +153,7 @@ def test_overlapping_pixels_stay_with_the_first_mask(tmp_path, settings):
         (mask(0, value=100), "empty_mask", "is empty"),
         (mask(0, rows=slice(6, 8)), "empty_mask", "lies wholly under other masks"),
         (mask(1), "mask_shape", r"mask 2.png is \(41, 50\), the image \(40, 50\)"),
-        (NO_PNG, "unreadable_mask", "masks/2.png: no PNG"),
+        (NO_PNG, "unreadable_mask", "masks/2.png: not a PNG"),
         (png(mask(0))[:-9], "unreadable_mask", "masks/2.png: PNG is cut short"),
     ],
 )

@@ -181,7 +181,7 @@ def test_a_missing_file_is_named_with_its_stage_and_old_figures_stay(project, na
     ("name", "text", "message"),
     [
         ("history.csv", "epoch,loss\n1,2\n", "lacks column 'learning_rate'.*--force train"),
-        ("by_kind.csv", "", "no CSV table"),
+        ("by_kind.csv", "", "not a CSV table"),
         ("scores.json", "{", "not valid JSON"),
         ("per_image.csv", ",".join(results.TABLES["per_image"][1]) + "\n", "has no test image"),
     ],

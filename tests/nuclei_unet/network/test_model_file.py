@@ -170,7 +170,7 @@ def test_a_model_carries_its_recipe(saved, recipe, tmp_path):
 @pytest.mark.parametrize(
     ("data", "said"),
     [
-        (None, r"model\.keras: carries no recipe, so it is of an older version; run `dvc repro`"),
+        (None, r"model\.keras: has no recipe, so an older version wrote it; run `dvc repro`"),
         (b"", r"model\.keras: its recipe cannot be read"),
         (b"{}", r"model\.keras: its recipe cannot be read \(targets: Field required\)"),
         (b"[" * 100_000, r"model\.keras: its recipe cannot be read"),

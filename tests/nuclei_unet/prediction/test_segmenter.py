@@ -7,10 +7,11 @@ import keras
 import numpy as np
 import pytest
 
-from nuclei_unet import InputError, Segmenter
+from nuclei_unet.errors import InputError
 from nuclei_unet.images import normalize
 from nuclei_unet.network import model_file, unet
 from nuclei_unet.prediction.predictor import Predictor
+from nuclei_unet.prediction.segmenter import Segmenter
 from tests import ROOT
 from tests.recipes import recipe_of
 
@@ -92,7 +93,7 @@ def test_a_model_that_was_not_evaluated_is_refused(model, recipe, tmp_path):
     model_file.save(model, tmp_path / "trained.keras", trained)
     with pytest.raises(InputError, match=r"trained\.keras: was trained but not evaluated.*run `dvc repro evaluate`"):
         Segmenter.load(tmp_path / "trained.keras")
-    with pytest.raises(InputError, match="was trained and not evaluated"):
+    with pytest.raises(InputError, match="was trained but not evaluated"):
         Segmenter(model, trained)
 
 

@@ -51,7 +51,7 @@ def refused(tmp_path: Path, files, match: str, subfolder: str = "") -> None:
         ("a\\images\\x.png", "backslash"),
         ("a/masks/\u00e9.png", "printable ASCII"),
         ("a/masks/line\nbreak.png", "printable ASCII"),
-        ("a/masks/m1.png", "is there twice"),
+        ("a/masks/m1.png", "occurs twice"),
         ("a/masks/M1.png", "differs only in case"),
         ("a/masks/m1.txt", "unexpected name"),
         ("a/masks/deeper/m1.png", "unexpected name"),

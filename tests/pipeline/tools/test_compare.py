@@ -58,7 +58,7 @@ def test_parameters_that_differ():
 
 
 def test_a_revision_that_is_not_there_is_named():
-    with pytest.raises(InputError, match="no-such-branch: no branch, commit or experiment of this repository"):
+    with pytest.raises(InputError, match="no-such-branch: not a branch, commit or experiment of this repository"):
         compare.commit_of("no-such-branch")
     assert git("rev-parse", "HEAD").startswith(compare.commit_of("HEAD"))
 

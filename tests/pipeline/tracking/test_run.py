@@ -224,8 +224,8 @@ def test_the_champion_changes_only_for_a_better_score(project):
     (Path.cwd() / "params.yaml").write_text(PARAMS.read_text())
     for seed, validation, holder, reason in (
         (1, 0.500, "1", "yes: the first one"),
-        (2, 0.504, "1", "no: 0.5040 is not more than 0.5000 of version 1 by over 0.005"),
-        (3, 0.506, "3", "yes: 0.5060 is more than 0.5000 of version 1 by over 0.005"),
+        (2, 0.504, "1", "no: 0.5040 is not above 0.5000 of version 1 by more than 0.005"),
+        (3, 0.506, "3", "yes: 0.5060 is above 0.5000 of version 1 by more than 0.005"),
         (4, 0.400, "3", "no: "),
     ):
         client, version = scored(project, validation, seed)
