@@ -8,7 +8,7 @@ import pytest
 
 from nuclei_unet.files import tree_digest
 from nuclei_unet.training import fit
-from pipeline import layout, train
+from pipeline import layout, params, train
 from pipeline.dataset import processed
 from pipeline.tools.project import copy_project
 from pipeline.tracking import mirror
@@ -22,6 +22,8 @@ def project(tmp_path, monkeypatch):
     folder = tmp_path / "project"
     copy_project(ROOT, folder)
     monkeypatch.chdir(folder)
+    # The stage sets the precision of all that follows.
+    layout.PARAMS.write_text(params.override(layout.PARAMS.read_text(), {"train.precision": "float32"}))
     layout.PROCESSED.mkdir(parents=True)
     rows = []
     for number, split in enumerate(("train", "validation")):

@@ -84,8 +84,10 @@ def test_other_prediction_settings_can_be_given(path, recipe, segmenter):
 
 
 def test_loading_leaves_the_users_precision_alone(path):
-    Segmenter.load(path, precision="mixed_bfloat16")
-    assert keras.config.dtype_policy().name == "float32"
+    before = keras.config.dtype_policy().name
+    for precision in ("mixed_bfloat16", "float32"):
+        Segmenter.load(path, precision=precision)
+        assert keras.config.dtype_policy().name == before
 
 
 def test_a_model_that_was_not_evaluated_is_refused(model, recipe, tmp_path):
