@@ -11,6 +11,11 @@ LOCKFILE ?= requirements.lock
 READY := .venv/.installed-$(shell git hash-object $(LOCKFILE))
 # Stages call plain `python`: let it be ours.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
+# What stands in REV and PORT may come from anywhere, a pull request's branch name for one. Recipes get it through the
+# environment, so neither make (hence `value`) nor the shell (hence the quotes below) runs any of it.
+override REV := $(value REV)
+override PORT := $(value PORT)
+export REV PORT
 
 help:
 	@echo "make setup   .venv with everything; the other targets do it themselves"
@@ -32,6 +37,7 @@ help:
 $(READY):
 	@test -n "$(PYTHON)" || { echo "error: no Python 3.11, 3.12 or 3.13 found; install one or set PYTHON=" >&2; exit 1; }
 	@test "$$(uname -sm)" != "Darwin x86_64" || { echo "error: TensorFlow has no packages for Intel Macs" >&2; exit 1; }
+	@test ! -L .venv || { echo "error: .venv is a link; setting up would empty what it leads to; remove it" >&2; exit 1; }
 	@echo "setting up .venv with $(PYTHON) (once, some minutes) ..."
 	@$(PYTHON) -m venv --clear .venv
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(LOCKFILE)
@@ -72,13 +78,13 @@ experiments: $(READY)
 	@python -m pipeline.tools.experiments
 
 verify: $(READY)
-	@python -m pipeline.tools.verify $(REV)
+	@python -m pipeline.tools.verify -- "$${REV:-HEAD}"
 
 compare: $(READY)
-	@python -m pipeline.tools.compare $(or $(REV),main)
+	@python -m pipeline.tools.compare -- "$${REV:-main}"
 
 ui: $(READY)
-	@python -m pipeline.tools.ui --port $(or $(PORT),5000)
+	@python -m pipeline.tools.ui --port="$${PORT:-5000}"
 
 sync: $(READY)
 	@python -m pipeline.tools.sync
@@ -92,10 +98,12 @@ gate: $(READY)
 
 # Markdown for a pull request: what it changed against REV, by the results that both have committed.
 summary: $(READY)
-	@echo "### Scores against $(or $(REV),main)"; echo
-	@dvc metrics diff $(or $(REV),main) --md
-	@echo; echo "### Parameters"; echo
-	@dvc params diff $(or $(REV),main) --md
+	@git rev-parse --quiet --verify --end-of-options "$${REV:-main}^{commit}" >/dev/null || \
+		{ printf 'error: REV=%s: not a commit of this repository\n' "$${REV:-main}" >&2; exit 1; }
+	@printf '### Scores against %s\n\n' "$${REV:-main}"
+	@dvc metrics diff --md -- "$${REV:-main}"
+	@printf '\n### Parameters\n\n'
+	@dvc params diff --md -- "$${REV:-main}"
 
 lint: $(READY)
 	@ruff check .

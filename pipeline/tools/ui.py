@@ -14,6 +14,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, default=5000)
     port = parser.parse_args().port
+    if not 0 < port < 2**16:
+        raise InputError(f"port {port}: ports are 1 to 65535; choose another one: make ui PORT=5000")
     uri = store.store()
     remote = uri.startswith("http")
     server = uri.rstrip("/") if remote else f"http://127.0.0.1:{port}"

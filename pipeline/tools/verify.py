@@ -34,7 +34,7 @@ def main() -> None:
     tolerance = params.load().verify.score_tolerance
     with tempfile.TemporaryDirectory(prefix="verify-") as name:
         clone = Path(name, "clone")
-        commit = git("rev-parse", "--verify", f"{revision}^{{commit}}").strip()
+        commit = commit_of(revision)
         git("clone", "--quiet", "--no-local", ".", str(clone))
         git("-C", str(clone), "checkout", "--quiet", commit)
         for needed in (layout.DVC_LOCK, layout.SCORES_FILE):
@@ -60,6 +60,14 @@ def main() -> None:
         arguments.output.write_text(text)
     if not largest <= tolerance:
         raise InputError(f"a score differs by more than verify.score_tolerance, {tolerance}")
+
+
+def commit_of(revision: str) -> str:
+    """Return the commit of a branch, tag or commit. Raises InputError that names it."""
+    try:
+        return git("rev-parse", "--verify", "--end-of-options", f"{revision}^{{commit}}").strip()
+    except InputError:
+        raise InputError(f"{revision}: not a branch, tag or commit of this repository") from None
 
 
 def environment(clone: Path) -> dict[str, str]:

@@ -1,5 +1,7 @@
 """Two sides of a comparison: what differs, and whether that may be chance."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -57,9 +59,14 @@ def test_parameters_that_differ():
     ]
 
 
-def test_a_revision_that_is_not_there_is_named():
-    with pytest.raises(InputError, match="no-such-branch: not a branch, commit or experiment of this repository"):
-        compare.commit_of("no-such-branch")
+@pytest.mark.parametrize("revision", ["no-such-branch", "-h", "--all", "a;b", "$(a)"])
+def test_a_revision_that_is_not_there_is_named(revision):
+    said = f"{re.escape(revision)}: not a branch, commit or experiment of this repository"
+    with pytest.raises(InputError, match=said):
+        compare.commit_of(revision)
+
+
+def test_a_revision_is_its_commit():
     assert git("rev-parse", "HEAD").startswith(compare.commit_of("HEAD"))
 
 
@@ -74,4 +81,4 @@ def test_what_html_could_mean_is_escaped():
         differences=[],
         pictures={"curves": ""},
     )
-    assert "<script>" not in html and "&lt;script&gt;" in html and "what differs is the code or the data" in html
+    assert "<script>" not in html and "&lt;script&gt;" in html and "The difference is in the code or the data" in html

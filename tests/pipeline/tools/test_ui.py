@@ -1,0 +1,23 @@
+"""The MLflow UI: ports that it refuses."""
+
+import socket
+
+import pytest
+
+from nuclei_unet.errors import InputError
+from pipeline.tools import ui
+
+
+@pytest.mark.parametrize("port", ["0", "-1", "65536", "99999"])
+def test_a_port_that_there_is_not_is_named(port, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["ui", f"--port={port}"])
+    with pytest.raises(InputError, match=f"port {port}: ports are 1 to 65535"):
+        ui.main()
+
+
+def test_a_port_in_use_is_named(monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        monkeypatch.setattr("sys.argv", ["ui", f"--port={port}"])
+        with pytest.raises(InputError, match=f"port {port} is in use"):
+            ui.main()

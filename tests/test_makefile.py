@@ -1,0 +1,110 @@
+"""The Makefile: when it installs packages, and that it runs nothing of what its variables hold."""
+
+import os
+import shutil
+import subprocess
+
+import pytest
+
+from tests import ROOT
+
+pytestmark = pytest.mark.skipif(not shutil.which("make"), reason="make is not installed")
+# Stands for Python and makes a .venv whose programs do nothing; all of them write down how they are called.
+FAKE = """#!/bin/sh
+printf '%s\\n' "$(basename "$0")" "$@" >> {log}
+[ "$2" != venv ] || (rm -rf .venv && mkdir -p .venv/bin && for n in python dvc; do cp {fake} .venv/bin/$n; done)
+"""
+
+
+@pytest.fixture
+def make(tmp_path):
+    """Return a function that runs make in a folder of its own, and returns its exit code and what it called."""
+    log, fake = tmp_path / "log", tmp_path / "fake"
+    fake.write_text(FAKE.format(log=log, fake=fake))
+    fake.chmod(0o755)
+    folder = tmp_path / "project"
+    folder.mkdir()
+    shutil.copy(ROOT / "Makefile", folder)
+    (folder / "requirements.lock").write_text("a==1\n")
+    identity = ["-c", "user.name=tests", "-c", "user.email=tests@example.org"]
+    for command in (["init", "-q", "-b", "main"], ["add", "."], [*identity, "commit", "-q", "-m", "first"]):
+        subprocess.run(["git", *command], cwd=folder, check=True)
+
+    def run(*arguments):
+        log.write_text("")
+        # What `make test` hands on to its children is not for this one.
+        variables = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS"))}
+        done = subprocess.run(
+            ["make", f"PYTHON={fake}", *arguments], cwd=folder, env=variables, capture_output=True, text=True
+        )
+        return done, log.read_text().splitlines()
+
+    run.folder = folder
+    return run
+
+
+def test_set_up_goes_by_content(make):
+    lock = make.folder / "requirements.lock"
+
+    def installs():
+        done, calls = make("setup")
+        assert not done.returncode, done.stderr
+        return calls.count("install")
+
+    assert installs() == 1
+    assert installs() == 0
+    # As after `git switch` to a branch with the same lock file, and back.
+    os.utime(lock, (2**31 - 1, 2**31 - 1))
+    assert installs() == 0
+    lock.write_text("a==2\n")
+    assert installs() == 1
+    assert installs() == 0
+    lock.write_text("a==1\n")
+    assert installs() == 1
+
+
+def test_set_up_does_not_empty_what_a_link_leads_to(make, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "file").touch()
+    (make.folder / ".venv").symlink_to(other)
+    done, calls = make("setup")
+    assert done.returncode and "error: .venv is a link" in done.stderr
+    assert (other / "file").exists() and not calls
+
+
+HOSTILE = (
+    "a;touch pwned",
+    "`touch pwned`",
+    "$(touch pwned)",
+    "$(shell touch pwned)",
+    "-h",
+    "a' 'b",
+    'a" "b',
+    "a b",
+    "é$$",
+)
+
+
+@pytest.mark.parametrize("value", HOSTILE)
+@pytest.mark.parametrize(
+    ("target", "variable"), [("compare", "REV"), ("verify", "REV"), ("summary", "REV"), ("ui", "PORT")]
+)
+def test_what_a_variable_holds_is_not_run(target, variable, value, make):
+    make("setup")
+    done, calls = make(target, f"{variable}={value}")
+    assert not (make.folder / "pwned").exists()
+    if target == "summary":
+        # It asks git first, which knows no such revision.
+        assert done.returncode and not calls and f"error: REV={value}: not a commit" in done.stderr
+    else:
+        # Handed on in one piece, to the letter, and not as an option.
+        assert calls[-1] == (f"--port={value}" if target == "ui" else value)
+        assert target == "ui" or calls[-2] == "--"
+
+
+def test_defaults(make):
+    make("setup")
+    assert [make(target)[1][-1] for target in ("compare", "verify", "ui")] == ["main", "HEAD", "--port=5000"]
+    done, calls = make("summary")
+    assert not done.returncode and calls[-2:] == ["--", "main"] and "### Scores against main" in done.stdout
