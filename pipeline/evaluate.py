@@ -36,12 +36,11 @@ def main() -> None:
     """Write models/model.keras, data/predictions/ and the tables in reports/."""
     settings = params.load()
     runtime.configure(settings.train)
-    recipe = model_file.read_recipe(layout.TRAINED).model_copy(update={"predict": settings.evaluate})
+    segmenter = Segmenter.load(layout.TRAINED, predict=settings.evaluate, precision=settings.train.precision)
     started = time.monotonic()
     counted: dict[str, list[scores.ImageCounts]] = {}
     with fresh_file(layout.MODEL) as model, fresh_folder(layout.PREDICTIONS) as folder:
-        model_file.copy_with_recipe(layout.TRAINED, model, recipe)
-        segmenter = Segmenter.load(model, precision=settings.train.precision)
+        model_file.copy_with_recipe(layout.TRAINED, model, segmenter.recipe)
         for split in layout.SCORED_SPLITS:
             samples = processed.read_split(split)
             counted[split] = []
