@@ -63,7 +63,7 @@ def mlflow_pages(server: str, scores: str, run: str) -> dict[str, Shown]:
     return {
         "ui-runs": Shown(scores, ("validation/instance/dsb_score", "test/instance/dsb_score")),
         "ui-run": Shown(run, ("AP at IoU 0.50", "git_commit", "nuclei-unet"), press="Show more"),
-        "ui-curves": Shown(f"{run}/model-metrics", ("curves (4)", "val_loss", "val_foreground_iou")),
+        "ui-curves": Shown(f"{run}/model-metrics", ("curves/more", "val_loss", "val_foreground_iou")),
         "ui-learning": Shown(f"{run}/model-metrics", ("image - truth - prediction",), search="prediction"),
         "ui-system": Shown(f"{run}/system-metrics", ("cpu_utilization_percentage",)),
         "ui-files": Shown(f"{run}/artifacts", ("report.html", "figures", "per_image.csv", "images", "scores.json")),
