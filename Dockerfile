@@ -7,9 +7,11 @@ RUN apt-get update && apt-get install --yes --no-install-recommends git make ope
 COPY requirements-gpu.lock /
 RUN python -m pip install --no-cache-dir --require-hashes -r /requirements-gpu.lock
 
-# The checkout belongs to the user of the host, whoever that is; one without a name here.
-RUN git config --system --add safe.directory '*' \
+# Nothing runs as root. With `docker run --user` the checkout's owner on the host takes the place of this user; git
+# trusts that one folder whoever owns it.
+RUN useradd --create-home nuclei-unet && git config --system --add safe.directory /nuclei-unet \
     && git config --system user.name nuclei-unet && git config --system user.email nuclei-unet@localhost
 ENV HOME=/tmp USER=nuclei-unet
 WORKDIR /nuclei-unet
+USER nuclei-unet
 CMD ["dvc", "repro"]

@@ -9,16 +9,37 @@ library nuclei_unet; nothing else of the project is needed.
 """
 
 import base64
-import binascii
 
 import cv2
 import mlflow
 import numpy as np
 import pandas as pd
+from mlflow.protos.databricks_pb2 import BAD_REQUEST
 
 from nuclei_unet import png
 from nuclei_unet.errors import InputError
 from nuclei_unet.prediction.segmenter import Segmenter
+
+
+class Refused(mlflow.MlflowException):
+    """A request that the server answers with status 400 and this message alone.
+
+    The server would put the whole request before the message of an `MlflowException`, and a stack trace with paths of
+    the machine behind that of any other exception.
+    """
+
+    def __init__(self, reason: str):
+        self._reason = reason
+        super().__init__(reason, error_code=BAD_REQUEST)
+
+    @property
+    def message(self) -> str:
+        """What is wrong with the request."""
+        return self._reason
+
+    @message.setter
+    def message(self, _: str) -> None:
+        """Keep the reason as it is."""
 
 
 class Nuclei(mlflow.pyfunc.PythonModel):
@@ -32,9 +53,15 @@ class Nuclei(mlflow.pyfunc.PythonModel):
         """Return one row per image: labels (PNG of 16 bits, base64), count, measurements (a list of dictionaries).
 
         `model_input` has a column `image`: a PNG as base64, or an array as nested lists, (H, W) or (H, W, channels),
-        of any size and range.
+        of any size and range. Raises Refused that names the first image that is none.
         """
-        return pd.DataFrame([self._found(read_image(value)) for value in model_input["image"]])
+        found = []
+        for number, value in enumerate(model_input["image"], start=1):
+            try:
+                found.append(self._found(read_image(value)))
+            except InputError as error:
+                raise Refused(f"image {number} of {len(model_input)}: {error}") from None
+        return pd.DataFrame(found)
 
     def _found(self, image: np.ndarray) -> dict:
         labels = self.segmenter(image)
@@ -50,15 +77,15 @@ def read_image(value: object) -> np.ndarray:
     """Return the image that a request holds. Raises InputError that says what is wrong with it."""
     if isinstance(value, str):
         try:
-            return png.decode(base64.b64decode(value, validate=True), "image")
-        except binascii.Error as error:
-            raise InputError(f"image: neither base64 of a PNG nor an array ({error})") from None
+            return png.decode(base64.b64decode(value, validate=True), "the file")
+        except ValueError as error:  # also of binascii
+            raise InputError(f"neither base64 of a PNG nor an array ({error})") from None
     try:
         image = np.asarray(value)
     except ValueError as error:
-        raise InputError(f"image: lists of different lengths ({error})") from None
+        raise InputError(f"lists of different lengths ({error})") from None
     if image.dtype.kind not in "uif":
-        raise InputError(f"image: an array of {image.dtype}; an image must be numbers")
+        raise InputError(f"an array of {image.dtype}; an image must be numbers")
     # JSON has no uint8; the range of the dtype matters only if `preprocess.percentiles` is null.
     if image.dtype.kind == "i" and image.size and image.min() >= 0 and image.max() < 2**16:
         return image.astype(np.uint8 if image.max() < 2**8 else np.uint16)

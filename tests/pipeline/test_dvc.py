@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -185,6 +186,28 @@ def test_mlflow_has_one_finished_run_with_everything(project):
     mlflow.set_tracking_uri(None)
 
 
+def base64_of(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+LARGE = b"\x89PNG\r\n\x1a\n" + struct.pack(">I4sIIBBBBB", 13, b"IHDR", 30_000, 30_000, 8, 0, 0, 0, 0) + b"\0" * 8
+BAD_REQUESTS = (
+    ("?", "neither base64 of a PNG nor an array"),
+    ("é", "neither base64 of a PNG nor an array"),
+    (base64_of(b"no image"), "not a PNG"),
+    (base64_of(b"<svg xmlns='http://www.w3.org/2000/svg'/>"), "not a PNG"),
+    (base64_of(b"GIF89a" + b"\0" * 40), "not a PNG"),
+    (base64_of(LARGE), "30000 x 30000 pixels"),
+    ([[1, float("nan")], [2, 3]], "NaN"),
+    ([[1, 2], [3]], "lists of different lengths"),
+    (None, "expected a grey or colour image"),
+    ([["a", "b"]], "an image must be numbers"),
+    (7, "expected a grey or colour image"),
+    ([], "expected a grey or colour image"),
+    ([[[[1]]]], "expected a grey or colour image"),
+)
+
+
 def test_the_champion_answers_requests(project, tmp_path):
     port = free_port()
     variables = environment(MLFLOW_TRACKING_URI=f"sqlite:///{project / layout.STORE}")
@@ -212,8 +235,18 @@ def test_the_champion_answers_requests(project, tmp_path):
         labels = cv2.imdecode(np.frombuffer(base64.b64decode(first["labels"]), np.uint8), cv2.IMREAD_UNCHANGED)
         assert labels.max() == first["count"] == len(first["measurements"]) and labels.size > 1000
         assert second["count"] == len(second["measurements"])
-        wrong = requests.post(f"{address}/invocations", json={"dataframe_records": [{"image": "?"}]}, timeout=60)
-        assert wrong.status_code == 400 and "neither base64 of a PNG nor an array" in wrong.text, wrong.text
+        for value, said in BAD_REQUESTS:
+            records = [{"image": picture}, {"image": value}, {"image": picture}]
+            wrong = requests.post(
+                f"{address}/invocations",
+                data=json.dumps({"dataframe_records": records}),  # with NaN, which `json=` refuses
+                headers={"Content-Type": "application/json"},
+                timeout=60,
+            )
+            assert wrong.status_code == 400, (value, wrong.text)
+            assert re.search(f"^image 2 of 3: .*{said}", wrong.json()["message"]), wrong.text
+            # No stack trace, no path of this machine, not the request itself.
+            assert not re.search("Traceback|site-packages|mlruns|dataframe", wrong.text) and len(wrong.text) < 400
     finally:
         os.killpg(server.pid, signal.SIGKILL)
         server.wait()
