@@ -99,7 +99,8 @@ gate: $(READY)
 # Markdown for a pull request: what it changed against REV, by the results that both have committed.
 summary: $(READY)
 	@git rev-parse --quiet --verify --end-of-options "$${REV:-main}^{commit}" >/dev/null || \
-		{ printf 'error: REV=%s: not a commit of this repository\n' "$${REV:-main}" >&2; exit 1; }
+		git for-each-ref --format='%(refname:lstrip=4)' refs/exps | grep -qxF -e "$${REV:-main}" || \
+		{ printf 'error: REV=%s: not a commit or experiment of this repository\n' "$${REV:-main}" >&2; exit 1; }
 	@printf '### Scores against %s\n\n' "$${REV:-main}"
 	@dvc metrics diff --md -- "$${REV:-main}"
 	@printf '\n### Parameters\n\n'

@@ -96,7 +96,7 @@ def test_what_a_variable_holds_is_not_run(target, variable, value, make):
     assert not (make.folder / "pwned").exists()
     if target == "summary":
         # It asks git first, which knows no such revision.
-        assert done.returncode and not calls and f"error: REV={value}: not a commit" in done.stderr
+        assert done.returncode and not calls and f"error: REV={value}: not a commit or experiment" in done.stderr
     else:
         # Handed on in one piece, to the letter, and not as an option.
         assert calls[-1] == (f"--port={value}" if target == "ui" else value)
@@ -108,3 +108,12 @@ def test_defaults(make):
     assert [make(target)[1][-1] for target in ("compare", "verify", "ui")] == ["main", "HEAD", "--port=5000"]
     done, calls = make("summary")
     assert not done.returncode and calls[-2:] == ["--", "main"] and "### Scores against main" in done.stdout
+
+
+def test_a_summary_takes_the_name_of_an_experiment(make):
+    make("setup")
+    # Where DVC keeps it: below the commit that it started from.
+    subprocess.run(["git", "update-ref", f"refs/exps/ab/{'c' * 38}/lower", "HEAD"], cwd=make.folder, check=True)
+    done, calls = make("summary", "REV=lower")
+    assert not done.returncode and calls[-2:] == ["--", "lower"]
+    assert make("summary", "REV=low")[0].returncode
