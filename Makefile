@@ -1,5 +1,6 @@
 # Every target sets up what it needs: .venv/ with the exact packages of requirements.lock.
-.PHONY: help setup demo test faults repro tutorial experiments verify compare ui sync gate summary lint lock clean
+.PHONY: help setup demo test faults repro tutorial experiments verify compare ui sync gate summary release package \
+	lint lock clean
 .DEFAULT_GOAL := help
 
 # The first Python that requirements.lock is resolved for; override with `make PYTHON=/path/to/python3.12`.
@@ -31,8 +32,10 @@ help:
 	@echo "make sync    bring MLflow up to the files in models/ and reports/"
 	@echo "make gate    check that dvc.lock matches this code and these parameters"
 	@echo "make summary scores and parameters against REV=main as Markdown"
+	@echo "make release put models/model.keras into the package, as the model that nuclei-unet predict uses"
+	@echo "make package write the model as a package of the BioImage Model Zoo: nuclei-unet.bioimageio.zip"
 	@echo "make lint    ruff check and format check, CI files against their schemas"
-	@echo "make lock    resolve requirements.lock and requirements-gpu.lock again (needs uv)"
+	@echo "make lock    resolve requirements.lock, requirements-gpu.lock and tests/guests.lock again (needs uv)"
 
 $(READY):
 	@test -n "$(PYTHON)" || { echo "error: no Python 3.11, 3.12 or 3.13 found; install one or set PYTHON=" >&2; exit 1; }
@@ -41,6 +44,7 @@ $(READY):
 	@echo "setting up .venv with $(PYTHON) (once, some minutes) ..."
 	@$(PYTHON) -m venv --clear .venv
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(LOCKFILE)
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@.venv/bin/python -m pipeline.tools.plots
 	@touch $@
 
@@ -106,16 +110,23 @@ summary: $(READY)
 	@printf '\n### Parameters\n\n'
 	@dvc params diff --md -- "$${REV:-main}"
 
+release: $(READY)
+	@python -m pipeline.tools.release
+
+package: $(READY)
+	@python -m pipeline.tools.package
+
 lint: $(READY)
 	@ruff check .
 	@ruff format --check .
 	@check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/ci.yml
 	@check-jsonschema --quiet --builtin-schema vendor.gitlab-ci .gitlab-ci.yml
 
-RESOLVE := uv pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url --no-header pyproject.toml
+RESOLVE := uv pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
 lock:
-	@$(RESOLVE) --universal --extra dev -o requirements.lock
-	@$(RESOLVE) --python-platform x86_64-unknown-linux-gnu --extra dev --extra gpu -o requirements-gpu.lock
+	@$(RESOLVE) --universal --extra dev -o requirements.lock pyproject.toml
+	@$(RESOLVE) --python-platform x86_64-unknown-linux-gnu --extra dev --extra gpu -o requirements-gpu.lock pyproject.toml
+	@$(RESOLVE) --universal -o tests/guests.lock tests/guests.in
 
 clean:
-	rm -rf .venv demo .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-guests demo .pytest_cache .ruff_cache .hypothesis

@@ -49,7 +49,7 @@ def test_set_up_goes_by_content(make):
     def installs():
         done, calls = make("setup")
         assert not done.returncode, done.stderr
-        return calls.count("install")
+        return calls.count("--require-hashes")
 
     assert installs() == 1
     assert installs() == 0
