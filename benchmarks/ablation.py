@@ -25,6 +25,7 @@ import pandas as pd
 from nuclei_unet import metrics
 from nuclei_unet.images import normalize, to_rgb
 from nuclei_unet.network import runtime
+from nuclei_unet.network.tensorflow_engine import TensorFlowNetwork
 from nuclei_unet.prediction.predictor import Predictor
 from nuclei_unet.sample import ArraySample, Sample
 from nuclei_unet.training import fit
@@ -120,7 +121,7 @@ def measure(changes: dict[str, object], steps: int) -> dict[str, float]:
 def score(model, settings: params.Params, samples: list[Sample]) -> float:
     """Return the mean dsb_score."""
     views = settings.evaluate.model_copy(update={"orientations": 1})
-    predictor = Predictor(model, settings.train.model, views)
+    predictor = Predictor(TensorFlowNetwork(model, settings.train.model), settings.train.model, views)
     counts = [metrics.instance_counts(s.labels, predictor.labels(s.image, s.labels.shape)) for s in samples]
     return float(np.mean([metrics.dsb_score(count) for count in counts]))
 

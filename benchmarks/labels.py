@@ -16,6 +16,7 @@ import numpy as np
 
 from nuclei_unet import metrics
 from nuclei_unet.network import runtime
+from nuclei_unet.network.tensorflow_engine import TensorFlowNetwork
 from nuclei_unet.prediction.predictor import Predictor
 from nuclei_unet.sample import ArraySample, Sample
 from nuclei_unet.training import fit
@@ -46,7 +47,7 @@ def main() -> None:
         runtime.configure(settings.train)
         short = settings.train.model_copy(update={"epochs": epochs})
         model, _ = fit.train(training, validation, short, settings.preprocess.channels, lambda *_: None)
-        predictor = Predictor(model, settings.train.model, settings.evaluate)
+        predictor = Predictor(TensorFlowNetwork(model, settings.train.model), settings.train.model, settings.evaluate)
         predicted = {s.image_id: predictor.labels(s.image) for s in validation}
         for truth in SOURCES:
             counts = [metrics.instance_counts(splits[truth][name].labels, found) for name, found in predicted.items()]

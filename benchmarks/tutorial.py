@@ -156,6 +156,7 @@ def network():
 def pipeline(steps: int, batch: int) -> dict[str, float]:
     """Preprocess, train and score as the pipeline does, with a short training."""
     from nuclei_unet.network import runtime
+    from nuclei_unet.network.tensorflow_engine import TensorFlowNetwork
     from nuclei_unet.prediction.predictor import Predictor
     from nuclei_unet.training import fit
 
@@ -174,7 +175,7 @@ def pipeline(steps: int, batch: int) -> dict[str, float]:
     channels = settings.preprocess.channels
     model, _ = fit.train(splits["train"], splits["validation"], short, channels, lambda *_: None)
     seconds["training, s"] = time.perf_counter() - started
-    predictor = Predictor(model, short.model, settings.evaluate)
+    predictor = Predictor(TensorFlowNetwork(model, short.model), short.model, settings.evaluate)
     scores = {}
     for split in layout.SCORED_SPLITS:
         found = [predictor.labels(s.image, s.labels.shape) for s in tqdm(splits[split], split)]

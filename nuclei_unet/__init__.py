@@ -1,7 +1,7 @@
-"""Find the nuclei of an image with a U-Net. This library works on arrays and does not need the pipeline around it.
+"""Find the nuclei of an image with a U-Net. This library needs neither the pipeline around it nor TensorFlow.
 
 from nuclei_unet import Segmenter
-segmenter = Segmenter.load("models/model.keras")
+segmenter = Segmenter.load()                # the pretrained model; or a file: Segmenter.load("models/model.keras")
 labels = segmenter(image)
 table = segmenter.measure(labels, image)
 """
@@ -22,7 +22,7 @@ quiet.install()
 
 
 def __getattr__(name: str):
-    """Import the segmenter only when it is used: that starts TensorFlow, which takes seconds."""
+    """Import the segmenter only when it is used: that takes half a second."""
     if name == "Segmenter":
         from nuclei_unet.prediction.segmenter import Segmenter
 

@@ -1,6 +1,7 @@
 """Images: from a file's bytes to an array, and from any array to what the network sees."""
 
 import math
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -114,3 +115,14 @@ def blur(pixels: np.ndarray, sigma: float) -> np.ndarray:
     """Return float32 (H, W) blurred by a Gaussian, which is cut off at four sigma; sigma 0 changes nothing."""
     side = 2 * round(4 * sigma) + 1
     return cv2.GaussianBlur(pixels, (side, side), sigma, borderType=cv2.BORDER_REFLECT) if sigma else pixels.copy()
+
+
+def resize(pixels: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+    """Return pixels (H, W) or (H, W, C) at another height and width: means of areas when shrunk, else interpolated."""
+    height, width = shape
+    if pixels.shape[:2] == (height, width):
+        return pixels
+    if pixels.dtype not in (np.uint8, np.uint16, np.int16, np.float32, np.float64):
+        pixels = pixels.astype(np.float64)  # OpenCV resizes no others
+    shrinks = height * width < pixels.shape[0] * pixels.shape[1]
+    return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)

@@ -29,10 +29,9 @@ class QuietTensorFlow(PathFinder):
 
     @classmethod
     def find_spec(cls, name, path=None, target=None):
-        """Find tensorflow, once, as Python would, and wrap its loading."""
+        """Find tensorflow as Python would, and wrap its loading. Finding it is not loading it: others may only ask."""
         if name != "tensorflow":
             return None
-        sys.meta_path.remove(cls)
         spec = super().find_spec(name, path, target)
         if spec is not None and spec.loader is not None:
             load = spec.loader.exec_module

@@ -61,6 +61,11 @@ class NetworkSettings(Section):
             raise ValueError("dropout needs one value for each entry of filters")
         return self
 
+    @property
+    def size_multiple(self) -> int:
+        """The number of pixels that must divide an image's height and width."""
+        return self.stem_stride * 2 ** (len(self.filters) - 1)
+
 
 class AugmentSettings(Section):
     """Random changes of each training crop; see `nuclei_unet.training.crops`. `zoom: [1, 1]` and 0 turn one off."""
@@ -100,7 +105,7 @@ class TrainSettings(Section):
     @model_validator(mode="after")
     def crop_fits_network(self):
         """Refuse crops that the network cannot halve often enough."""
-        multiple = self.model.stem_stride * 2 ** (len(self.model.filters) - 1)
+        multiple = self.model.size_multiple
         if self.crop_size % multiple:
             raise ValueError(f"crop_size must be a multiple of {multiple} for this model.stem_stride and model.filters")
         return self

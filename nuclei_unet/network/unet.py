@@ -12,7 +12,7 @@ def build(
     settings: NetworkSettings,
     batch_normalization: type[layers.BatchNormalization] = layers.BatchNormalization,
 ) -> Model:
-    """Build a U-Net for images of any height and width that `size_multiple` divides.
+    """Build a U-Net for images of any height and width that `settings.size_multiple` divides.
 
     Input: float or uint8 (N, H, W, channels), 0 ... 255. Output: one map per target, {name: float32 (N, H, W, 1)},
     values in [0, 1]. `batch_normalization` may be a faster layer with the same weights.
@@ -93,8 +93,3 @@ def fold_batch_normalization(model: Model, settings: NetworkSettings) -> Model:
             weights = [weights[0] * factor, beta - mean * factor]
         layer.set_weights(weights)
     return folded
-
-
-def size_multiple(settings: NetworkSettings) -> int:
-    """Return the number of pixels that must divide an image's height and width."""
-    return settings.stem_stride * 2 ** (len(settings.filters) - 1)

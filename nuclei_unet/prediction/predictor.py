@@ -1,14 +1,10 @@
-"""From a trained model and one image to its maps and its nuclei, at any size."""
+"""From a network and one image to its maps and its nuclei, at any size."""
 
-from collections.abc import Sequence
+from typing import Protocol
 
-import cv2
-import keras
 import numpy as np
-import tensorflow as tf
 
-from nuclei_unet.errors import InputError
-from nuclei_unet.network import runtime, unet
+from nuclei_unet.images import resize
 from nuclei_unet.prediction.blocks import add_block, blocks, relative
 from nuclei_unet.prediction.instances import label_nuclei
 from nuclei_unet.settings import NetworkSettings, PredictSettings
@@ -20,25 +16,28 @@ BLOCK = 2560
 MARGIN = 128
 
 
+class Network(Protocol):
+    """A network ready to predict, whatever computes it."""
+
+    channels: int
+
+    def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """Return the maps {target: float32 (N, H, W, 1)} of images, float32 (N, H, W, channels), 0 ... 255."""
+
+
 class Predictor:
-    """A model ready for images of any size; traced once, not once per shape.
+    """A network with all that it takes to find nuclei in images of any size.
 
     Each image is predicted in the orientations and sizes of `views`, and the maps are averaged. The result should not
     depend on the image's orientation or magnification.
     """
 
-    def __init__(self, model: keras.Model, settings: NetworkSettings, views: PredictSettings, precision: str = "auto"):
+    def __init__(self, network: Network, settings: NetworkSettings, views: PredictSettings):
         self.views = views
-        self.multiple = unet.size_multiple(settings)
+        self.multiple = settings.size_multiple
         # Two: upright and mirrored; four: both turned by 180 degrees, too; eight: also by 90 and 270.
         self.orientations = range(0, 8, 8 // views.orientations)
-        try:
-            with runtime.precision(precision):
-                network = unet.fold_batch_normalization(model, settings)
-        except (ValueError, TypeError):
-            raise InputError("its weights do not fit the network of its recipe; run `dvc repro train`") from None
-        signature = tf.TensorSpec((None, None, None, model.input_shape[-1]), tf.float32)
-        self._run = tf.function(lambda images: network(images, training=False), input_signature=[signature])
+        self._run = network
 
     def labels(self, image: np.ndarray, shape: tuple[int, int] | None = None) -> np.ndarray:
         """Find the nuclei of one image.
@@ -47,14 +46,25 @@ class Predictor:
         `instances.label_nuclei` does, of `shape` if that is given. An image larger than a block is processed block by
         block, so memory grows only by the image and its label image.
         """
+        height, width = image.shape[:2]
+        shape = shape or (height, width)
+        factors = shape[0] / height, shape[1] / width
         # A multiple of 128, so pooling falls on the same pixels as in the whole image, also at half its size.
-        core = max(int(BLOCK / max(self.views.scales)) - 2 * MARGIN, 128) // 128 * 128
-        if max(image.shape[:2]) <= core + 2 * MARGIN or shape not in (None, image.shape[:2]):
-            return label_nuclei(self.maps(image, shape), self.views, _resize(image, shape or image.shape[:2]))
-        labels, count = np.zeros(image.shape[:2], np.uint32), 0
-        for inner, outer in blocks(image.shape[:2], core, MARGIN):
-            part = label_nuclei(self.maps(image[outer]), self.views, image[outer])
-            count = add_block(labels[outer], part, relative(inner, outer), count)
+        core = max(int(BLOCK / max(*self.views.scales, *factors)) - 2 * MARGIN, 128) // 128 * 128
+        if max(height, width) <= core + 2 * MARGIN:
+            return label_nuclei(self.maps(image, shape), self.views, resize(image, shape))
+        labels, count = np.zeros(shape, np.uint32), 0
+        for inner, outer in blocks((height, width), core, MARGIN):
+            # The same block of the label image, which may be of another size.
+            inner_there, outer_there = (
+                tuple(slice(round(s.start * f), round(s.stop * f)) for s, f in zip(part, factors, strict=True))
+                for part in (inner, outer)
+            )
+            size = tuple(s.stop - s.start for s in outer_there)
+            if 0 in size:
+                continue
+            part = label_nuclei(self.maps(image[outer], size), self.views, resize(image[outer], size))
+            count = add_block(labels[outer_there], part, relative(inner_there, outer_there), count)
         return labels if count >= 2**16 else labels.astype(np.uint16)
 
     def maps(self, image: np.ndarray, shape: tuple[int, int] | None = None) -> dict[str, np.ndarray]:
@@ -65,11 +75,11 @@ class Predictor:
         shape = shape or image.shape[:2]
         totals: dict[str, np.ndarray] = {}
         for scale in self.views.scales:
-            pixels = _resize(image.astype(np.float32), [max(round(side * scale), 1) for side in image.shape[:2]])
+            pixels = resize(image.astype(np.float32), [max(round(side * scale), 1) for side in image.shape[:2]])
             pixels = pixels.reshape(*pixels.shape[:2], -1)
             for number in self.orientations:
                 for name, values in self._upright(_turn(pixels, number)).items():
-                    values = _resize(np.ascontiguousarray(_turn_back(values, number)), shape)
+                    values = resize(np.ascontiguousarray(_turn_back(values, number)), shape)
                     totals[name] = totals[name] + values if name in totals else values
         return {name: values / (len(self.views.scales) * len(self.orientations)) for name, values in totals.items()}
 
@@ -78,15 +88,7 @@ class Predictor:
         down, right = -height % self.multiple, -width % self.multiple
         # Mirrored, since black would be an edge. `symmetric` can also add more pixels than the image has.
         pixels = np.pad(pixels, ((0, down), (0, right), (0, 0)), mode="symmetric")
-        return {name: values.numpy()[0, :height, :width, 0] for name, values in self._run(pixels[None]).items()}
-
-
-def _resize(pixels: np.ndarray, shape: Sequence[int]) -> np.ndarray:
-    height, width = shape
-    if pixels.shape[:2] == (height, width):
-        return pixels
-    shrinks = height * width < pixels.shape[0] * pixels.shape[1]
-    return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+        return {name: values[0, :height, :width, 0] for name, values in self._run(pixels[None]).items()}
 
 
 def _turn(pixels: np.ndarray, number: int) -> np.ndarray:

@@ -1,65 +1,76 @@
-"""A model file and an image in, nuclei out: everything else is in the model's recipe."""
+"""A model and an image in, nuclei out: everything else is in the model's recipe."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
-import keras
 import numpy as np
-import pandas as pd
 
+from nuclei_unet.card import Card
 from nuclei_unet.errors import InputError
-from nuclei_unet.images import normalize
+from nuclei_unet.images import normalize, resize, to_rgb
 from nuclei_unet.measurements import measure
-from nuclei_unet.network import model_file
-from nuclei_unet.prediction.predictor import Predictor
-from nuclei_unet.recipe import Recipe
+from nuclei_unet.prediction import models
+from nuclei_unet.prediction.predictor import Network, Predictor
 from nuclei_unet.settings import PredictSettings
 
 
 class Segmenter:
-    """Finds the nuclei of any image: `Segmenter.load(path)(image)`.
+    """Finds the nuclei of any image: `Segmenter.load()(image)`.
 
-    `recipe` says how the model was made; `predictor` takes images that are already normalized.
+    `card` says how the model was made and how good it is, `recipe` is its recipe; `predictor` takes images that are
+    already normalized.
     """
 
-    def __init__(self, model: keras.Model, recipe: Recipe, *, precision: str = "auto"):
-        if recipe.predict is None:
+    def __init__(self, network: Network, card: Card):
+        if card.recipe.predict is None:
             raise InputError("the model was trained but not evaluated, so it does not say how its maps become nuclei")
-        self.recipe = recipe
-        self.predictor = Predictor(model, recipe.network, recipe.predict, precision)
+        self.card = card
+        self.recipe = card.recipe
+        self.predictor = Predictor(network, card.recipe.network, card.recipe.predict)
 
     @classmethod
-    def load(cls, path: Path | str, *, predict: PredictSettings | None = None, precision: str = "auto") -> "Segmenter":
-        """Load a model file that stage evaluate wrote.
+    def load(
+        cls,
+        model: Path | str | None = None,
+        *,
+        predict: PredictSettings | None = None,
+        engine: models.Engine = "auto",
+        precision: str = "auto",
+        threads: int | None = None,
+    ) -> "Segmenter":
+        """Load a model: a file, a package, an address, or, without an argument, the pretrained one of this package.
 
-        `predict` replaces the model's own prediction settings. `precision` is float32, mixed_bfloat16 or auto: bfloat16
-        if this machine is fast at it. Raises InputError that names the file if it is missing or damaged, has no
-        complete recipe, or would run code.
+        `predict` replaces the model's own prediction settings; see `models.load` for the others. Raises InputError that
+        names the model if it is missing or damaged, has no complete recipe, or would run code.
         """
-        path = Path(path)
-        recipe = model_file.read_recipe(path)
+        opened = models.load(model, engine=engine, precision=precision, threads=threads)
+        card = opened.card
         if predict is not None:
-            recipe = recipe.model_copy(update={"predict": predict})
-        if recipe.predict is None:
+            card = card.model_copy(update={"recipe": card.recipe.model_copy(update={"predict": predict})})
+        if card.recipe.predict is None:
             raise InputError(
-                f"{path}: was trained but not evaluated, so it does not say how its maps become nuclei; run "
+                f"{opened.name}: was trained but not evaluated, so it does not say how its maps become nuclei; run "
                 "`dvc repro evaluate` and use the model that it writes"
             )
-        try:
-            return cls(model_file.load(path), recipe, precision=precision)
-        except InputError as error:
-            named = str(error).startswith(str(path))
-            raise error if named else InputError(f"{path}: {error}") from None
+        return cls(opened.network, card)
 
-    def __call__(self, image: np.ndarray) -> np.ndarray:
+    def __call__(self, image: np.ndarray, *, scale: float = 1.0) -> np.ndarray:
         """Return the label image of one image: 0 = background, nuclei 1 ... n without gaps.
 
         `image` is (H, W) or (H, W, channels) with 1 to 4 channels, any real dtype, range and size; alpha is dropped.
+        The network sees it enlarged by `scale`, for nuclei much smaller (or larger, below 1) than it was trained on.
         The label image is (H, W), uint16, or uint32 if there are more than 65,535 nuclei. An image larger than a
         block is processed block by block. Raises InputError if it is not an image or has NaN or infinite values.
         """
-        return self.predictor.labels(normalize(image, self.recipe.normalize), image.shape[:2])
+        seen = image
+        if scale != 1:
+            sides = [max(round(side * scale), 1) for side in image.shape[:2]]
+            seen = resize(to_rgb(image), sides)
+        return self.predictor.labels(normalize(seen, self.recipe.normalize), image.shape[:2])
 
     @staticmethod
-    def measure(labels: np.ndarray, image: np.ndarray) -> pd.DataFrame:
-        """Return one row of measurements a nucleus; see `measurements.measure`."""
-        return measure(labels, image)
+    def measure(
+        labels: np.ndarray, image: np.ndarray, *, pixel_size: float | None = None, channels: Sequence[str] = ()
+    ) -> dict[str, np.ndarray]:
+        """Return the measurements of the nuclei, columns by name; see `measurements.measure`."""
+        return measure(labels, image, pixel_size=pixel_size, channels=channels)

@@ -47,7 +47,7 @@ def test_mixed_precision_gives_float32_maps(model_params):
 
 @pytest.mark.parametrize(("stem", "filters", "multiple"), [(1, (2, 2), 2), (2, (2, 2), 4), (2, (2, 2, 2, 2), 16)])
 def test_size_multiple(stem, filters, multiple, model_params):
-    assert unet.size_multiple(model_params(stem_stride=stem, filters=filters)) == multiple
+    assert model_params(stem_stride=stem, filters=filters).size_multiple == multiple
 
 
 def test_folded_normalization_gives_the_same_maps(model_params):

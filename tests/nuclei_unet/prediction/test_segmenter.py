@@ -7,9 +7,11 @@ import keras
 import numpy as np
 import pytest
 
+from nuclei_unet.card import Card
 from nuclei_unet.errors import InputError
 from nuclei_unet.images import normalize
 from nuclei_unet.network import model_file, unet
+from nuclei_unet.network.tensorflow_engine import TensorFlowNetwork
 from nuclei_unet.prediction.predictor import Predictor
 from nuclei_unet.prediction.segmenter import Segmenter
 from tests import ROOT
@@ -55,10 +57,10 @@ def test_any_array_that_is_an_image(shape, dtype, segmenter, model, recipe):
     labels = segmenter(image)
     assert labels.shape == shape[:2] and labels.dtype == np.uint16
     # What the parts make of it, one after the other.
-    predictor = Predictor(model, recipe.network, recipe.predict, "float32")
+    predictor = Predictor(TensorFlowNetwork(model, recipe.network, "float32"), recipe.network, recipe.predict)
     np.testing.assert_array_equal(labels, predictor.labels(normalize(image, recipe.normalize)))
     table = segmenter.measure(labels, image)
-    assert len(table) == labels.max() == np.unique(labels[labels > 0]).size
+    assert len(table["label"]) == labels.max() == np.unique(labels[labels > 0]).size
 
 
 def test_an_image_of_one_value_is_no_error(segmenter):
@@ -73,7 +75,10 @@ def test_what_is_no_image_is_an_input_error(image, segmenter):
 
 def test_a_network_that_sees_resized_images_labels_at_native_size(model, recipe):
     small = recipe.model_copy(update={"normalize": recipe.normalize.model_copy(update={"image_size": (16, 16)})})
-    assert Segmenter(model, small)(noise((50, 41), np.uint8)).shape == (50, 41)
+    assert Segmenter(TensorFlowNetwork(model, recipe.network), Card(recipe=small))(noise((50, 41), np.uint8)).shape == (
+        50,
+        41,
+    )
 
 
 def test_other_prediction_settings_can_be_given(path, recipe, segmenter):
@@ -96,7 +101,7 @@ def test_a_model_that_was_not_evaluated_is_refused(model, recipe, tmp_path):
     with pytest.raises(InputError, match=r"trained\.keras: was trained but not evaluated.*run `dvc repro evaluate`"):
         Segmenter.load(tmp_path / "trained.keras")
     with pytest.raises(InputError, match="was trained but not evaluated"):
-        Segmenter(model, trained)
+        Segmenter(TensorFlowNetwork(model, recipe.network), Card(recipe=trained))
 
 
 def test_a_recipe_of_another_network_is_named_with_its_file(path, recipe, tmp_path):
