@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from nuclei_unet.scores import main_ones
 from pipeline import layout, params
 from pipeline.git import git
 from pipeline.machine import describe
-from pipeline.report.scores import main_ones
 
 RESULT = Path("benchmarks/results/seeds.md")
 

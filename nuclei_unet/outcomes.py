@@ -4,7 +4,7 @@ from enum import IntEnum
 
 import numpy as np
 
-from nuclei_unet.metrics import iou_matrix, overlap_matrix
+from nuclei_unet.metrics import overlaps
 
 
 class Outcome(IntEnum):
@@ -32,19 +32,22 @@ def errors(truth: np.ndarray, predicted: np.ndarray) -> tuple[np.ndarray, np.nda
     -------
     Outcomes of the true and of the predicted nuclei, uint8 (n_truth,) and (n_predicted,), labels in ascending order.
     """
-    overlap = overlap_matrix(truth, predicted)
-    matched = iou_matrix(truth, predicted) > 0.5
-    in_prediction = overlap[1:, 1:] * 2 > overlap[1:].sum(axis=1, keepdims=True)  # most of the true nucleus
-    in_truth = overlap[1:, 1:] * 2 > overlap[:, 1:].sum(axis=0, keepdims=True)  # most of the predicted one
-    merging = ~matched.any(axis=0) & (in_prediction.sum(axis=0) >= 2)
-    divided = ~matched.any(axis=1) & (in_truth.sum(axis=1) >= 2)
+    found = overlaps(truth, predicted).of_nuclei()
+    t, p, matched = found.true, found.predicted, found.ious() > 0.5
+    n_true, n_predicted = found.true_areas.size, found.predicted_areas.size
+    in_prediction = found.pixels * 2 > found.true_areas[t]  # most of the true nucleus
+    in_truth = found.pixels * 2 > found.predicted_areas[p]  # most of the predicted one
+    merging = np.bincount(p[in_prediction], minlength=n_predicted) >= 2
+    merging[p[matched]] = False
+    divided = np.bincount(t[in_truth], minlength=n_true) >= 2
+    divided[t[matched]] = False
 
-    of_truth = np.full(matched.shape[0], Outcome.MISSED, np.uint8)
+    of_truth = np.full(n_true, Outcome.MISSED, np.uint8)
     of_truth[divided] = Outcome.SPLIT
-    of_truth[in_prediction[:, merging].any(axis=1)] = Outcome.MERGED
-    of_truth[matched.any(axis=1)] = Outcome.CORRECT
-    of_predicted = np.full(matched.shape[1], Outcome.FALSE, np.uint8)
-    of_predicted[in_truth[divided].any(axis=0)] = Outcome.SPLIT
+    of_truth[t[in_prediction & merging[p]]] = Outcome.MERGED
+    of_truth[t[matched]] = Outcome.CORRECT
+    of_predicted = np.full(n_predicted, Outcome.FALSE, np.uint8)
+    of_predicted[p[in_truth & divided[t]]] = Outcome.SPLIT
     of_predicted[merging] = Outcome.MERGED
-    of_predicted[matched.any(axis=0)] = Outcome.CORRECT
-    return of_truth, of_predicted
+    of_predicted[p[matched]] = Outcome.CORRECT
+    return of_truth[1:], of_predicted[1:]

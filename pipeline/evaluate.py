@@ -26,6 +26,7 @@ from nuclei_unet.network import model_file, runtime
 from nuclei_unet.prediction.otsu import otsu_nuclei
 from nuclei_unet.prediction.segmenter import Segmenter
 from nuclei_unet.sample import Sample
+from nuclei_unet.scores import count
 from pipeline import layout, params, stage
 from pipeline.dataset import processed
 from pipeline.report import scores
@@ -65,8 +66,8 @@ def score(sample: Sample, segmenter: Segmenter) -> tuple[np.ndarray, scores.Imag
         sample.split,
         sample.kind,
         truth.shape,
-        unet=scores.count(truth, predicted),
-        otsu=scores.count(truth, otsu),
+        unet=count(truth, predicted),
+        otsu=count(truth, otsu),
     )
     return predicted, counts
 

@@ -27,6 +27,7 @@ from ruamel.yaml import YAML
 from nuclei_unet import metrics
 from nuclei_unet.errors import InputError
 from nuclei_unet.files import fresh_file
+from nuclei_unet.scores import main_ones
 from pipeline import layout, params, stage
 from pipeline.git import git
 from pipeline.report import charts, pictures, scores
@@ -130,7 +131,7 @@ def paired_differences(before: pd.DataFrame, after: pd.DataFrame) -> list[dict]:
     shared = before.index.intersection(after.index)
     for split in SPLITS:
         index = shared[shared.get_level_values("split") == split]
-        for score in scores.main_ones():
+        for score in main_ones():
             if not (len(index) and score.column in before and score.column in after):
                 continue
             change = (after.loc[index, score.column] - before.loc[index, score.column]).to_numpy()

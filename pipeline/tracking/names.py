@@ -7,9 +7,9 @@ from collections.abc import Mapping
 
 from ruamel.yaml import YAML, YAMLError
 
+from nuclei_unet.scores import main_ones
 from pipeline import git, layout
 from pipeline.params import Params, first_of, flatten, flatten_mapping
-from pipeline.report.scores import main_ones
 
 EXPERIMENT = "nuclei-unet"
 SERVED = "nuclei"  # the model as it is served, beside the one that Keras loads

@@ -69,7 +69,7 @@ class Nuclei(mlflow.pyfunc.PythonModel):
         return {
             "labels": base64.b64encode(encoded.tobytes()).decode(),
             "count": int(labels.max()),
-            "measurements": self.segmenter.measure(labels, image).to_dict("records"),
+            "measurements": pd.DataFrame(self.segmenter.measure(labels, image)).to_dict("records"),
         }
 
 

@@ -67,15 +67,23 @@ def test_images_without_background():
     assert counts("1122", "3344") == InstanceCounts(2, 2, (1.0, 1.0))
 
 
-def test_iou_matrix():
+def test_ious_of_the_pairs_that_touch():
     # 1 shares 1 pixel of 3 with prediction 1; 2 shares 1 of 4 with it and 2 of 4 with prediction 2.
-    found = metrics.iou_matrix(row("0112220"), row("0011222"))
-    np.testing.assert_allclose(found, [[1 / 3, 0], [1 / 4, 2 / 4]])
+    found = metrics.overlaps(row("0112220"), row("0011222")).of_nuclei()
+    assert list(zip(found.true.tolist(), found.predicted.tolist(), strict=True)) == [(1, 1), (2, 1), (2, 2)]
+    np.testing.assert_allclose(found.ious(), [1 / 3, 1 / 4, 2 / 4])
 
 
-def test_iou_matrix_of_empty_images():
-    assert metrics.iou_matrix(row("00"), row("00")).shape == (0, 0)
-    assert metrics.iou_matrix(row("00"), row("12")).shape == (0, 2)
+def test_overlaps_of_empty_images():
+    assert metrics.overlaps(row("00"), row("12")).of_nuclei().ious().size == 0
+    found = metrics.overlaps(np.zeros((0, 5), np.uint16), np.zeros((0, 5), np.uint16))
+    assert found.pixels.size == 0 and found.true_areas.size == found.predicted_areas.size == 1
+
+
+def test_a_hundred_thousand_nuclei_need_no_table_of_all_pairs():
+    truth = np.arange(1, 90_001, dtype=np.uint32).reshape(300, 300).repeat(2, axis=0)
+    found = metrics.instance_counts(truth, truth * 40_000)
+    assert found == InstanceCounts(90_000, 90_000, (1.0,) * 90_000)
 
 
 @pytest.mark.parametrize("shapes", [((2, 3), (3, 2)), ((4, 4), (4, 5)), ((4,), (4,)), ((2, 2, 1), (2, 2, 1))])

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from nuclei_unet.scores import SCORES
 from pipeline import git, params
-from pipeline.report.scores import SCORES
 from pipeline.tracking import names
 from tests import PARAMS
 
