@@ -22,10 +22,11 @@ from tqdm import tqdm
 
 from nuclei_unet.errors import InputError
 from nuclei_unet.files import fresh_file, fresh_folder
+from nuclei_unet.formats import kaggle
 from nuclei_unet.images import normalize, to_rgb
 from nuclei_unet.labels import renumber
 from pipeline import layout, params, stage
-from pipeline.dataset import archives, frames, processed, run_lengths
+from pipeline.dataset import archives, frames, processed
 from pipeline.dataset.kinds import kind_of_image
 from pipeline.machine import cpus
 from pipeline.params import FaultSettings, PreprocessSettings
@@ -54,7 +55,7 @@ class Image:
 def main() -> None:
     """Write data/processed/ and reports/data_audit.json."""
     settings = params.load()
-    solution = run_lengths.read_solution(layout.SOLUTION)
+    solution = {name: read() for name, read in kaggle.read_csv(layout.SOLUTION).items()}
     with fresh_folder(layout.PROCESSED) as folder, fresh_file(layout.AUDIT) as audit:
         train, train_faults = process(layout.TRAIN_ARCHIVE, folder, settings.preprocess)
         test, test_faults = process(layout.TEST_ARCHIVE, folder, settings.preprocess, solution)

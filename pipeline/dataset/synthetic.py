@@ -15,7 +15,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from pipeline.dataset.run_lengths import encode_run_lengths
+from nuclei_unet.formats.run_lengths import encode_run_lengths
 
 # Height and width in pixels of one crop of each kind; a training frame is twice as high and wide.
 CROP_SHAPES = {

@@ -13,8 +13,9 @@ from types import SimpleNamespace
 import pytest
 
 from nuclei_unet.errors import InputError
+from nuclei_unet.formats import kaggle
 from pipeline import download, params
-from pipeline.dataset import archives, run_lengths
+from pipeline.dataset import archives
 
 DATA = bytes(range(256)) * 4000
 FILES = {"a/images/a.png": b"image a", "a/masks/m.png": b"mask", "b/images/b.png": b"image b"}
@@ -295,7 +296,7 @@ def test_synthetic_needs_no_archives(project, monkeypatch):
     assert len(masks) == 4 and all(masks.values())
     with archives.open_archive(project / "data/raw/stage1_test.zip") as archive:
         test_ids = archives.image_ids(archive)
-    assert set(run_lengths.read_solution(project / "data/raw/stage1_solution.csv")) == set(test_ids)
+    assert set(kaggle.read_csv(project / "data/raw/stage1_solution.csv")) == set(test_ids)
     download.main()
     assert [(project / "data" / name).read_bytes() for name in WRITTEN[1:]] == first
 
@@ -307,6 +308,6 @@ def test_real_archives_have_the_pinned_content(tmp_path):
     with archives.open_archive(tmp_path / "stage1_test.zip") as archive:
         names = {key: archives.image_member(key) for key in archives.image_ids(archive)}
         shapes = {key: archives.read_image(archive, name).shape[:2] for key, name in names.items()}
-    labels = run_lengths.read_solution(tmp_path / "stage1_solution.csv")
+    labels = {name: read() for name, read in kaggle.read_csv(tmp_path / "stage1_solution.csv").items()}
     assert len(shapes) == 65 and {key: image.shape for key, image in labels.items()} == shapes
     assert sum(int(image.max()) for image in labels.values()) == 4152

@@ -13,8 +13,10 @@ import pytest
 from ruamel.yaml import YAML
 
 from nuclei_unet.errors import InputError
+from nuclei_unet.formats import kaggle
+from nuclei_unet.formats.run_lengths import encode_run_lengths
 from pipeline import download, layout, preprocess
-from pipeline.dataset import archives, run_lengths
+from pipeline.dataset import archives
 from pipeline.dataset import processed as dataset
 from pipeline.params import FaultSettings
 from tests import PARAMS
@@ -68,8 +70,8 @@ def project(tmp_path, monkeypatch):
         yaml.dump(content, tmp_path / "params.yaml")
         write_zip(Path("data/raw/stage1_train.zip"), train_images() | (train or {}))
         write_zip(Path("data/raw/stage1_test.zip"), {"test0": (picture(9), [])})
-        rows = solution or [("test0", run_lengths.encode_run_lengths(mask(9)), 49, 50, "Public")]
-        pd.DataFrame(rows, columns=run_lengths.COLUMNS).to_csv("data/raw/stage1_solution.csv", index=False)
+        rows = solution or [("test0", encode_run_lengths(mask(9)), 49, 50, "Public")]
+        pd.DataFrame(rows, columns=[*kaggle.COLUMNS, "Usage"]).to_csv("data/raw/stage1_solution.csv", index=False)
 
     return make
 
@@ -298,7 +300,7 @@ def test_a_second_run_gives_the_same_bytes(project, raw, tmp_path, monkeypatch):
     assert frames.ngroups == 5 and (frames.size() == 4).all() and (frames.nunique() == 1).all()
 
 
-TRUTH = run_lengths.encode_run_lengths(mask(9))
+TRUTH = encode_run_lengths(mask(9))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,79 @@
+"""What is known of an image before its pixels are read, whatever its format."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from nuclei_unet.errors import InputError
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """One image of a file. Of a file with several scenes or series, each is one."""
+
+    path: Path
+    scene: str
+    """Empty if the file holds one image only, else scene0, scene1 ... in the file's order."""
+    axes: str
+    """A letter for each dimension: T, C, Z, Y, X and S, the samples of a colour pixel. Any other cannot be read."""
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    channels: tuple[str, ...]
+    """Names along C: the file's, or 0, 1 ... if it has none. Empty without that axis."""
+    pixel_size: float | None
+    """Micrometres per pixel; None if unknown."""
+    pixel_size_from: str
+    """Where the pixel size is from, such as OME metadata; or unknown, with the reason if there is one."""
+    load: Callable[..., np.ndarray]
+    """`load(T=3, Z=0)` reads what lies at these indices, from 0: an array of the other axes, in their order.
+
+    Most formats read no more than that. Not meant for several threads at a time. Raises InputError if the file turns
+    out to be damaged there."""
+
+    @property
+    def name(self) -> str:
+        """The file and, if it has several images, which one: for messages."""
+        return f"{self.path} ({self.scene})" if self.scene else str(self.path)
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The number of entries along each axis."""
+        return dict(zip(self.axes, self.shape, strict=True))
+
+
+@contextmanager
+def clear_errors(path: Path, missing: str = "cannot be read") -> Iterator[None]:
+    """Turn whatever a library raises on a damaged file into one InputError that names the file."""
+    try:
+        yield
+    except InputError:
+        raise
+    except MemoryError:
+        raise InputError(f"{path}: too little memory to read it") from None
+    except Exception as error:
+        # Some libraries use many lines, or none.
+        said = " ".join(str(error).split())[:200] or type(error).__name__
+        raise InputError(f"{path}: {missing} ({said.removeprefix(f'{path}: ')})") from None
+
+
+def scene_names(count: int) -> list[str]:
+    """Return short names that are safe in file names for the images of one file; an only image needs none."""
+    width = len(str(count - 1))
+    return [""] if count == 1 else [f"scene{number:0{width}}" for number in range(count)]
+
+
+def channel_names(axes: str, shape: tuple[int, ...], names: list[str | None]) -> tuple[str, ...]:
+    """Return a name for each entry along C, from the file's `names`; a channel's number where there is none."""
+    if "C" not in axes:
+        return ()
+    count = shape[axes.index("C")]
+    names = [*names, *[None] * count][:count]
+    return tuple((name or "").strip() or str(number) for number, name in enumerate(names))
+
+
+def pick(array: np.ndarray, axes: str, index: Mapping[str, int]) -> np.ndarray:
+    """Return the part of an array that lies at the given indices, without these axes."""
+    return array[tuple(index.get(axis, slice(None)) for axis in axes)]

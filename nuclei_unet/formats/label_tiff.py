@@ -1,0 +1,91 @@
+"""Label images as TIFF, as napari and Fiji expect them. PNG and the TIFFs of other tools are read, too."""
+
+import uuid
+from pathlib import Path
+
+import numpy as np
+
+from nuclei_unet import png
+from nuclei_unet.errors import InputError
+from nuclei_unet.files import fresh_file
+from nuclei_unet.formats.label_image import check_size, checked
+
+
+def write_labels(path: Path, labels: np.ndarray, pixel_size: float | None = None) -> None:
+    """Write a label image as TIFF, compressed with zlib, which every reader knows.
+
+    Up to label 65,535 it is a uint16 file with ImageJ's metadata. Fiji takes the pixel size and the range of grey
+    levels from it; without a range, it would show labels as black. Above, it is a uint32 OME-TIFF, since ImageJ's own
+    metadata has no such dtype.
+
+    Parameters
+    ----------
+    path : the file
+    labels : integer (H, W), 0 = background
+    pixel_size : micrometres per pixel, or None if it is not known; then the file has none
+    """
+    import tifffile
+
+    labels = checked(labels, str(path))
+    # No time, no random number: the same labels give the same bytes.
+    how = {"compression": "zlib", "software": "nuclei-unet", "photometric": "minisblack"}
+    if labels.dtype == np.uint16:
+        about = {"axes": "YX", "min": 0, "max": max(int(labels.max()), 1)}
+        how |= {"imagej": True, "metadata": about | ({"unit": "um"} if pixel_size else {})}
+        if pixel_size:
+            how |= {"resolution": (1 / pixel_size, 1 / pixel_size)}
+    else:
+        about = {"axes": "YX", "UUID": str(uuid.uuid5(uuid.NAMESPACE_URL, "nuclei-unet"))}
+        if pixel_size:
+            about |= {"PhysicalSizeX": pixel_size, "PhysicalSizeY": pixel_size}
+            about |= {"PhysicalSizeXUnit": "µm", "PhysicalSizeYUnit": "µm"}
+            how |= {"resolution": (1e4 / pixel_size, 1e4 / pixel_size), "resolutionunit": "CENTIMETER"}
+        how |= {"ome": True, "metadata": about}
+    with fresh_file(path) as partial:
+        tifffile.imwrite(partial, labels, **how)
+
+
+def read_labels(path: Path) -> np.ndarray:
+    """Read a label image from a TIFF (.tif, .tiff) or a PNG.
+
+    Returns
+    -------
+    uint16 (H, W), or uint32 if a label is above 65,535; the numbers as they are in the file. Of a pyramid, the largest
+    level.
+
+    Raises
+    ------
+    InputError : no such file, damaged, compressed with what is not installed, a stack or colour image, negative
+        numbers, fractions
+    """
+    try:
+        if path.suffix.lower() == ".png":
+            return checked(png.decode(path.read_bytes(), str(path)), str(path))
+        return checked(_read_tiff(path), str(path))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
+
+
+def _read_tiff(path: Path) -> np.ndarray:
+    import tifffile
+
+    from nuclei_unet.formats.tiff import listening
+
+    try:
+        with listening(path), tifffile.TiffFile(path) as file:
+            if len(file.series) != 1:
+                raise InputError(f"{path}: holds {len(file.series)} images; a label image is one")
+            level = file.series[0].levels[0]
+            shape = tuple(side for side in level.shape if side > 1)
+            check_size(shape if len(shape) >= 2 else level.shape[-2:], f"{path}: not a label image")
+            return level.asarray()
+    except (InputError, OSError):
+        raise
+    # tifffile raises nearly anything for a damaged file.
+    except Exception as error:
+        said = " ".join(str(error).split())
+        if "imagecodecs" in said:
+            raise InputError(f"{path}: {said}; run: pip install 'nuclei-unet[codecs]'") from None
+        raise InputError(f"{path}: not a TIFF that can be read ({said[:200]})") from None

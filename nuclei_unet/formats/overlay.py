@@ -1,0 +1,102 @@
+"""Pictures to look at: the image with the outlines of its nuclei."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from nuclei_unet.errors import InputError
+from nuclei_unet.files import fresh_file
+from nuclei_unet.formats.label_image import checked
+from nuclei_unet.images import LARGEST_WHOLE, to_rgb
+
+# Told apart from one another, and from grey and from stained tissue.
+COLOURS = np.array(
+    [
+        *([255, 255, 0], [0, 255, 255], [255, 0, 255], [0, 255, 0]),
+        *([255, 128, 0], [255, 64, 64], [96, 160, 255], [255, 255, 255]),
+    ],
+    np.uint8,
+)
+# The darkest and the lightest one in a thousand pixels are cut off.
+PERCENTILES = (0.1, 99.9)
+STRIP = 512
+
+
+def overlay(image: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Return the image, its contrast stretched, with coloured outlines of the nuclei.
+
+    The outermost pixels of each nucleus are coloured, so the line between two touching ones has both their colours, and
+    these differ.
+
+    Parameters
+    ----------
+    image : (H, W), (H, W, 2), (H, W, 3) or (H, W, 4), any real dtype; alpha is dropped
+    labels : integer (H, W), 0 = background
+
+    Returns
+    -------
+    uint8 (H, W, 3), RGB
+
+    Raises
+    ------
+    InputError : image and labels differ in size, or the image has other dimensions
+    """
+    if image.shape[:2] != labels.shape:
+        raise InputError(f"labels of shape {labels.shape} do not fit an image of shape {image.shape}")
+    picture = _stretched(to_rgb(image))
+    labels = checked(labels, "labels")
+    padded = np.pad(labels, 1, mode="edge")  # the border of the image is no outline
+    edge = np.zeros(labels.shape, bool)
+    for rows, columns in ((0, 1), (2, 1), (1, 0), (1, 2)):
+        edge |= padded[rows : rows + labels.shape[0], columns : columns + labels.shape[1]] != labels
+    edge &= labels != 0
+    numbers, colours = _colours(labels)
+    picture[edge] = COLOURS[colours[np.searchsorted(numbers, labels[edge])]]
+    return picture
+
+
+def _stretched(rgb: np.ndarray) -> np.ndarray:
+    # Of a very large image, every second, third ... row and column is enough.
+    step = max(int(np.sqrt(rgb.shape[0] * rgb.shape[1] / LARGEST_WHOLE)), 1)
+    sample = rgb[::step, ::step].astype(np.float64)
+    sample = sample[np.isfinite(sample)]
+    low, high = np.percentile(sample, PERCENTILES) if sample.size else (0.0, 1.0)
+    picture = np.empty(rgb.shape, np.uint8)
+    for top in range(0, len(rgb), STRIP):  # floats take many times an image's memory
+        strip = np.nan_to_num(rgb[top : top + STRIP].astype(np.float64), nan=low)
+        strip = np.clip((strip - low) / max(high - low, 1e-12), 0, 1)
+        picture[top : top + STRIP] = np.rint(strip * 255)
+    return picture
+
+
+def _colours(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return all labels, ascending, and an index of COLOURS for each: touching nuclei have different ones."""
+    pairs = []
+    for first, second in (
+        (labels[1:], labels[:-1]),
+        (labels[:, 1:], labels[:, :-1]),
+        (labels[1:, 1:], labels[:-1, :-1]),
+        (labels[1:, :-1], labels[:-1, 1:]),
+    ):
+        touching = (first != second) & (first != 0) & (second != 0)
+        pairs.append(np.stack([first[touching], second[touching]], axis=1))
+    touching = np.unique(np.sort(np.concatenate(pairs), axis=1), axis=0)
+    neighbours: dict[int, list[int]] = {}
+    for smaller, larger in touching.tolist():
+        neighbours.setdefault(larger, []).append(smaller)
+    numbers = np.unique(labels)
+    chosen: dict[int, int] = {}
+    for number in numbers.tolist():
+        taken = {chosen[other] for other in neighbours.get(number, ())}
+        wanted = [(number + shift) % len(COLOURS) for shift in range(len(COLOURS))]
+        # A nucleus with eight neighbours of eight colours would be a wonder; it gets the colour of one of them.
+        chosen[number] = next((colour for colour in wanted if colour not in taken), wanted[0])
+    return numbers, np.array(list(chosen.values()), np.intp)
+
+
+def write(path: Path, image: np.ndarray, labels: np.ndarray) -> None:
+    """Write an `overlay` as PNG."""
+    picture = cv2.cvtColor(overlay(image, labels), cv2.COLOR_RGB2BGR)
+    with fresh_file(path) as partial:
+        partial.write_bytes(cv2.imencode(".png", picture)[1].tobytes())

@@ -1,0 +1,99 @@
+"""Read OME-Zarr images with zarr: NGFF 0.1 to 0.5, Zarr versions 2 and 3."""
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from nuclei_unet.errors import InputError
+from nuclei_unet.formats.imagefile import ImageFile, channel_names, clear_errors, scene_names
+from nuclei_unet.formats.pixel_size import micrometres, square
+
+# A folder with one of these is a Zarr group or array, whatever its name.
+MARKS = (".zgroup", ".zattrs", ".zarray", "zarr.json")
+
+
+def is_zarr(path: Path) -> bool:
+    """Tell whether a folder is a Zarr group or array rather than a folder of images."""
+    return path.is_dir() and (path.suffix.lower() == ".zarr" or any((path / mark).is_file() for mark in MARKS))
+
+
+def open_zarr(path: Path) -> list[ImageFile]:
+    """Return the images of an OME-Zarr folder, at full resolution; channels and pixel size are from its metadata.
+
+    A folder that Bio-Formats wrote (`bioformats2raw.layout`) holds images 0, 1 ... Plates and plain Zarr arrays are
+    refused. A chunk that is not there has the array's fill value, as the format defines.
+    Source: https://ngff.openmicroscopy.org/0.5/
+    """
+    try:
+        import zarr
+    except ImportError:
+        raise InputError(f"{path}: needs zarr: pip install 'nuclei-unet[zarr]'") from None
+    with clear_errors(path, "is not an OME-Zarr that can be read"):
+        root = zarr.open_group(str(path), mode="r")
+        about = _metadata(root)
+        if "multiscales" in about:
+            groups = [root]
+        elif "plate" in about or "well" in about:
+            raise InputError(f"{path}: is a plate; give its images, such as {path}/A/1/0")
+        elif "bioformats2raw.layout" in about:
+            groups = [root[name] for name in sorted((key for key in root.group_keys() if key.isdigit()), key=int)]
+        else:
+            groups = []
+        if not groups:
+            raise InputError(f"{path}: has no images by OME-Zarr's metadata (multiscales)")
+        return [_image(path, group, scene) for group, scene in zip(groups, scene_names(len(groups)), strict=True)]
+
+
+def _metadata(group) -> dict:
+    """Return a group's OME metadata: since 0.5 under a key of their own."""
+    attributes = dict(group.attrs)
+    return attributes.get("ome", attributes)
+
+
+def _image(path: Path, group, scene: str) -> ImageFile:
+    about = _metadata(group)
+    scales = about["multiscales"][0]
+    level = scales["datasets"][0]
+    array = group[level["path"]]
+    # Up to 0.2 the axes were always these; in 0.3, plain names.
+    described = [axis if isinstance(axis, dict) else {"name": axis} for axis in scales.get("axes", "tczyx")]
+    axes = "".join(_letter(axis) for axis in described)
+    if len(axes) != array.ndim:
+        raise InputError(f"{path}: {len(axes)} axes are named for {array.ndim} dimensions")
+    names = [channel.get("label") for channel in about.get("omero", {}).get("channels", [])]
+    return ImageFile(
+        path,
+        scene,
+        axes,
+        array.shape,
+        np.dtype(array.dtype),
+        channel_names(axes, array.shape, names),
+        *_pixel_size(described, axes, scales, level),
+        partial(_load, path, array, axes),
+    )
+
+
+def _letter(axis: dict) -> str:
+    kinds = {"channel": "C", "time": "T"}
+    letter = axis["name"].upper()
+    return letter if letter in "TCZYX" and len(letter) == 1 else kinds.get(axis.get("type"), "?")
+
+
+def _pixel_size(described: list[dict], axes: str, scales: dict, level: dict) -> tuple[float | None, str]:
+    """Multiply the scales of the level and of all levels together, as NGFF 0.4 has it."""
+    lengths = dict.fromkeys("YX", 1.0)
+    known = False
+    for transform in [*level.get("coordinateTransformations", []), *scales.get("coordinateTransformations", [])]:
+        if transform["type"] == "scale":
+            known = True
+            lengths = {axis: length * transform["scale"][axes.index(axis)] for axis, length in lengths.items()}
+    if not known or not set("YX") <= set(axes):
+        return None, "unknown"
+    units = {axis: str(described[axes.index(axis)].get("unit", "")) for axis in "YX"}
+    return square(*(micrometres(float(lengths[axis]), units[axis]) for axis in "XY"), "OME-Zarr metadata")
+
+
+def _load(path: Path, array, axes: str, **index: int) -> np.ndarray:
+    with clear_errors(path):
+        return np.asarray(array[tuple(index.get(axis, slice(None)) for axis in axes)])

@@ -1,0 +1,140 @@
+"""Kaggle's CSV of run lengths, and its folders of masks."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+
+from nuclei_unet.errors import InputError
+from nuclei_unet.formats import kaggle, run_lengths
+from tests.nuclei_unet.formats.label_images import LABELS, label_images, same
+from tests.nuclei_unet.formats.test_run_lengths import BAD_CODES
+from tests.pngs import png
+
+
+def read(path: Path) -> dict[str, np.ndarray]:
+    return {name: labels() for name, labels in kaggle.read_csv(path).items()}
+
+
+def solution(tmp_path: Path, *rows: str, header: str = "ImageId,EncodedPixels,Height,Width,Usage") -> Path:
+    path = tmp_path / "solution.csv"
+    path.write_text("\n".join([header, *rows]) + "\n", encoding="utf-8")
+    return path
+
+
+def test_a_csv_becomes_label_images(tmp_path):
+    path = solution(tmp_path, "a,1 2,3,2,Public", "b,4 1,2,2,Public", "a,2 2 6 1,3,2,Public", "c,,1,2,Public")
+    labels = read(path)
+    assert {key: image.dtype for key, image in labels.items()} == dict.fromkeys("abc", np.dtype(np.uint16))
+    assert labels["a"].tolist() == [[1, 0], [1, 0], [2, 2]]  # pixel 2 stays with the earlier row
+    assert labels["b"].tolist() == [[0, 0], [0, 1]]
+    assert labels["c"].tolist() == [[0, 0]]
+
+
+@pytest.mark.parametrize(
+    ("row", "match"),
+    [(f"a,{code},3,2,Public", match) for code, match in BAD_CODES]
+    + [
+        ("a,1 1,4,2,Public", r"\(4, 2\) pixels, but \(3, 2\)"),
+        ("a,1 1,x,2,Public", "Height: not a list"),
+        ("a,1 1,3,0,Public", "Width: 0 is outside"),
+        ("a,1 1,3,9999999999,Public", "Width: 9999999999 is outside"),
+        ("b,1 1,50000,50000,Public", "at most 2,000,000,000"),
+        (",1 1,3,2,Public", "ImageId is empty"),
+        ("a", "line 3"),
+    ],
+)
+def test_faults_of_a_solution_name_file_and_line(tmp_path, row, match):
+    path = solution(tmp_path, "a,1 1,3,2,Public", row)
+    with pytest.raises(InputError, match=match) as caught:
+        read(path)
+    assert f"{path}, line 3" in str(caught.value)
+
+
+def test_faults_of_the_csv_itself(tmp_path):
+    with pytest.raises(InputError, match="column Height is missing"):
+        read(solution(tmp_path, header="ImageId,EncodedPixels,Width"))
+    with pytest.raises(InputError, match="no such file"):
+        read(tmp_path / "absent.csv")
+    for data in (b"", b"\x89PNG\xff\xfe,\x00", b"a,b\n1,2,3\n1\n1,2,3,4\n"):
+        (tmp_path / "bad.csv").write_bytes(data)
+        with pytest.raises(InputError, match="bad.csv"):
+            read(tmp_path / "bad.csv")
+
+
+@given(label_images())
+def test_any_label_image_survives_the_csv(tmp_path_factory, labels):
+    path = tmp_path_factory.mktemp("csv") / "new" / "nuclei.csv"
+    kaggle.write_csv(path, [("a", labels), ('b, "ü"', labels.T)])
+    images = read(path)
+    assert list(images) == ["a", 'b, "ü"']
+    assert same(images["a"], labels) and same(images['b, "ü"'], labels.T)
+    assert [file.name for file in path.parent.iterdir()] == ["nuclei.csv"]
+
+
+def test_other_programs_read_the_csv(tmp_path):
+    path = tmp_path / "nuclei.csv"
+    kaggle.write_csv(path, [("full", LABELS), ("none", np.zeros((2, 3), np.uint8))])
+    table = pd.read_csv(path, keep_default_na=False)
+    assert list(table) == ["ImageId", "EncodedPixels", "Height", "Width", "Label"]
+    full = table[table.ImageId == "full"]
+    assert full.Label.tolist() == np.unique(LABELS)[1:].tolist()
+    for row in full.itertuples():
+        mask = run_lengths.decode_run_lengths(row.EncodedPixels, row.Height, row.Width, "here")
+        assert np.array_equal(mask, row.Label == LABELS)
+    assert table.iloc[-1].tolist() == ["none", "", 2, 3, 0]
+
+
+@pytest.mark.parametrize("label", ["0", "-1", "x", "4294967296", ""])
+def test_wrong_labels_are_named(tmp_path, label):
+    path = solution(tmp_path, f"a,1 1,3,2,{label}", header="ImageId,EncodedPixels,Height,Width,Label")
+    with pytest.raises(InputError, match="solution.csv, line 2, Label: "):
+        read(path)
+
+
+@given(label_images())
+def test_any_label_image_survives_masks(tmp_path_factory, labels):
+    folder = tmp_path_factory.mktemp("masks")
+    kaggle.write_masks(folder, "a", labels)
+    assert same(kaggle.read_masks(folder / "a"), labels)
+
+
+def test_masks_have_the_layout_of_the_data_set(tmp_path):
+    image = np.arange(LABELS.size * 3, dtype=np.uint8).reshape(*LABELS.shape, 3)
+    kaggle.write_masks(tmp_path, "cell", LABELS, image)
+    files = sorted(str(file.relative_to(tmp_path)) for file in tmp_path.rglob("*.png"))
+    numbers = np.unique(LABELS)[1:]
+    digits = len(str(numbers[-1]))
+    assert files == ["cell/images/cell.png", *(f"cell/masks/{number:0{digits}}.png" for number in numbers)]
+    assert np.array_equal(kaggle.png.decode((tmp_path / files[0]).read_bytes(), "x"), image)
+    for number, file in zip(numbers, files[1:], strict=True):
+        mask = kaggle.png.decode((tmp_path / file).read_bytes(), "x")
+        assert mask.dtype == np.uint8 and np.array_equal(mask, (number == LABELS) * 255)
+
+
+def folder_of(tmp_path, **masks):
+    (tmp_path / "cell/masks").mkdir(parents=True)
+    for name, mask in masks.items():
+        (tmp_path / f"cell/masks/{name}.png").write_bytes(mask if isinstance(mask, bytes) else png(mask))
+    return tmp_path / "cell"
+
+
+def test_masks_with_any_names_are_numbered_in_their_order(tmp_path):
+    folder = folder_of(tmp_path, c=[[0, 128, 255]], a=[[255, 127, 0]], b=[[255, 255, 0]])
+    assert kaggle.read_masks(folder).tolist() == [[1, 2, 3]]
+
+
+@pytest.mark.parametrize(
+    ("masks", "match"),
+    [
+        ({}, "no masks"),
+        ({"a": [[255]], "b": [[255, 0]]}, "b.png: .* pixels, but a.png has"),
+        ({"a": b"GIF89a"}, "a.png: not a PNG"),
+        ({"0": [[255]]}, "0.png: 0 is the background"),
+    ],
+)
+def test_wrong_masks_are_named(tmp_path, masks, match):
+    with pytest.raises(InputError, match=match):
+        kaggle.read_masks(folder_of(tmp_path, **masks))

@@ -1,0 +1,37 @@
+import pytest
+
+from nuclei_unet.formats.pixel_size import micrometres, square
+
+
+@pytest.mark.parametrize(
+    ("length", "unit", "expected"),
+    [
+        (0.5, "µm", 0.5),  # micro sign
+        (0.5, "μm", 0.5),  # Greek mu
+        (0.5, "\\u00B5m", 0.5),
+        (0.5, "micron", 0.5),
+        (0.5, "um", 0.5),
+        (0.5, "micrometer", 0.5),
+        (250, "nm", 0.25),
+        (2.5e-7, "m", 0.25),
+        (0.001, "mm", 1),
+        (0.0001, "cm", 1),
+        (1, "inch", 25_400),
+        (1, "pixel", None),
+        (1, "reference frame", None),
+        (1, "", None),
+        (0, "µm", None),
+        (-1, "µm", None),
+        (float("nan"), "µm", None),
+        (float("inf"), "µm", None),
+    ],
+)
+def test_units(length, unit, expected):
+    assert micrometres(length, unit) == (None if expected is None else pytest.approx(expected))
+
+
+def test_pixels_that_are_not_square_have_no_size():
+    assert square(0.5, 0.504, "here") == (pytest.approx(0.502), "here")
+    size, source = square(0.5, 0.25, "here")
+    assert size is None and source == "unknown: pixels of 0.5 x 0.25 µm are not square (here)"
+    assert square(0.5, None, "here") == (None, "unknown")

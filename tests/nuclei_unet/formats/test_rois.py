@@ -1,0 +1,107 @@
+"""ROI zips: roifile reads what ImageJ would, and numbers and pixels survive."""
+
+import struct
+import zipfile
+
+import numpy as np
+import pytest
+import roifile
+from hypothesis import given
+
+from nuclei_unet.errors import InputError
+from nuclei_unet.formats import rois
+from tests.nuclei_unet.formats.label_images import LABELS, label_images, same
+
+
+@given(label_images())
+def test_any_label_image_survives(tmp_path_factory, labels):
+    path = tmp_path_factory.mktemp("rois") / "new" / "a_rois.zip"
+    rois.write(path, labels)
+    assert same(rois.read(path, labels.shape), labels)
+    assert [file.name for file in path.parent.iterdir()] == ["a_rois.zip"]
+
+
+def test_what_imagej_finds(tmp_path):
+    rois.write(tmp_path / "a.zip", LABELS % 60_000)
+    found = {roi.name: roi for roi in roifile.roiread(tmp_path / "a.zip")}
+    assert list(found) == ["00001", "00002", "00004", "00005", "00009", "10000"]
+    with zipfile.ZipFile(tmp_path / "a.zip") as archive:
+        assert archive.namelist() == [f"{name}.roi" for name in found]
+    simple = found["00009"]
+    assert simple.roitype == roifile.ROI_TYPE.POLYGON
+    assert simple.coordinates().tolist() == [[5, 0], [7, 0], [7, 2], [5, 2]]
+    assert (simple.left, simple.top, simple.right, simple.bottom) == (5, 0, 7, 2)
+    for name, rings in (("10000", 2), ("00005", 3), ("00004", 2)):
+        # ImageJ's decoder wants the type of a rectangle for a composite.
+        assert found[name].composite and found[name].roitype == roifile.ROI_TYPE.RECT
+        assert len(found[name].coordinates(multi=True)) == rings
+    assert (found["10000"].left, found["10000"].top, found["10000"].right, found["10000"].bottom) == (0, 4, 5, 7)
+
+
+def test_the_same_labels_give_the_same_bytes(tmp_path):
+    for _ in range(2):  # an existing file is replaced
+        rois.write(tmp_path / "a.zip", LABELS)
+    rois.write(tmp_path / "b.zip", LABELS)
+    assert (tmp_path / "a.zip").read_bytes() == (tmp_path / "b.zip").read_bytes()
+    with zipfile.ZipFile(tmp_path / "a.zip") as archive:
+        assert {member.date_time for member in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
+
+
+def test_coordinates_up_to_imagejs_limit(tmp_path):
+    labels = np.zeros((2, 60_535), np.uint16)
+    labels[0, 32_000:40_000] = 1
+    labels[1, -1] = 2
+    rois.write(tmp_path / "a.zip", labels)
+    assert same(rois.read(tmp_path / "a.zip", labels.shape), labels)
+    with pytest.raises(InputError, match="up to 60,535"):
+        rois.write(tmp_path / "b.zip", np.zeros((60_536, 1), np.uint8))
+
+
+def test_rois_of_other_programs(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        points = np.array([[0.6, 0], [2.4, 0], [2.4, 2.2], [0.6, 2.2]], np.float32)
+        archive.writestr("x.roi", roifile.ImagejRoi.frompoints(points, name="x").tobytes())
+        box = roifile.ImagejRoi(roitype=roifile.ROI_TYPE.RECT, left=1, top=1, right=4, bottom=3, name="x")
+        archive.writestr("y.roi", box.tobytes())
+        line = roifile.ImagejRoi(roitype=roifile.ROI_TYPE.LINE, x2=9, y2=9)
+        archive.writestr("z.roi", line.tobytes())
+        text = roifile.ImagejRoi(roitype=roifile.ROI_TYPE.RECT, subtype=roifile.ROI_SUBTYPE.TEXT, right=9, bottom=9)
+        archive.writestr("text.roi", text.tobytes())
+        archive.writestr("note.txt", "no ROI")
+    assert rois.read(tmp_path / "a.zip").tolist() == [[0, 1, 0, 0], [0, 1, 2, 2], [0, 2, 2, 2]]
+    (tmp_path / "12.roi").write_bytes(roifile.ImagejRoi(
+        roitype=roifile.ROI_TYPE.RECT, left=0, top=1, right=1, bottom=2, name="12"
+    ).tobytes())  # fmt: skip
+    assert rois.read(tmp_path / "12.roi", (2, 2)).tolist() == [[0, 0], [12, 0]]
+
+
+def test_damaged_files_are_named(tmp_path):
+    path = tmp_path / "a.zip"
+    with pytest.raises(InputError, match="no such file"):
+        rois.read(path)
+    path.write_bytes(b"PK no zip")
+    with pytest.raises(InputError, match="a.zip: not a zip"):
+        rois.read(path)
+    rois.write(path, LABELS)
+    whole = bytearray(path.read_bytes())
+    whole[60] ^= 255
+    path.write_bytes(whole)
+    with pytest.raises(InputError, match="a.zip: not a zip of ROIs, or damaged"):
+        rois.read(path)
+
+
+@pytest.mark.parametrize("size", [0, 3, 63, 64, 70])
+def test_a_roi_that_is_cut_short_is_named(tmp_path, size):
+    roi = roifile.ImagejRoi.frompoints([[0, 0], [2, 0], [2, 2]], name="x").tobytes()
+    (tmp_path / "a.roi").write_bytes(roi[:size])
+    with pytest.raises(InputError, match="a.roi: not a ROI"):
+        rois.read(tmp_path / "a.roi")
+
+
+def test_curves_are_named(tmp_path):
+    roi = roifile.ImagejRoi(roitype=roifile.ROI_TYPE.RECT, shape_roi_size=8, name="x")
+    roi.multi_coordinates = np.array([0, 1, 1, 2, 3, 3, 1, 1], np.float32)
+    (tmp_path / "a.roi").write_bytes(roi.tobytes())
+    with pytest.raises(InputError, match="command 2 not supported"):
+        rois.read(tmp_path / "a.roi")
+    assert struct.unpack(">i", roi.tobytes()[36:40]) == (8,)
