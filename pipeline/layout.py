@@ -43,6 +43,7 @@ RESUME = Path(".resume")  # the state of an unfinished training
 LOCKS = Path(".locks")
 PLOTS_PAGE = Path(".dvc/plots.html")
 DEMO = Path("demo")
+PACKAGE = Path("nuclei-unet.bioimageio.zip")  # what `make package` writes
 STORE = "mlflow.db"  # in the project's folder, unless MLFLOW_TRACKING_URI is set
 
 

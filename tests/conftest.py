@@ -6,7 +6,7 @@ import pytest
 from hypothesis import settings as hypothesis_settings
 
 from pipeline import params
-from tests import PARAMS
+from tests import PARAMS, guests
 
 # What these assert is shown in full when it fails, as in a test.
 pytest.register_assert_rewrite(
@@ -28,6 +28,13 @@ def own_tracking_store(tmp_path, monkeypatch):
 def settings():
     """Return all parameters, as committed."""
     return params.load(PARAMS)
+
+
+@pytest.fixture(scope="session")
+def guest():
+    """Return a function that runs a script where other people's programs are installed; see `guests.run`."""
+    guests.environment()
+    return guests.run
 
 
 def pytest_collection_finish():

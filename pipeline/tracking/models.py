@@ -14,9 +14,11 @@ from mlflow.types import ColSpec, Schema, TensorSpec
 from mlflow.types.schema import AnyType
 
 import nuclei_unet
+from nuclei_unet.errors import InputError
 from nuclei_unet.network import model_file
 from pipeline import layout
 from pipeline.report.scores import DECISIVE
+from pipeline.tracking import store
 from pipeline.tracking.names import SERVED
 
 
@@ -67,6 +69,24 @@ def example() -> bytes:
     cv2.circle(image, (20, 24), 8, 180, -1)
     cv2.circle(image, (44, 40), 10, 140, -1)
     return cv2.imencode(".png", cv2.GaussianBlur(image, (0, 0), 1))[1].tobytes()
+
+
+def fetch(address: str) -> Path:
+    """Return the model file of an address such as `models:/nuclei-unet@champion`, from the store in use.
+
+    Only the file `model.keras` is taken; Python code that may lie beside it is not run. Raises InputError that names
+    the address if the store does not answer or has no such model, or if it was not logged by `log_served`.
+    """
+    mlflow.set_tracking_uri(store.store())
+    try:
+        folder = Path(mlflow.artifacts.download_artifacts(address, dst_path=tempfile.mkdtemp()))
+    except (mlflow.MlflowException, OSError) as error:
+        reason = next(iter(str(error).splitlines()), "")[:160]
+        raise InputError(f"{address}: no such model in {store.store()} ({reason})") from None
+    found = sorted(folder.rglob(layout.MODEL.name))
+    if not found:
+        raise InputError(f"{address}: holds no {layout.MODEL.name}; name a model that evaluate registered")
+    return found[0]
 
 
 def champion(client: mlflow.MlflowClient, name: str, version: str, metrics: dict[str, float], margin: float) -> str:

@@ -8,6 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from nuclei_unet.errors import InputError
+from nuclei_unet.prediction import models
+from nuclei_unet.prediction.segmenter import Segmenter
 from pipeline.tracking.models import example
 from tests.pipeline.tracking.trainings import scored, small
 
@@ -27,3 +30,14 @@ def test_the_served_model_takes_pngs_and_arrays(project):
     for wrong, match in (("no base64!", "neither base64 of a PNG nor an array"), ([[1, 2], [3]], "different lengths")):
         with pytest.raises(Exception, match=match):
             model.predict(pd.DataFrame({"image": [wrong]}))
+
+
+def test_the_command_takes_a_registered_model_by_its_address(project):
+    scored(small(), 0.5, 1)
+    opened = models.load("models:/nuclei-unet@champion", precision="float32")
+    served = mlflow.pyfunc.load_model("models:/nuclei-unet@champion").unwrap_python_model()
+    image = np.random.default_rng(0).integers(0, 255, (40, 56), dtype=np.uint8)
+    found = Segmenter(opened.network, opened.card)(image)
+    assert served.segmenter.card.recipe == opened.card.recipe and found.shape == image.shape
+    with pytest.raises(InputError, match=r"models:/nuclei-unet@nobody: no such model in "):
+        models.load("models:/nuclei-unet@nobody")
