@@ -1,0 +1,1 @@
+"""The command `nuclei-unet`: one module for each of its commands."""

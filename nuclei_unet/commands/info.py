@@ -1,0 +1,56 @@
+"""Say what a model is: its recipe, its scores, and where it is from.
+
+nuclei-unet info                                   the pretrained model of this package
+nuclei-unet info models/model.keras
+nuclei-unet info models:/nuclei-unet@champion      of the MLflow registry (needs the extra train)
+"""
+
+import argparse
+import json
+
+from nuclei_unet.card import Diameters
+from nuclei_unet.prediction import models
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what the command understands."""
+    parser.add_argument("model", nargs="?", help="a .keras, .onnx or .zip file, or an address; default: pretrained")
+    parser.add_argument("--json", action="store_true", help="print everything as JSON")
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Print what a model says about itself; return the exit code."""
+    card, name, digest = models.describe(arguments.model)
+    recipe = card.recipe
+    if arguments.json:
+        print(json.dumps({"name": name, "sha256": digest, **card.model_dump(mode="json")}, indent=1))
+        return 0
+    facts = {
+        "model": name,
+        "SHA-256": digest,
+        "from": f"{card.source} (SHA-256 of the .keras file)" if card.source else None,
+        "commit": recipe.commit,
+        "trained on": f"data with SHA-256 {recipe.data}",
+        "licence": card.licence,
+        "maps": ", ".join(recipe.targets),
+        "filters": ", ".join(map(str, recipe.network.filters)),
+        "sizes of nuclei": card.diameters and _sizes(card.diameters),
+    }
+    width = max(map(len, facts))
+    for key, value in facts.items():
+        print(f"{key:<{width}}  {value or 'not recorded in this file'}")
+    for split, groups in card.scores.items():
+        scores = {f"{group}/{key}": value for group, values in groups.items() if isinstance(values, dict)
+                  for key, value in values.items()}  # fmt: skip
+        print(f"\nscores on {groups.get('n_images', '?')} {split} images")
+        for key, value in scores.items():
+            print(f"  {key:<32} {value:.3f}")
+    for title, section in (("image to network", recipe.normalize), ("maps to nuclei", recipe.predict)):
+        print(f"\n{title}")
+        for key, value in (section.model_dump() if section else {"": "not recorded in this file"}).items():
+            print(f"  {key:<32} {value}")
+    return 0
+
+
+def _sizes(found: Diameters) -> str:
+    return f"{found.low:.0f} to {found.high:.0f} px across in most training images, {found.typical:.0f} in the middle"

@@ -1,0 +1,66 @@
+"""The command `nuclei-unet`: what it understands, and how its errors look."""
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+
+from nuclei_unet.commands import convert, info, predict, score
+from nuclei_unet.errors import InputError
+
+COMMANDS = {
+    "predict": (predict, "find the nuclei of images: label images, tables, and files for other tools"),
+    "score": (score, "compare label images with the truth"),
+    "convert": (convert, "write label images in another format"),
+    "info": (info, "say what a model is: recipe, scores, commit, data"),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one command and exit: 0 if all went well, 1 if not, 2 if the command was not understood, 130 on Ctrl-C."""
+    parser = argparse.ArgumentParser(prog="nuclei-unet", description="Find cell nuclei in microscope images.")
+    parser.add_argument("--version", action="version", version=f"nuclei-unet {own_version()}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    for name, (module, text) in COMMANDS.items():
+        command = commands.add_parser(
+            name,
+            help=text,
+            description=module.__doc__,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        module.add_arguments(command)
+        command.set_defaults(main=module.main)
+    chosen = parser.parse_args(arguments)
+    # The signal of `kill` ends a command as Ctrl-C does: no half-written file remains.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        code = chosen.main(chosen)
+    except InputError as error:
+        code = fail(str(error))
+    except BrokenPipeError:  # the reader of our output has gone, `| head` for one
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    except OSError as error:
+        code = fail(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}")
+    except MemoryError:
+        code = fail("out of memory; close other programs, or use fewer --jobs")
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        code = 130
+    sys.exit(code)
+
+
+def fail(message: str) -> int:
+    """Print one line on stderr; return exit code 1."""
+    print(f"error: {message}", file=sys.stderr)
+    return 1
+
+
+def own_version() -> str:
+    """Return the installed package's version."""
+    try:
+        return version("nuclei-unet")
+    except PackageNotFoundError:  # run from a checkout that is not installed
+        return "(not installed)"

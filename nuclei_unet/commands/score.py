@@ -1,0 +1,164 @@
+"""The command `nuclei-unet score`: all scores of label images, from any tool, against the truth."""
+
+import argparse
+import json
+import shutil
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from nuclei_unet import outcomes, scores
+from nuclei_unet.commands.score_text import text
+from nuclei_unet.errors import InputError
+from nuclei_unet.files import fresh_file
+from nuclei_unet.formats.label_sets import read_set
+from nuclei_unet.formats.tables import csv_bytes
+from nuclei_unet.outcomes import Outcome
+
+# What became of true nuclei, then of predicted ones; the columns of per_image.csv.
+OF_TRUTH = {"correct": Outcome.CORRECT, "missed": Outcome.MISSED, "split": Outcome.SPLIT, "merged": Outcome.MERGED}
+OF_PREDICTED = {"false": Outcome.FALSE, "predicted_split": Outcome.SPLIT, "predicted_merged": Outcome.MERGED}
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What is kept of one image: its name, its size, its counts, and how many of its nuclei are correct, missed ..."""
+
+    name: str
+    shape: tuple[int, int]
+    counts: scores.Counts
+    outcomes: dict[str, int]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command."""
+    parser.add_argument(
+        "labels",
+        metavar="LABELS",
+        type=Path,
+        help="folder of predicted label images, TIFF or PNG; also in subfolders, and with endings such as _labels or "
+        "_cp_masks behind the images' names; or a folder NAME/masks/*.png, or a CSV of run lengths",
+    )
+    parser.add_argument("truth", metavar="TRUTH", type=Path, help="the true ones, under the same names")
+    parser.add_argument(
+        "--write", metavar="FOLDER", type=Path, help="also write scores.json and per_image.csv to this folder"
+    )
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Print the scores, and write them if asked to. Return 1 if an image could not be scored, else 0.
+
+    Raises InputError if nothing can be scored.
+    """
+    images, faults = score_sets(arguments.labels, arguments.truth)
+    if images:
+        found, columns = summary(images), table(images)
+        print(text(found, columns, shutil.get_terminal_size((100, 24)).columns))
+        if arguments.write:
+            write(arguments.write, found, columns)
+    for fault in faults:
+        print(f"error: {fault}", file=sys.stderr)
+    if faults:
+        print(f"error: {len(faults)} of {len(images) + len(faults)} images are not in the scores", file=sys.stderr)
+    return 1 if faults else 0
+
+
+def score_sets(labels: Path, truth: Path) -> tuple[list[Scored], list[str]]:
+    """Score each image that both sets have, by name; see `label_sets.read_set` for what a set may be.
+
+    Returns
+    -------
+    The images, in the order of their names, and one line for each that could not be scored: it is missing on one side,
+    is no label image, or differs in size.
+
+    Raises
+    ------
+    InputError : a set cannot be read, or they have no name in common
+    """
+    predicted_set, true_set = read_set(labels), read_set(truth)
+    if not predicted_set.keys() & true_set.keys():
+        names = f"{next(iter(predicted_set), 'nothing')} and {next(iter(true_set), 'nothing')}"
+        raise InputError(f"{labels} and {truth} have no name in common: they hold, for example, {names}")
+    sets = (labels, predicted_set), (truth, true_set)
+    images, faults = [], []
+    for name in tqdm(sorted(predicted_set.keys() | true_set.keys()), "score", unit="image", disable=None):
+        if missing := [path for path, one in sets if name not in one]:
+            faults.append(f"{name}: no label image in {missing[0]}")
+            continue
+        try:
+            predicted, true = (_read(f"{name} in {path}", one[name]) for path, one in sets)
+            images.append(score(name, predicted, true))
+        except InputError as error:
+            faults.append(str(error))
+    return images, faults
+
+
+def _read(where: str, load: Callable[[], np.ndarray]) -> np.ndarray:
+    """Return a label image, or raise InputError if it is a mask: all nuclei have one number."""
+    labels = load()
+    number = int(labels.max())
+    if number in (1, 255, 65535) and np.isin(labels, (0, number)).all():
+        from nuclei_unet.labels import components  # takes 0.2 s
+
+        pieces = int(components(labels > 0, connectivity=8).max())
+        # One nucleus may lie in two pieces.
+        if pieces > 2:
+            raise InputError(f"{where}: a mask, {pieces} pieces have the number {number}; give each nucleus its own")
+    return labels
+
+
+def score(name: str, predicted: np.ndarray, truth: np.ndarray) -> Scored:
+    """Score one image. Raises InputError if the two label images (H, W) differ in size."""
+    if predicted.shape != truth.shape:
+        (height, width), (true_height, true_width) = predicted.shape, truth.shape
+        raise InputError(f"{name}: {height} x {width} pixels, but the truth has {true_height} x {true_width}")
+    of_truth, of_predicted = outcomes.errors(truth, predicted)
+    became = {column: int((of_truth == outcome).sum()) for column, outcome in OF_TRUTH.items()}
+    became |= {column: int((of_predicted == outcome).sum()) for column, outcome in OF_PREDICTED.items()}
+    return Scored(name, truth.shape, scores.count(truth, predicted), became)
+
+
+def table(images: Sequence[Scored]) -> dict[str, np.ndarray]:
+    """Return per_image.csv, columns by name: one row per image."""
+    rows = [
+        {
+            "height": image.shape[0],
+            "width": image.shape[1],
+            "nuclei": image.counts.instances.n_truth,
+            "predicted_nuclei": image.counts.instances.n_predicted,
+            **scores.of_image(image.counts),
+            **image.outcomes,
+        }
+        for image in images
+    ]
+    names = {"image": np.array([image.name for image in images], object)}
+    return names | {column: np.array([row[column] for row in rows]) for column in rows[0]}
+
+
+def summary(images: Sequence[Scored]) -> dict:
+    """Return scores.json: numbers of images and nuclei, {group: {key: value}} of all scores, and what became of nuclei.
+
+    The groups and keys are those of the catalogue, `scores.SCORES`. `outcomes` counts nuclei: correct, missed, split
+    and merged true ones, then false, split and merged predictions.
+    """
+    counts = [image.counts for image in images]
+    return {
+        "n_images": len(images),
+        "n_nuclei": sum(one.instances.n_truth for one in counts),
+        "n_predicted_nuclei": sum(one.instances.n_predicted for one in counts),
+        **scores.of_images(counts),
+        "outcomes": {name: sum(image.outcomes[name] for image in images) for name in (*OF_TRUTH, *OF_PREDICTED)},
+    }
+
+
+def write(folder: Path, found: Mapping, columns: Mapping[str, np.ndarray]) -> None:
+    """Write scores.json and per_image.csv; both, or none."""
+    with ExitStack() as files:
+        target = files.enter_context(fresh_file(folder / "scores.json"))
+        target.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+        files.enter_context(fresh_file(folder / "per_image.csv")).write_bytes(csv_bytes(columns))

@@ -1,0 +1,143 @@
+"""The page `summary.html` of a folder of results: totals, warnings, sizes, and a thumbnail of each image.
+
+It needs no other file, no internet and no script. Equal content gives equal bytes.
+"""
+
+import functools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+# Thumbnails on the page; the table has all images. With 12 kB each, that is a page of some 5 MB.
+MOST_THUMBNAILS = 300
+# Warnings that show without a click.
+MOST_WARNINGS = 20
+BARS = 30
+
+
+@dataclass(frozen=True, eq=False)
+class Item:
+    """One segmented image plane, or one file that failed.
+
+    Attributes
+    ----------
+    name : as in the names of its result files, with the subfolder: plate1/A01_t003
+    source : the input file as the user named it
+    height, width : pixels; 0 if failed
+    count : number of nuclei; None if failed
+    error : why it failed, one line, or None
+    warnings : plain sentences, see `nuclei_unet.prediction.checks`
+    pixel_size : micrometres per pixel, None if unknown
+    diameters : equivalent diameters of the nuclei in px, (n,); float32 is enough
+    thumbnail : base64 of a JPEG, or nothing
+    """
+
+    name: str
+    source: str
+    height: int = 0
+    width: int = 0
+    count: int | None = None
+    error: str | None = None
+    warnings: tuple[str, ...] = ()
+    pixel_size: float | None = None
+    diameters: np.ndarray | Sequence[float] = ()
+    thumbnail: str = ""
+
+
+def page(items: Sequence[Item], facts: Mapping[str, str]) -> str:
+    """Return the page as HTML.
+
+    Parameters
+    ----------
+    items : in the order in which they are listed; failed ones and those with warnings are shown first as well
+    facts : how the results were made, name -> value: the model, the settings ...
+
+    Names and values may hold any characters: they are shown as text.
+    """
+    segmented = [item for item in items if item.error is None]
+    warned = [item for item in segmented if item.warnings]
+    pictured = [item for item in [*warned, *(item for item in segmented if not item.warnings)] if item.thumbnail]
+    content = _template().render(
+        failed=[item for item in items if item.error is not None],
+        segmented=segmented,
+        warned=warned,
+        shown_warnings=MOST_WARNINGS,
+        pictured=pictured[:MOST_THUMBNAILS],
+        nuclei=sum(item.count for item in segmented),
+        pixel_sizes=any(item.pixel_size for item in segmented),
+        largest_count=max((item.count for item in segmented), default=0),
+        charts=charts(segmented),
+        facts=facts,
+    )
+    # File names that are not valid UTF-8 hold characters that no file can be written with.
+    return content.encode(errors="replace").decode()
+
+
+@functools.cache
+def _template():
+    import jinja2  # other commands do without
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"thousands": "{:,}".format, "median": _median, "number": _number}
+    return environment.get_template("summary.html.jinja")
+
+
+def charts(items: Sequence[Item]) -> list[dict]:
+    """Return the size histograms over all nuclei: in µm if all images have a pixel size, and in px."""
+    values = {"px": [np.asarray(item.diameters, np.float64) for item in items]}
+    if items and all(item.pixel_size for item in items):
+        scaled = [size * item.pixel_size for size, item in zip(values["px"], items, strict=True)]
+        values = {"µm": scaled, **values}
+    return [histogram(np.concatenate(sizes), unit) for unit, sizes in values.items() if sum(map(len, sizes))]
+
+
+def histogram(sizes: np.ndarray, unit: str) -> dict:
+    """Return a histogram as the template draws it; `sizes` are positive, at least one.
+
+    Bars are 1, 2 or 5 times a power of ten wide, so that some 30 of them hold all nuclei. If a few are far larger than
+    the others, bars end at the 99.5th percentile, and the last one holds everything beyond as well.
+    """
+    top, largest = float(np.percentile(sizes, 99.5)), float(sizes.max())
+    top = top if largest > 1.5 * top else largest
+    power = 10.0 ** math.floor(math.log10(top / BARS))
+    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= top / BARS)
+    bars = math.floor(top / step) + 1
+    edges = np.arange(bars + 1) * step
+    places = np.minimum((sizes / step).astype(int), bars - 1)
+    heights = np.bincount(places, minlength=bars)
+    low, median, high = np.percentile(sizes, (25, 50, 75))
+    return {
+        "unit": unit,
+        "n": sizes.size,
+        "low": low,
+        "median": median,
+        "high": high,
+        "highest": int(heights.max()),
+        "beyond": int((sizes >= edges[-1]).sum()),
+        "step": step,
+        "bars": [(float(edge), int(height)) for edge, height in zip(edges, heights, strict=False)],
+        "ticks": [float(edge) for edge in edges[::5]],
+        "end": float(edges[-1]),
+    }
+
+
+def _median(item: Item) -> float | None:
+    return float(np.median(item.diameters)) if len(item.diameters) else None
+
+
+def _number(value: float | None) -> str:
+    """Return three significant digits, as 7.25, 18.3 or 1,240; a dash for None."""
+    if value is None:
+        return "–"
+    digits = 0 if value == 0 else max(2 - math.floor(math.log10(abs(value))), 0)
+    text = f"{value:,.{digits}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text

@@ -1,0 +1,268 @@
+"""nuclei-unet convert: every format into every other, and what it refuses."""
+
+import argparse
+import json
+import re
+
+import numpy as np
+import pytest
+import tifffile
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from nuclei_unet.commands import convert
+from nuclei_unet.errors import InputError
+from nuclei_unet.formats import coco, geojson, kaggle, label_tiff, rois, zarr_labels
+from tests.nuclei_unet.formats.label_images import LABELS, label_images, same
+from tests.pngs import png
+
+TARGETS = {name: f"to-{name}" for name in convert.EACH} | {"rle": "to.csv", "coco": "to.json"}
+# Every size is that of the image only if a nucleus touches its lower right corner.
+CORNER = np.pad(LABELS, ((0, 0), (0, 1)))
+CORNER[-1, -1] = 9
+
+
+def run(*arguments):
+    parser = argparse.ArgumentParser()
+    convert.add_arguments(parser)
+    return convert.main(parser.parse_args(list(map(str, arguments))))
+
+
+def make(folder, **images):
+    for name, labels in images.items():
+        label_tiff.write_labels(folder / f"{name}_labels.tif", labels)
+    return folder
+
+
+def read(folder):
+    found = {}
+    for path in sorted(folder.rglob("*_labels.tif")):
+        found[str(path.relative_to(folder)).removesuffix("_labels.tif")] = label_tiff.read_labels(path)
+    return found
+
+
+@pytest.mark.parametrize("first", convert.FORMATS)
+@pytest.mark.parametrize("second", convert.FORMATS)
+def test_every_format_into_every_other(tmp_path, first, second):
+    images = {"a": CORNER, "plate/b 2": CORNER[:, ::-1] % 60_000}
+    make(tmp_path / "in", a=CORNER)
+    label_tiff.write_labels(tmp_path / "in/plate/b 2_labels.tif", images["plate/b 2"])
+    sizes = ["--images", tmp_path / "images"]
+    for name, labels in images.items():
+        path = tmp_path / "images" / f"{name}.tif"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tifffile.imwrite(path, labels.astype(np.uint16))
+    assert run(tmp_path / "in", tmp_path / "1" / TARGETS[first], "--to", first) == 0
+    assert run(tmp_path / "1" / TARGETS[first], tmp_path / "2" / TARGETS[second], "--to", second, *sizes) == 0
+    assert run(tmp_path / "2" / TARGETS[second], tmp_path / "out", "--to", "tiff", "--from", second, *sizes) == 0
+    found = read(tmp_path / "out")
+    assert list(found) == list(images)
+    assert all(same(found[name], labels) for name, labels in images.items())
+    assert not [path for path in tmp_path.rglob("*") if "partial" in path.name]
+
+
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(label_images(), st.sampled_from(convert.FORMATS))
+def test_any_label_image_there_and_back(tmp_path_factory, labels, to):
+    folder = tmp_path_factory.mktemp("convert")
+    make(folder / "in", a=labels)
+    shape = ["--shape", "x".join(map(str, labels.shape))] if to in ("geojson", "rois") else []
+    assert run(folder / "in", folder / TARGETS[to], "--to", to) == 0
+    assert run(folder / TARGETS[to], folder / "out", "--to", "tiff", *shape) == 0
+    assert same(read(folder / "out")["a"], labels)
+
+
+def test_the_format_is_told_from_the_files(tmp_path):
+    make(tmp_path / "in", a=CORNER)
+    for to, target in TARGETS.items():
+        assert run(tmp_path / "in", tmp_path / target, "--to", to) == 0
+    single = [
+        *("to-tiff/a_labels.tif", "to-kaggle/a", "to-geojson/a.geojson", "to-rois/a_rois.zip"),
+        *("to-ome-zarr/a.ome.zarr", "to.csv", "to.json"),
+    ]
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/a.json").write_bytes((tmp_path / "to-geojson/a.geojson").read_bytes())
+    for number, source in enumerate([*TARGETS.values(), *single, "other/a.json"]):
+        assert run(tmp_path / source, tmp_path / str(number), "--to", "tiff") == 0
+        assert same(read(tmp_path / str(number))["a"], CORNER)
+
+
+@pytest.mark.parametrize("to", ["tiff", "ome-zarr"])
+@pytest.mark.parametrize("labels", [CORNER, CORNER % 60_000])
+def test_a_pixel_size_is_kept(tmp_path, to, labels):
+    label_tiff.write_labels(tmp_path / "in/a.tif", labels, 0.25)
+    assert run(tmp_path / "in", tmp_path / "1", "--to", to) == 0
+    assert run(tmp_path / "1", tmp_path / "2", "--to", "ome-zarr") == 0
+    about = json.loads((tmp_path / "2/a.ome.zarr/.zattrs").read_text())
+    scale = about["multiscales"][0]["datasets"][0]["coordinateTransformations"][0]["scale"]
+    assert scale == pytest.approx([0.25, 0.25])
+    assert run(tmp_path / "in", tmp_path / "3", "--to", "ome-zarr", "--pixel-size", "0.5") == 0
+    assert "0.5" in (tmp_path / "3/a.ome.zarr/.zattrs").read_text()
+
+
+def test_coco_keeps_the_names_of_image_files(tmp_path):
+    coco.write(tmp_path / "in.json", [("a.png", LABELS), ("x/b.TIF", LABELS), ("c", LABELS)])
+    assert run(tmp_path / "in.json", tmp_path / "out.json", "--to", "coco") == 0
+    assert sorted(coco.read(tmp_path / "out.json")) == ["a.png", "c", "x/b.TIF"]
+    assert run(tmp_path / "in.json", tmp_path / "tiff", "--to", "tiff") == 0
+    assert list(read(tmp_path / "tiff")) == ["a", "c", "x/b"]
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images/a.png").write_bytes(png(LABELS % 9))
+    assert run(tmp_path / "tiff", tmp_path / "named.json", "--to", "coco", "--images", tmp_path / "images") == 0
+    assert list(coco.read(tmp_path / "named.json")) == ["a.png", "c", "x/b"]
+
+
+def test_images_of_one_name_with_different_endings(tmp_path):
+    coco.write(tmp_path / "in.json", [("a.png", LABELS), ("a.tif", CORNER)])
+    assert run(tmp_path / "in.json", tmp_path / "out", "--to", "tiff") == 0
+    assert same(read(tmp_path / "out")["a.png"], LABELS) and same(read(tmp_path / "out")["a.tif"], CORNER)
+    for name in ("a.geojson", "a.json"):
+        geojson.write(tmp_path / "in" / name, LABELS)
+    with pytest.raises(InputError, match="in: holds two images called a; rename one"):
+        run(tmp_path / "in", tmp_path / "2", "--to", "tiff", "--from", "geojson")
+
+
+def test_a_size_that_is_not_known(tmp_path, capsys):
+    geojson.write(tmp_path / "in/a.geojson", LABELS * (LABELS < 9))
+    assert run(tmp_path / "in", tmp_path / "1", "--to", "tiff") == 0
+    assert "note: the size of 1 images is not known (first: a)" in capsys.readouterr().err
+    assert read(tmp_path / "1")["a"].shape == (7, 7)
+    assert run(tmp_path / "in", tmp_path / "2", "--to", "tiff", "--shape", "20x30") == 0
+    assert "note" not in capsys.readouterr().err
+    assert read(tmp_path / "2")["a"].shape == (20, 30)
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images/b.png").write_bytes(png(LABELS % 9))
+    assert run(tmp_path / "in", tmp_path / "3", "--to", "tiff", "--images", tmp_path / "images") == 1
+    assert "error: a: no image of that name" in capsys.readouterr().err
+
+
+def test_bad_images_are_named_and_the_others_converted(tmp_path, capsys):
+    make(tmp_path / "in", good=LABELS, fine=LABELS)
+    (tmp_path / "in/cut_labels.tif").write_bytes((tmp_path / "in/good_labels.tif").read_bytes()[:150])
+    tifffile.imwrite(tmp_path / "in/rgb.tif", np.zeros((4, 5, 3), np.uint8))
+    for to in ("coco", "geojson"):
+        assert run(tmp_path / "in", tmp_path / TARGETS[to], "--to", to) == 1
+        out, err = capsys.readouterr()
+        lines = err.splitlines()
+        assert len(lines) == 2 and out == f"2 of 4 images are in {tmp_path / TARGETS[to]}\n"
+        assert re.match("error: .*in/cut_labels.tif: ", lines[0])
+        assert re.match("error: .*in/rgb.tif: not a label image", lines[1])
+    assert list(coco.read(tmp_path / "to.json")) == ["fine", "good"]
+    assert sorted(path.name for path in (tmp_path / "to-geojson").iterdir()) == ["fine.geojson", "good.geojson"]
+
+
+@pytest.mark.parametrize("to", convert.FORMATS)
+def test_no_file_if_nothing_can_be_read(tmp_path, to, capsys):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/a.tif").write_bytes(b"II*\0")
+    assert run(tmp_path / "in", tmp_path / TARGETS[to], "--to", to) == 1
+    assert capsys.readouterr().out.startswith("0 of 1 images")
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+def test_what_exists_is_not_overwritten(tmp_path):
+    make(tmp_path / "in", a=LABELS, b=LABELS)
+    for to, target in TARGETS.items():
+        target = tmp_path / target
+        assert run(tmp_path / "in", target, "--to", to) == 0
+        # Another file beside it is no obstacle and stays.
+        if to in convert.EACH:
+            (target / "note.txt").write_text("mine")
+        with pytest.raises(InputError, match="exists.*--overwrite"):
+            run(tmp_path / "in", target, "--to", to)
+        assert run(tmp_path / "in", target, "--to", to, "--overwrite") == 0
+        assert to in convert.TOGETHER or (target / "note.txt").read_text() == "mine"
+
+
+def test_masks_are_replaced_but_not_the_image_beside_them(tmp_path):
+    kaggle.write_masks(tmp_path / "out", "a", LABELS, (LABELS % 9).astype(np.uint8))
+    make(tmp_path / "in", a=CORNER)
+    assert run(tmp_path / "in", tmp_path / "out", "--to", "kaggle", "--overwrite") == 0
+    assert same(kaggle.read_masks(tmp_path / "out/a"), CORNER)
+    assert (tmp_path / "out/a/images/a.png").exists()
+
+
+def test_the_source_is_never_overwritten(tmp_path):
+    make(tmp_path / "in", a=LABELS)
+    for to, target in TARGETS.items():
+        assert run(tmp_path / "in", tmp_path / target, "--to", to) == 0
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    for to, target in TARGETS.items():
+        with pytest.raises(InputError, match="would be written into what is converted"):
+            run(tmp_path / target, tmp_path / target, "--to", to, "--overwrite")
+    for source in ("to-kaggle/a", "to-ome-zarr/a.ome.zarr", "to-tiff/a_labels.tif"):
+        source = tmp_path / source
+        to = source.parent.name.removeprefix("to-")
+        with pytest.raises(InputError, match="would be written into what is converted"):
+            run(source, source.parent, "--to", to, "--overwrite")
+    with pytest.raises(InputError, match="would be written into"):
+        run(tmp_path / "to.json", tmp_path / "to.json", "--to", "rle", "--overwrite")
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    # Another format may lie beside the source.
+    assert run(tmp_path / "in", tmp_path / "in", "--to", "rois") == 0
+    assert same(rois.read(tmp_path / "in/a_rois.zip"), LABELS)
+
+
+@pytest.mark.parametrize("name", ["../a", "/a", "a/../../b", "a//b", ".", "a\\b", "c:a", "a\nb", "a\0b", ""])
+def test_names_cannot_leave_the_target(tmp_path, name, capsys):
+    coco.write(tmp_path / "in.json", [(name, LABELS), ("good", LABELS)])
+    assert run(tmp_path / "in.json", tmp_path / "x/out", "--to", "tiff") == 1
+    assert capsys.readouterr().err == f"error: image {name!r}: cannot be the name of a file; rename it\n"
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert sorted(files) == [tmp_path / "in.json", tmp_path / "x/out/good_labels.tif"]
+
+
+def test_names_that_differ_only_in_case(tmp_path, capsys):
+    coco.write(tmp_path / "in.json", [("A", LABELS), ("a", LABELS)])
+    assert run(tmp_path / "in.json", tmp_path / "out", "--to", "tiff") == 1
+    assert "image 'a': differs from 'A' only in case" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("source", "arguments", "match"),
+    [
+        ("absent", ["--to", "tiff"], "no such file or folder"),
+        ("absent", ["--to", "tiff", "--from", "coco"], "no such file or folder"),
+        ("empty", ["--to", "tiff"], "no files of a format that is read; say which with --from"),
+        ("empty", ["--to", "tiff", "--from", "geojson"], "no label images of the format geojson"),
+        ("mixed", ["--to", "tiff"], r"several formats \(geojson, tiff\); say which with --from"),
+        ("note.txt", ["--to", "tiff"], "say which with --from"),
+        ("note.txt", ["--to", "tiff", "--from", "coco"], "note.txt: not JSON"),
+        ("note.txt", ["--to", "tiff", "--from", "rle"], "note.txt: column ImageId.* is missing"),
+        ("empty", ["--to", "tiff", "--from", "rle"], "not a CSV table"),
+        ("in", ["--to", "coco", "--shape", "3x4"], "--shape: .* leave --shape out"),
+        ("in", ["--to", "coco", "--images", "absent"], "no such file or folder"),
+    ],
+)
+def test_what_cannot_be_converted(tmp_path, monkeypatch, source, arguments, match):
+    monkeypatch.chdir(tmp_path)
+    make(tmp_path / "in", a=LABELS)
+    make(tmp_path / "mixed", a=LABELS)
+    geojson.write(tmp_path / "mixed/a.geojson", LABELS)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "note.txt").write_text("hello")
+    with pytest.raises(InputError, match=match):
+        run(source, "out", *arguments)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_target_of_the_wrong_kind(tmp_path):
+    make(tmp_path / "in", a=LABELS)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="is a file; tiff needs another TARGET"):
+        run(tmp_path / "in", tmp_path / "file", "--to", "tiff", "--overwrite")
+    with pytest.raises(InputError, match="is a folder; coco needs another TARGET"):
+        run(tmp_path / "in", tmp_path / "in", "--to", "coco", "--overwrite")
+
+
+@pytest.mark.parametrize("option", ["--shape=0x5", "--shape=5", "--shape=axb", "--pixel-size=0", "--pixel-size=nan"])
+def test_options_that_make_no_sense(tmp_path, option, capsys):
+    with pytest.raises(SystemExit):
+        run(tmp_path, tmp_path, "--to", "tiff", option)
+    assert "argument --" in capsys.readouterr().err
+
+
+def test_the_image_of_an_ome_zarr_is_not_needed(tmp_path):
+    zarr_labels.write(tmp_path / "in/a.ome.zarr", LABELS, 0.5, LABELS.astype(np.float32))
+    assert run(tmp_path / "in", tmp_path / "out", "--to", "tiff") == 0
+    assert same(read(tmp_path / "out")["a"], LABELS)

@@ -1,0 +1,364 @@
+"""`nuclei-unet predict`, with the model that ships, on drawn images in the formats of users."""
+
+import csv
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+import tifffile
+
+from nuclei_unet import metrics
+from nuclei_unet.commands import predict, results
+from nuclei_unet.commands.main import main
+from nuclei_unet.formats.label_tiff import read_labels
+from pipeline import download
+from pipeline.dataset import synthetic
+from tests import ROOT
+
+REAL = Path(os.environ.get(download.ARCHIVES_VARIABLE) or "absent")
+OUTPUTS = {".nuclei-unet", "measurements.csv", "run.json", "summary.html"}
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    """Return a fluorescent image, uint8 (H, W), and its label image."""
+    _, image, labels = next(synthetic.held_out_images(1, 2018))
+    return np.ascontiguousarray(image[..., 0]), labels
+
+
+def call(*arguments):
+    """Run the command in this process; return its exit code."""
+    with pytest.raises(SystemExit) as stopped:
+        main(["predict", "--fast", "--engine", "onnx", *map(str, arguments)])
+    return stopped.value.code
+
+
+def run_json(folder):
+    return json.loads((folder / "run.json").read_text())
+
+
+def rows(folder):
+    return list(csv.DictReader(io.StringIO((folder / "measurements.csv").read_text())))
+
+
+def write_png(path, image):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    assert cv2.imwrite(str(path), image)
+
+
+@pytest.fixture
+def images(tmp_path, drawn):
+    """Return a folder of images of different kinds."""
+    image, _ = drawn
+    folder = tmp_path / "images"
+    write_png(folder / "a.png", image)
+    tifffile.imwrite(folder / "a.tif", image.astype(np.uint16) * 200, photometric="minisblack")
+    channels = np.stack([image // 4, image, image // 2]).astype(np.uint16) * 100
+    (folder / "plate 1").mkdir()
+    tifffile.imwrite(
+        folder / "plate 1/b.ome.tif",
+        channels,
+        ome=True,
+        photometric="minisblack",
+        metadata={
+            "axes": "CYX",
+            "Channel": {"Name": ["GFP", "DAPI", "Cy5"]},
+            "PhysicalSizeX": 0.65,
+            "PhysicalSizeXUnit": "µm",
+            "PhysicalSizeY": 0.65,
+            "PhysicalSizeYUnit": "µm",
+        },
+    )
+    return folder
+
+
+def test_a_folder_of_all_kinds(images, tmp_path, drawn, capsys):
+    _, truth = drawn
+    out = tmp_path / "results"
+    assert call(images, out, "--write", "geojson,rois,overlay,ome-zarr,coco,rle,parquet") == 0
+    assert "3 images" in capsys.readouterr().out
+    names = ["a.png", "a.tif", "plate 1/b"]
+    found = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
+    for name in names:
+        assert {f"{name}{end}" for end in ("_labels.tif", ".geojson", "_rois.zip", "_overlay.png")} <= found
+        assert (out / f"{name}.ome.zarr").is_dir()
+    assert OUTPUTS - {".nuclei-unet"} | {"coco.json", "nuclei_rle.csv", "measurements.parquet"} <= found
+    assert not [name for name in found if "partial" in name]
+
+    labels = {name: read_labels(out / f"{name}_labels.tif") for name in names}
+    # The brightness of an image decides nothing.
+    assert (labels["a.png"] == labels["a.tif"]).all()
+    assert metrics.dsb_score(metrics.instance_counts(truth, labels["a.png"])) > 0.4
+    record = {item["name"]: item for item in run_json(out)["images"]}
+    assert list(record) == names
+    assert record["plate 1/b"]["channel"] == "DAPI" and record["plate 1/b"]["axes"] == "CYX"
+    assert record["plate 1/b"]["pixel_size"] == 0.65 and record["plate 1/b"]["pixel_size_from"] == "OME metadata"
+    assert record["a.png"]["pixel_size"] is None
+    table = pd.read_csv(out / "measurements.csv")
+    assert table.groupby("image").size().to_dict() == {name: int(labels[name].max()) for name in names}
+    one = table[table.image == "plate 1/b"]
+    assert np.allclose(one["area_um2"], one["area"] * 0.65**2)
+    assert one["intensity_mean-DAPI"].notna().all() and table[table.image == "a.png"]["area_um2"].isna().all()
+    assert pd.read_parquet(out / "measurements.parquet")["image"].tolist() == table["image"].tolist()
+    assert record["a.png"]["engine"] == "ONNX Runtime, float32"
+    page = (out / "summary.html").read_text()
+    assert page.count("data:image/") >= 3 and "plate 1/b" in page
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="the real archives are not here")
+def test_real_images_as_png_and_as_16_bit_ome_tiff(tmp_path):
+    with zipfile.ZipFile(REAL / "stage1_test.zip") as archive:
+        members = [name for name in archive.namelist() if "/images/" in name and name.endswith(".png")][:4]
+        for number, name in enumerate(members):
+            write_png(tmp_path / f"png/{number}.png",
+                      cv2.imdecode(np.frombuffer(archive.read(name), np.uint8), cv2.IMREAD_COLOR))  # fmt: skip
+            pixels = cv2.imread(str(tmp_path / f"png/{number}.png"))[..., ::-1].astype(np.uint16) * 257
+            (tmp_path / "tif").mkdir(exist_ok=True)
+            tifffile.imwrite(tmp_path / f"tif/{number}.ome.tif", pixels, ome=True, photometric="rgb")
+    for kind in ("png", "tif"):
+        assert call(tmp_path / kind, tmp_path / f"of {kind}") == 0
+    for number in range(4):
+        one, other = (read_labels(tmp_path / f"of {kind}/{number}_labels.tif") for kind in ("png", "tif"))
+        assert one.any() and metrics.dsb_score(metrics.instance_counts(one, other)) > 0.97
+
+
+def test_a_second_start_does_only_what_is_missing(images, tmp_path, capsys):
+    out = tmp_path / "results"
+    assert call(images, out) == 0
+    first = {path: path.stat().st_mtime_ns for path in out.rglob("*_labels.tif")}
+    table = (out / "measurements.csv").read_bytes()
+    (out / "a.png_labels.tif").unlink()
+    assert call(images, out) == 0
+    assert "2 were done before" in capsys.readouterr().out
+    again = {path for path in first if path.stat().st_mtime_ns != first[path]}
+    assert {path.name for path in again} == {"a.png_labels.tif"}
+    assert (out / "measurements.csv").read_bytes() == table
+    # Other settings, another image: what they change is done again.
+    write_png(images / "a.png", np.zeros((30, 30), np.uint8))
+    assert call(images, out) == 0
+    assert "2 were done before" in capsys.readouterr().out
+    assert call(images, out, "--overwrite") == 0
+    assert "done before" not in capsys.readouterr().out
+    assert call(images, out, "--scale", "2") == 0
+    assert "done before" not in capsys.readouterr().out
+
+
+def test_broken_files_are_named_and_the_others_done(images, tmp_path, capsys, drawn):
+    (images / "broken.png").write_bytes((images / "a.png").read_bytes()[:500])
+    (images / "empty.tif").write_bytes(b"")
+    tifffile.imwrite(images / "nan.tif", np.full((40, 40), np.nan, np.float32))
+    tifffile.imwrite(images / "stack.tif", np.zeros((5, 40, 40), np.uint8), photometric="minisblack", metadata=None)
+    out = tmp_path / "results"
+    assert call(images, out) == 1
+    said = capsys.readouterr()
+    assert "3 images" in said.out
+    errors = [line for line in said.err.splitlines() if line.startswith("failed: ")]
+    assert len(errors) == 4 and "4 of 7 failed" in said.err
+    for name, reason in (("broken.png", "cut short"), ("empty.tif", "empty"), ("nan.tif", "NaN"),
+                         ("stack.tif", "ZYX")):  # fmt: skip
+        assert any(name in line and reason in line for line in errors), (name, errors)
+    assert "Traceback" not in said.err
+    assert sum(item["error"] is not None for item in run_json(out)["images"]) == 4
+    page = (out / "summary.html").read_text()
+    assert "cut short" in page
+    # A broken file that was mended is done at the next start.
+    write_png(images / "broken.png", drawn[0])
+    for name in ("empty.tif", "nan.tif", "stack.tif"):
+        (images / name).unlink()
+    assert call(images, out) == 0
+
+
+@pytest.mark.parametrize(
+    "image",
+    [np.zeros((1, 1), np.uint8), np.full((50, 40), 200, np.uint8), np.zeros((3, 500), np.uint8)],
+    ids=["one pixel", "one value", "a strip"],
+)
+def test_images_without_nuclei(image, tmp_path):
+    write_png(tmp_path / "in/x.png", image)
+    out = tmp_path / "results"
+    assert call(tmp_path / "in", out, "--write", "geojson,rois,overlay,ome-zarr,coco,rle,parquet") == 0
+    assert read_labels(out / "x_labels.tif").shape == image.shape
+    (item,) = run_json(out)["images"]
+    assert item["count"] == 0 and any("No nuclei" in warning for warning in item["warnings"])
+    assert rows(out) == []
+
+
+def test_planes_and_projections(tmp_path, drawn, capsys):
+    image = drawn[0][:128, :128]
+    stack = np.stack([image // 3, image, image // 2])
+    tifffile.imwrite(tmp_path / "s.tif", stack, imagej=True, metadata={"axes": "ZYX"})
+    assert call(tmp_path / "s.tif", tmp_path / "each") == 0
+    assert "3 images" in (said := capsys.readouterr().out) and "each plane of a stack" in said
+    names = ["s_z0", "s_z1", "s_z2"]
+    assert sorted(path.name for path in (tmp_path / "each").glob("*.tif")) == [f"{n}_labels.tif" for n in names]
+    assert call(tmp_path / "s.tif", tmp_path / "one", "--project", "max") == 0
+    assert "projected to one image: max" in capsys.readouterr().out
+    projected = read_labels(tmp_path / "one/s_labels.tif")
+    assert (projected == read_labels(tmp_path / "each/s_z1_labels.tif")).all()
+
+
+def test_one_bad_plane_does_not_stop_the_others(tmp_path, drawn, capsys):
+    image = drawn[0][:96, :96].astype(np.float32)
+    tifffile.imwrite(tmp_path / "s.tif", np.stack([image, image * np.nan, image]), imagej=True,
+                     metadata={"axes": "TYX"})  # fmt: skip
+    assert call(tmp_path / "s.tif", tmp_path / "out") == 1
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.tif")) == ["s_t0_labels.tif", "s_t2_labels.tif"]
+    assert "1 of 3 failed" in capsys.readouterr().err
+
+
+def test_the_pixel_size_chooses_the_scale(tmp_path, drawn):
+    image, truth = drawn
+    large = cv2.resize(image, None, fx=6, fy=6, interpolation=cv2.INTER_CUBIC)[:1500, :1500]
+    tifffile.imwrite(tmp_path / "l.tif", large)
+    truth = np.kron(truth, np.ones((6, 6), np.uint16))[:1500, :1500]
+    found = {}
+    for name, options in (("as it is", ()), ("by pixel size", ("--pixel-size", "0.06"))):
+        assert call(tmp_path / "l.tif", tmp_path / name, *options) == 0
+        (item,) = run_json(tmp_path / name)["images"]
+        found[name] = metrics.dsb_score(metrics.instance_counts(truth, read_labels(tmp_path / name / "l_labels.tif")))
+    assert item["scale"] < 0.5 and item["pixel_size_from"] == "--pixel-size"
+    assert found["by pixel size"] > found["as it is"] + 0.1
+
+
+def test_several_processes_give_the_same_files(images, tmp_path):
+    assert call(images, tmp_path / "one", "--write", "geojson,rois,coco") == 0
+    assert call(images, tmp_path / "two", "--write", "geojson,rois,coco", "--jobs", "2") == 0
+    for path in (tmp_path / "one").rglob("*"):
+        name = path.relative_to(tmp_path / "one")
+        if path.is_file() and name.parts[0] != ".nuclei-unet" and name.name not in ("run.json", "summary.html"):
+            assert path.read_bytes() == (tmp_path / "two" / name).read_bytes(), name
+
+
+def start(*arguments):
+    return subprocess.Popen(
+        [sys.executable, "-m", "nuclei_unet", "predict", "--engine", "onnx", *map(str, arguments)],
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        # A shell's background jobs, and their children, ignore Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_ctrl_c_ends_at_once_and_a_second_start_goes_on(jobs, tmp_path, drawn):
+    for number in range(40):
+        write_png(tmp_path / f"in/{number:02}.png", drawn[0])
+    out = tmp_path / "results"
+    process = start(tmp_path / "in", out, "--jobs", jobs)
+    deadline = time.monotonic() + 60
+    while len(list(out.glob("[0-9]*_labels.tif"))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    before = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert time.monotonic() - before < 5
+    assert process.returncode == 130
+    assert "interrupted" in said and "Traceback" not in said
+    assert not [path for path in out.rglob("*") if "partial" in path.name]
+    done = {path.name: path.stat().st_mtime_ns for path in out.glob("*_labels.tif")}
+    assert 2 <= len(done) < 40
+    for path in sorted((tmp_path / "in").iterdir())[len(done) + 3 :]:
+        path.unlink()
+    assert start(tmp_path / "in", out, "--jobs", jobs).wait(120) == 0
+    kept = [name for name, at in done.items() if (out / name).stat().st_mtime_ns == at]
+    assert len(kept) >= len(done) - jobs
+    assert not run_json(out)["images"][0]["error"]
+
+
+def test_kill_9_leaves_nothing_that_the_next_run_takes_for_a_result(tmp_path, drawn):
+    for number in range(6):
+        write_png(tmp_path / f"in/{number}.png", drawn[0])
+    out = tmp_path / "results"
+    process = start("--fast", tmp_path / "in", out)
+    while not list(out.glob("[0-9]_labels.tif")) and process.poll() is None:
+        time.sleep(0.02)
+    process.kill()
+    process.communicate()
+    assert call(tmp_path / "in", out) == 0
+    assert len(list(out.glob("*_labels.tif"))) == 6 and len(run_json(out)["images"]) == 6
+
+
+def test_two_runs_on_one_folder(tmp_path, drawn):
+    for number in range(20):
+        write_png(tmp_path / f"in/{number}.png", drawn[0])
+    out = tmp_path / "results"
+    first = start(tmp_path / "in", out)
+    while not (out / ".nuclei-unet/lock").exists() and first.poll() is None:
+        time.sleep(0.02)
+    time.sleep(0.3)
+    second = start(tmp_path / "in", out)
+    _, said = second.communicate(timeout=60)
+    first.send_signal(signal.SIGINT)
+    first.communicate()
+    assert second.returncode == 1 and "another run is writing there" in said and "Traceback" not in said
+
+
+def refused(capsys, *arguments):
+    """Run the command, which must refuse to start; return its one line."""
+    assert call(*arguments) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    return line
+
+
+def test_what_cannot_be_started_is_refused_in_one_line(tmp_path, drawn, capsys):
+    write_png(tmp_path / "in/x.png", drawn[0])
+    (tmp_path / "none").mkdir()
+    (tmp_path / "notes.txt").write_text("no image")
+    assert "no image" in refused(capsys, tmp_path / "none", tmp_path / "out")
+    assert "no such file or folder" in refused(capsys, tmp_path / "nowhere", tmp_path / "out")
+    assert "notes.txt" in refused(capsys, tmp_path / "notes.txt", tmp_path / "out")
+    assert "folder of images" in refused(capsys, tmp_path / "in", tmp_path / "in/results")
+    assert "folder of images" in refused(capsys, tmp_path / "in", tmp_path / "in")
+    assert "is a file" in refused(capsys, tmp_path / "in", tmp_path / "notes.txt")
+    assert "not a format" in refused(capsys, tmp_path / "in", tmp_path / "out", "--write", "svg")
+    assert "no such model" in refused(capsys, tmp_path / "in", tmp_path / "out", "--model", tmp_path / "m.onnx")
+    assert "nothing installed knows" in refused(capsys, tmp_path / "in", tmp_path / "out", "--model", "s3://a/b")
+    assert not (tmp_path / "out").exists() and not (tmp_path / "in/results").exists()
+
+
+def test_no_input_and_no_foreign_file_is_overwritten(tmp_path, drawn, capsys):
+    write_png(tmp_path / "x.png", drawn[0])
+    tifffile.imwrite(tmp_path / "x_labels.tif", drawn[0])
+    before = (tmp_path / "x_labels.tif").read_bytes()
+    line = refused(capsys, tmp_path / "x.png", tmp_path / "x_labels.tif", tmp_path)
+    assert "x_labels.tif: is an input" in line
+    assert "is not from nuclei-unet" in refused(capsys, tmp_path / "x.png", tmp_path)
+    assert (tmp_path / "x_labels.tif").read_bytes() == before
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_no_right_to_write(tmp_path, drawn, capsys):
+    write_png(tmp_path / "in/x.png", drawn[0])
+    (tmp_path / "locked").mkdir(mode=0o500)
+    assert "locked" in refused(capsys, tmp_path / "in", tmp_path / "locked/out")
+
+
+def test_a_full_disk_stops_the_run_with_one_line(tmp_path, drawn, capsys, monkeypatch):
+    for number in range(3):
+        write_png(tmp_path / f"in/{number}.png", drawn[0])
+
+    def full(path, labels, pixel_size=None):
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(results.label_tiff, "write_labels", full)
+    line = refused(capsys, tmp_path / "in", tmp_path / "out")
+    assert "No space left on device" in line and "0_labels.tif" in line
+
+
+def test_names_never_collide():
+    found = [(Path(p), Path(r)) for p, r in
+             [("i/a.png", "a.png"), ("i/A.tif", "A.tif"), ("i/b.png", "b.png"), ("i/s/a.png", "s/a.png"),
+              ("j/b.tif", "x/b.png"), ("k/b.tif", "x/B.png")]]  # fmt: skip
+    names = [task.name for task in predict.named(found)]
+    assert names[:4] == ["a.png", "A.tif", "b", "s/a"]
+    assert len({name.casefold() for name in names}) == len(names)

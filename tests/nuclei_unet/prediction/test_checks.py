@@ -1,0 +1,135 @@
+import tracemalloc
+
+import cv2
+import numpy as np
+import pytest
+
+from nuclei_unet.labels import components
+from nuclei_unet.prediction import checks
+from tests.nuclei_unet.nuclei import drawn
+
+LABELS = drawn((256, 256), *((row, column, 14) for row in range(30, 256, 50) for column in range(30, 256, 50)))
+
+
+def pictured(labels, light=False, dtype=np.uint8, blur=1.2):
+    """Return an image of the nuclei with texture, soft edges and noise, far from the ends of the dtype."""
+    random = np.random.default_rng(1)
+    texture = cv2.GaussianBlur(random.normal(0, 60, labels.shape), (0, 0), 3)
+    image = np.where(labels > 0, 140 + texture, 40.0)
+    image = cv2.GaussianBlur(image, (0, 0), blur) + random.normal(0, 2, labels.shape)
+    image = 255 - image if light else image
+    return (image * (np.iinfo(dtype).max // 255)).astype(dtype) if np.dtype(dtype).kind == "u" else image.astype(dtype)
+
+
+def in_form(grey, form):
+    if form == "grey":
+        return grey
+    alpha = np.full(grey.shape, 255, grey.dtype)
+    return np.dstack({"grey+alpha": [grey, alpha], "rgb": [grey] * 3, "rgba": [*[grey] * 3, alpha]}[form])
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+@pytest.mark.parametrize("light", [False, True])
+@pytest.mark.parametrize("form", ["grey", "grey+alpha", "rgb", "rgba"])
+def test_a_good_image_gets_no_warning(form, light, dtype):
+    image = in_form(pictured(LABELS, light, dtype), form)
+    assert checks.warnings(image, LABELS, (20, 40)) == []
+
+
+def test_nothing_found():
+    assert checks.warnings(pictured(LABELS), np.zeros_like(LABELS), (20, 40)) == ["No nuclei were found."]
+
+
+@pytest.mark.parametrize("value", [0, 7, 255])
+def test_an_image_of_one_value(value):
+    image, labels = np.full((40, 50, 4), value, np.uint8), np.zeros((40, 50), np.uint16)
+    image[..., 3] = 99  # alpha is no contrast
+    assert checks.warnings(image, labels) == ["No nuclei were found.", f"All pixels have the same value, {value}."]
+
+
+@pytest.mark.parametrize(("dtype", "top"), [(np.uint8, 255), (np.uint16, 4095), (np.float32, 1.0)])
+def test_clipped_nuclei_are_saturated_at_any_bit_depth(dtype, top):
+    image = np.clip(pictured(LABELS, dtype=np.float32) / 130 * top, 0, top).astype(dtype)
+    (text,) = checks.warnings(image, LABELS)
+    assert text.startswith("Saturated: ") and "of the nuclei's area has the largest value" in text
+
+
+def test_one_saturated_channel_is_enough():
+    blue = np.zeros((*LABELS.shape, 3), np.uint8)
+    blue[..., 2] = np.clip(pictured(LABELS).astype(int) * 2, 0, 255)
+    assert checks.warnings(blue, LABELS)[0].startswith("Saturated")
+
+
+def test_a_white_background_is_not_saturated_but_black_nuclei_are():
+    image = pictured(LABELS, light=True).astype(int)
+    white = np.clip(image + 60, 0, 255).astype(np.uint8)
+    assert (white == 255).mean() > 0.5 and checks.warnings(white, LABELS) == []
+    assert checks.warnings(white, np.zeros_like(LABELS)) == ["No nuclei were found."]
+    black = np.clip(image - 120, 0, 255).astype(np.uint8)
+    assert "smallest value" in checks.warnings(black, LABELS)[0]
+
+
+def test_an_overexposed_image_in_which_nothing_is_found():
+    image = np.clip(pictured(LABELS).astype(int) * 2, 0, 255).astype(np.uint8)
+    first, second = checks.warnings(image, np.zeros_like(LABELS))
+    assert first == "No nuclei were found." and second.startswith("Saturated") and "of the image" in second
+
+
+def test_sizes_unlike_the_training_images():
+    image = pictured(LABELS)
+    assert "smaller" in checks.warnings(image, LABELS, (40, 60))[0]
+    assert "larger" in checks.warnings(image, LABELS, (5, 20.2))[0]
+    assert (
+        "median diameter is 28 px, that of training images 5 to 20 px" in checks.warnings(image, LABELS, (5, 20.2))[0]
+    )
+    assert checks.warnings(image, LABELS, None) == []
+
+
+@pytest.mark.parametrize("sigma", [5, 6])
+@pytest.mark.parametrize("light", [False, True])
+def test_blur_is_noticed(sigma, light):
+    (text,) = checks.warnings(pictured(LABELS, light, blur=sigma), LABELS, (20, 40))
+    assert text.startswith("Blurred")
+
+
+def test_width_of_edges_grows_with_blur_and_not_with_contrast():
+    widths = [checks.edge_width(pictured(LABELS, blur=sigma), LABELS, 28) for sigma in (1, 2, 3, 4, 5)]
+    assert widths == sorted(widths)
+    # A blurred straight edge has the blur's sigma.
+    labels = np.zeros((200, 200), np.uint16)
+    labels[:, 100:] = 1
+    edge = cv2.GaussianBlur(np.where(labels > 0, 100.0, 20.0).astype(np.float32), (0, 0), 4)
+    assert checks.edge_width(edge, labels, 1) == pytest.approx(4, rel=0.2)
+    assert checks.edge_width(7 * edge - 3, labels, 1) == pytest.approx(checks.edge_width(edge, labels, 1), rel=1e-3)
+
+
+def test_edges_without_any_nuclei_or_contrast():
+    empty = np.zeros((50, 50), np.uint16)
+    assert checks.edge_width(np.zeros((50, 50)), empty, 10) == 0
+    assert checks.warnings(np.eye(50), empty + 1) == []  # one nucleus without background
+    flat = pictured(LABELS).astype(np.float32)
+    flat[:] = 3
+    flat[0, 0] = 4
+    assert all(isinstance(text, str) for text in checks.warnings(flat, LABELS))
+
+
+def test_diameters_of_circles_and_labels_with_gaps():
+    labels = np.zeros((1200, 30), np.uint32)
+    labels[500:530, :10] = 7  # across two strips
+    labels[1000:1004, 4:6] = 70_000
+    assert checks.diameters(labels) == pytest.approx([2 * np.sqrt(300 / np.pi), 2 * np.sqrt(8 / np.pi)])
+    assert checks.diameters(np.zeros((4, 5), np.uint16)).size == 0
+
+
+def test_a_large_image_gets_the_same_warnings_in_little_memory():
+    side = 4096
+    labels, image = (np.tile(array, (side // 256, side // 256)) for array in (LABELS, pictured(LABELS)))
+    labels[: side // 2] = 0  # the windows must find the nuclei
+    labels = components(labels > 0, connectivity=4)
+    soft = cv2.GaussianBlur(image, (0, 0), 6)
+    tracemalloc.start()
+    assert checks.warnings(image, labels, (20, 40)) == []
+    (text,) = checks.warnings(soft, labels, (20, 40))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert text.startswith("Blurred") and peak < 2 * image.size
