@@ -14,6 +14,7 @@ import numpy as np
 
 from nuclei_unet.errors import InputError
 from nuclei_unet.files import fresh_file
+from nuclei_unet.formats import json_file
 from nuclei_unet.formats.label_image import MAX_LABEL, check_size, checked
 from nuclei_unet.formats.rasterise import rasterise, ring_of
 from nuclei_unet.formats.run_lengths import ranges, runs_of
@@ -124,14 +125,7 @@ def read(path: Path) -> dict[str, Callable[[], np.ndarray]]:
     ------
     InputError : not COCO
     """
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise InputError(f"{path}: larger than {MAX_BYTES / 2**30:.0f} GiB")
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not JSON ({error})") from None
+    content = json_file.read(path, MAX_BYTES)
     try:
         shapes = {image["id"]: (int(image["height"]), int(image["width"])) for image in content["images"]}
         names = {image["id"]: str(image["file_name"]) for image in content["images"]}

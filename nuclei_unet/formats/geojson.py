@@ -10,10 +10,11 @@ import numpy as np
 
 from nuclei_unet.errors import InputError
 from nuclei_unet.files import fresh_file
-from nuclei_unet.formats.label_image import check_size, checked
+from nuclei_unet.formats import json_file
+from nuclei_unet.formats.label_image import checked
 from nuclei_unet.formats.numbers import numbered
 from nuclei_unet.formats.outlines import Part, outlines
-from nuclei_unet.formats.rasterise import extent, rasterise, ring_of
+from nuclei_unet.formats.rasterise import label_image, ring_of
 
 CLASS = {"name": "Nucleus", "color": [0, 200, 120]}
 MAX_BYTES = 2**31
@@ -96,21 +97,11 @@ def read(path: Path, shape: tuple[int, int] | None = None) -> np.ndarray:
         number: _parts(geometry, f"{path}, feature {index + 1}")
         for number, (index, _, geometry) in zip(numbers, shapes, strict=True)
     }
-    if shape is None:
-        shape = extent(found)
-    check_size(shape, str(path))
-    return rasterise(found, shape)
+    return label_image(found, shape, str(path))
 
 
 def _features(path: Path) -> list[dict]:
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise InputError(f"{path}: larger than {MAX_BYTES / 2**30:.0f} GiB")
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not JSON ({error})") from None
+    content = json_file.read(path, MAX_BYTES)
     if isinstance(content, dict):
         content = content.get("features") if content.get("type") == "FeatureCollection" else [content]
     if not isinstance(content, list) or not all(isinstance(item, dict) and item.get("type") for item in content):

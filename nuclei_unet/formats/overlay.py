@@ -46,14 +46,23 @@ def overlay(image: np.ndarray, labels: np.ndarray) -> np.ndarray:
         raise InputError(f"labels of shape {labels.shape} do not fit an image of shape {image.shape}")
     picture = _stretched(to_rgb(image))
     labels = checked(labels, "labels")
-    padded = np.pad(labels, 1, mode="edge")  # the border of the image is no outline
-    edge = np.zeros(labels.shape, bool)
-    for rows, columns in ((0, 1), (2, 1), (1, 0), (1, 2)):
-        edge |= padded[rows : rows + labels.shape[0], columns : columns + labels.shape[1]] != labels
-    edge &= labels != 0
+    edge = edge_pixels(labels)
     numbers, colours = _colours(labels)
     picture[edge] = COLOURS[colours[np.searchsorted(numbers, labels[edge])]]
     return picture
+
+
+def edge_pixels(labels: np.ndarray) -> np.ndarray:
+    """Return the pixels of nuclei that have a neighbour of another value to the left, right, above or below.
+
+    bool (H, W). The image's own border is no outline.
+    """
+    edge = np.zeros(labels.shape, bool)
+    for first, second in ((np.s_[1:], np.s_[:-1]), (np.s_[:, 1:], np.s_[:, :-1])):
+        differ = labels[first] != labels[second]
+        edge[first] |= differ
+        edge[second] |= differ
+    return edge & (labels > 0)
 
 
 def _stretched(rgb: np.ndarray) -> np.ndarray:

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from nuclei_unet.errors import InputError
+from nuclei_unet.formats.label_image import check_size
 from nuclei_unet.formats.outlines import Part
 from nuclei_unet.formats.run_lengths import ranges
 
@@ -85,6 +86,16 @@ def rasterise(found: Mapping[int, list[Part]], shape: tuple[int, int]) -> np.nda
         pixels = ranges(begin[piece][::-1], length[piece][::-1])
         flat[pixels] = np.repeat(values[number[piece]][::-1], length[piece][::-1])
     return labels
+
+
+def label_image(found: Mapping[int, list[Part]], shape: tuple[int, int] | None, where: str) -> np.ndarray:
+    """Return the label image of a file's outlines; without `shape`, the smallest that holds all. See `rasterise`.
+
+    Raises InputError that starts with `where` if the image would be too large.
+    """
+    shape = shape or extent(found)
+    check_size(shape, where)
+    return rasterise(found, shape)
 
 
 def extent(found: Mapping[int, list[Part]]) -> tuple[int, int]:

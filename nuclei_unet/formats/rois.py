@@ -13,10 +13,10 @@ import numpy as np
 
 from nuclei_unet.errors import InputError
 from nuclei_unet.files import fresh_file
-from nuclei_unet.formats.label_image import check_size, checked
+from nuclei_unet.formats.label_image import checked
 from nuclei_unet.formats.numbers import numbered
 from nuclei_unet.formats.outlines import Part, outlines
-from nuclei_unet.formats.rasterise import extent, rasterise, ring_of
+from nuclei_unet.formats.rasterise import label_image, ring_of
 
 # ImageJ's 16-bit coordinates: 65,535 less the 5,000 that it keeps for negative ones.
 MAX_SIDE = 60_535
@@ -98,10 +98,7 @@ def read(path: Path, shape: tuple[int, int] | None = None) -> np.ndarray:
     rois = [roi for name, data in _files(path) if (roi := _rings(data, f"{path}: {name}"))]
     # One part each: the even-odd rule goes over all rings.
     found = {number: [rings] for number, (_, rings) in zip(numbered([name for name, _ in rois]), rois, strict=True)}
-    if shape is None:
-        shape = extent(found)
-    check_size(shape, str(path))
-    return rasterise(found, shape)
+    return label_image(found, shape, str(path))
 
 
 def _files(path: Path) -> list[tuple[str, bytes]]:

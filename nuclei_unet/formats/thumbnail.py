@@ -3,6 +3,7 @@
 import cv2
 import numpy as np
 
+from nuclei_unet.formats.overlay import edge_pixels
 from nuclei_unet.images import has_light_background, to_rgb
 
 # RGB. Orange stands out from a dark background; green from white and from the purple of histology.
@@ -35,7 +36,7 @@ def thumbnail(image: np.ndarray, labels: np.ndarray, side: int = 256) -> bytes:
     picture = np.rint(np.clip((pixels - low) / max(high - low, 1e-6), 0, 1) * 255).astype(np.uint8)
     rows, columns = ((np.arange(n) + 0.5) * full // n for n, full in ((size[1], height), (size[0], width)))
     shrunk = labels[np.ix_(rows.astype(int), columns.astype(int))]
-    edge = outlines(shrunk)
+    edge = edge_pixels(shrunk)
     colour = np.array(ON_LIGHT if has_light_background(picture) else ON_DARK)
     # Nuclei of a few pixels are all outline: leave something of the image to be seen.
     opacity = 0.5 if np.count_nonzero(edge) > 0.8 * np.count_nonzero(shrunk) else 1.0
@@ -49,16 +50,3 @@ def thumbnail(image: np.ndarray, labels: np.ndarray, side: int = 256) -> bytes:
         if len(data) <= MAX_BYTES:
             return data
     return thumbnail(image, labels, side * 3 // 4)
-
-
-def outlines(labels: np.ndarray) -> np.ndarray:
-    """Return the pixels of nuclei that have a neighbour of another value to the left, right, above or below.
-
-    bool (H, W). The image's own border is no outline.
-    """
-    edge = np.zeros(labels.shape, bool)
-    for first, second in ((np.s_[1:], np.s_[:-1]), (np.s_[:, 1:], np.s_[:, :-1])):
-        differ = labels[first] != labels[second]
-        edge[first] |= differ
-        edge[second] |= differ
-    return edge & (labels > 0)

@@ -2,7 +2,8 @@ import cv2
 import numpy as np
 import pytest
 
-from nuclei_unet.formats.thumbnail import MAX_BYTES, ON_DARK, ON_LIGHT, outlines, thumbnail
+from nuclei_unet.formats.overlay import edge_pixels
+from nuclei_unet.formats.thumbnail import MAX_BYTES, ON_DARK, ON_LIGHT, thumbnail
 from tests.nuclei_unet.nuclei import TOUCHING, drawn
 
 
@@ -21,7 +22,7 @@ def test_outlines_are_where_the_nuclei_end(dtype, channels):
     image = np.where(TOUCHING > 0, 90, 10).astype(dtype)
     image = image if channels is None else np.repeat(image[..., None], channels, axis=2)
     picture = decoded(thumbnail(image, TOUCHING))
-    edge = outlines(TOUCHING)
+    edge = edge_pixels(TOUCHING)
     assert picture.shape == (*TOUCHING.shape, 3)
     assert near(picture, ON_DARK)[edge].mean() > 0.95
     assert not near(picture, ON_DARK)[~edge].any()
@@ -29,12 +30,12 @@ def test_outlines_are_where_the_nuclei_end(dtype, channels):
 
 def test_light_backgrounds_get_another_colour():
     picture = decoded(thumbnail(np.where(TOUCHING > 0, 60, 220).astype(np.uint8), TOUCHING))
-    assert near(picture, ON_LIGHT)[outlines(TOUCHING)].mean() > 0.95
+    assert near(picture, ON_LIGHT)[edge_pixels(TOUCHING)].mean() > 0.95
 
 
 def test_touching_nuclei_are_parted_and_the_image_border_is_no_outline():
     labels = np.array([[1, 1, 2, 2], [1, 1, 2, 2], [0, 0, 0, 0]])
-    assert outlines(labels).tolist() == [[False, True, True, False], [True] * 4, [False] * 4]
+    assert edge_pixels(labels).tolist() == [[False, True, True, False], [True] * 4, [False] * 4]
 
 
 @pytest.mark.parametrize(
