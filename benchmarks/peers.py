@@ -52,7 +52,7 @@ def main() -> None:
     images = {split: processed.read_split(split) for split in layout.SPLITS}
 
     load = partial(Segmenter.load, layout.MODEL, precision=settings.train.precision)
-    once = settings.evaluate.model_copy(update={"orientations": 1, "scales": (1.0,)})
+    once = settings.evaluate.one_view()
     views = settings.evaluate.orientations * len(settings.evaluate.scales)
     finders: dict[str, Callable[[Sample], np.ndarray]] = {
         "Otsu and watershed": lambda s: otsu_nuclei(s.image, settings.evaluate),

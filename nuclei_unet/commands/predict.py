@@ -11,6 +11,7 @@ stopped.
 
 import argparse
 import contextlib
+import functools
 import hashlib
 import json
 import multiprocessing
@@ -19,17 +20,17 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path, PurePath
 
 import filelock
 from tqdm import tqdm
 
 from nuclei_unet.errors import InputError
+from nuclei_unet.formats.imagefile import without_suffix
 from nuclei_unet.prediction.scale import scale_for
 
 # Part of every result's key: raise it when a change to the code makes older results differ.
@@ -157,7 +158,7 @@ def plural(count: int, thing: str) -> str:
 def named(found: Sequence[tuple[Path, PurePath]]) -> list[Task]:
     """Name each file's results after it, with its subfolder; with its ending, too, where names would be the same."""
     # Compared without case, as many disks do.
-    stems = [(path, str(relative.with_suffix("")).removesuffix(".ome")) for path, relative in found]
+    stems = [(path, str(without_suffix(relative))) for path, relative in found]
     count: dict[str, int] = {}
     for _, stem in stems:
         count[stem.casefold()] = count.get(stem.casefold(), 0) + 1
@@ -186,7 +187,7 @@ def check_folder(inputs: Sequence[str], folder: Path, tasks: Sequence[Task]) -> 
             raise InputError(f"{folder}: lies in the folder of images {name}; choose a folder outside of it")
     sources = {task.path.resolve() for task in tasks}
     for task in tasks:
-        written = [folder / f"{task.name}{end}" for end in ("_labels.tif", *results.EACH.values())]
+        written = [folder / f"{task.name}{end}" for end in (results.LABELS, *results.EACH.values())]
         for path in written:
             if path.resolve() in sources:
                 raise InputError(f"{path}: is an input, and would be overwritten; choose another folder for results")
@@ -270,13 +271,6 @@ def segment_file(task: Task, options: Options) -> tuple[list, int]:
     from nuclei_unet.formats.reading import open_images
 
     found, skipped = [], 0
-
-    def made(start, make: Callable[[], results.Result]) -> None:
-        try:
-            found.append(make())
-        except Exception as error:
-            found.append(replace(start, error=_reason(error, task.path, options.folder)))
-
     try:
         status = task.path.stat()
         key = _digest([options.key, str(task.path.absolute()), status.st_size, status.st_mtime_ns])
@@ -308,7 +302,11 @@ def segment_file(task: Task, options: Options) -> tuple[list, int]:
         segmenter, engine = _segmenter(options.model, options.engine, options.threads, options.fast)
         scale = options.scale or scale_for(result.pixel_size, segmenter.card.diameters)
         result = replace(result, scale=scale, engine=engine)
-        made(result, partial(results.segment, segmenter, plane, result, options.folder, options.formats))
+        try:
+            result = results.segment(segmenter, plane, result, options.folder, options.formats)
+        except Exception as error:
+            result = replace(result, error=_reason(error, task.path, options.folder))
+        found.append(result)
     return found, skipped
 
 
@@ -331,22 +329,17 @@ def _reason(error: Exception, path: Path, folder: Path) -> str:
     return reason if str(path) in reason else f"{path}: {reason}"
 
 
-_loaded: dict[tuple, object] = {}  # one model a process
-
-
+@functools.cache  # one model a process
 def _segmenter(model: Path, engine: str, threads: int, fast: bool):
     from nuclei_unet.prediction import models
     from nuclei_unet.prediction.segmenter import Segmenter
 
-    key = (model, engine, threads, fast)
-    if key not in _loaded:
-        opened = models.load(model, engine=engine, threads=threads)
-        card = opened.card
-        if fast:
-            views = card.recipe.predict.model_copy(update={"orientations": 1, "scales": (1.0,)})
-            card = card.model_copy(update={"recipe": card.recipe.model_copy(update={"predict": views})})
-        _loaded[key] = Segmenter(opened.network, card), opened.engine
-    return _loaded[key]
+    opened = models.load(model, engine=engine, threads=threads)
+    card = opened.card
+    if fast:
+        recipe = card.recipe.model_copy(update={"predict": card.recipe.predict.one_view()})
+        card = card.model_copy(update={"recipe": recipe})
+    return Segmenter(opened.network, card), opened.engine
 
 
 def _cores() -> int:

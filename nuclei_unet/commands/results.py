@@ -25,6 +25,7 @@ from nuclei_unet.prediction.checks import warnings
 from nuclei_unet.prediction.segmenter import Segmenter
 
 # Written for each plane: what `--write` calls it, and the end of the file's name.
+LABELS = targets.EACH["tiff"]
 EACH = {name: targets.EACH[name] for name in ("geojson", "rois", "ome-zarr")} | {"overlay": "_overlay.png"}
 # Written once for all planes.
 TOGETHER = {"coco": "coco.json", "rle": "nuclei_rle.csv", "parquet": "measurements.parquet"}
@@ -85,20 +86,16 @@ def segment(segmenter: Segmenter, plane: Plane, result: Result, folder: Path, fo
     labels = segmenter(seen, scale=result.scale)
     names = plane.channels
     table = segmenter.measure(labels, channels, pixel_size=result.pixel_size, channels=names)
-    outputs = [f"{result.name}_labels.tif", *(f"{result.name}{EACH[name]}" for name in EACH if name in formats)]
+    writers = {
+        LABELS: lambda path: label_tiff.write_labels(path, labels, result.pixel_size),
+        EACH["geojson"]: lambda path: geojson.write(path, labels, table),
+        EACH["rois"]: lambda path: rois.write(path, labels),
+        EACH["overlay"]: lambda path: overlay.write(path, seen, labels),
+        EACH["ome-zarr"]: lambda path: zarr_labels.write(path, labels, result.pixel_size, channels),
+    }
+    outputs = [f"{result.name}{ending}" for ending in (LABELS, *(EACH[name] for name in EACH if name in formats))]
     for output in outputs:
-        path = folder / output
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if output.endswith("_labels.tif"):
-            label_tiff.write_labels(path, labels, result.pixel_size)
-        elif output.endswith(EACH["geojson"]):
-            geojson.write(path, labels, table)
-        elif output.endswith(EACH["rois"]):
-            rois.write(path, labels)
-        elif output.endswith(EACH["overlay"]):
-            overlay.write(path, seen, labels)
-        else:
-            zarr_labels.write(path, labels, result.pixel_size, channels)
+        writers[output.removeprefix(result.name)](folder / output)
     diameters = segmenter.card.diameters
     told = warnings(seen, labels, (diameters.low, diameters.high) if diameters else None)
     _write_rows(_state(folder, result.name, ".csv"), result, table)
@@ -184,7 +181,7 @@ def _rows(folder: Path, results: Iterable[Result]) -> Iterator[dict[str, str]]:
 
 def _label_images(folder: Path, results: Iterable[Result]) -> Iterator[tuple[str, np.ndarray]]:
     for result in results:
-        yield result.name, label_tiff.read_labels(folder / f"{result.name}_labels.tif")
+        yield result.name, label_tiff.read_labels(folder / f"{result.name}{LABELS}")
 
 
 def _item(result: Result) -> Item:

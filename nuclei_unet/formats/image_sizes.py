@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from nuclei_unet.errors import InputError
+from nuclei_unet.formats.imagefile import without_suffix
 from nuclei_unet.formats.reading import find_images, open_images
 
 
@@ -10,7 +11,8 @@ def image_files(folder: Path) -> dict[str, tuple[Path, str]]:
     """Return name -> file, and its path in the folder, of all images; a name is that path with and without suffix."""
     found: dict[str, tuple[Path, str]] = {}
     for file, relative in find_images([str(folder)]):
-        found[relative.as_posix()] = found[relative.with_suffix("").as_posix()] = (file, relative.as_posix())
+        for name in (relative, relative.with_suffix(""), without_suffix(relative)):
+            found[name.as_posix()] = file, relative.as_posix()
     return found
 
 

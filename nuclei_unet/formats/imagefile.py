@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 
@@ -77,3 +77,9 @@ def channel_names(axes: str, shape: tuple[int, ...], names: list[str | None]) ->
 def pick(array: np.ndarray, axes: str, index: Mapping[str, int]) -> np.ndarray:
     """Return the part of an array that lies at the given indices, without these axes."""
     return array[tuple(index.get(axis, slice(None)) for axis in axes)]
+
+
+def without_suffix(path: PurePath) -> PurePath:
+    """Return an image's path without its suffix; `.ome.tif` and the like count as one."""
+    path = path.with_suffix("")
+    return path.with_suffix("") if path.suffix == ".ome" else path

@@ -9,6 +9,7 @@ import numpy as np
 
 from nuclei_unet.errors import InputError
 from nuclei_unet.formats import kaggle, label_tiff
+from nuclei_unet.formats.imagefile import without_suffix
 
 SUFFIXES = (".tif", ".tiff", ".png")
 # What tools put behind an image's name: Cellpose _cp_masks, QuPath -labels, others _label, _mask, _seg ...
@@ -56,7 +57,7 @@ def _files(folder: Path) -> dict[str, Callable[[], np.ndarray]]:
 def label_files(folder: Path) -> dict[str, list[Path]]:
     """Return the label images in a folder and its subfolders, by the name of their image; see `read_set`."""
     files = {
-        file: file.relative_to(folder).with_suffix("").as_posix().removesuffix(".ome")
+        file: without_suffix(file.relative_to(folder)).as_posix()
         for file in sorted(folder.rglob("*"))
         if file.suffix.lower() in SUFFIXES and not file.name.startswith(".") and file.is_file()
     }

@@ -10,6 +10,7 @@ import numpy as np
 
 from nuclei_unet.errors import InputError
 from nuclei_unet.formats import coco, geojson, kaggle, reading, rois, zarr_labels
+from nuclei_unet.formats.imagefile import without_suffix
 from nuclei_unet.formats.label_sets import ENDING, SUFFIXES, label_files, read_only
 from nuclei_unet.formats.zarr_images import is_zarr
 
@@ -98,7 +99,7 @@ def find(path: Path, kind: str) -> dict[str, Source]:
         names = names if len(set(names)) == len(names) else list(images)
         items = [(name, Source(images[title], title=title)) for name, title in zip(names, images, strict=True)]
     elif kind == "tiff":
-        files = label_files(path) if path.is_dir() else {ENDING.sub("", path.stem.removesuffix(".ome")): [path]}
+        files = label_files(path) if path.is_dir() else {ENDING.sub("", without_suffix(path).name): [path]}
         items = [(name, Source(partial(read_only, name, same), file=same[0])) for name, same in files.items()]
     elif kind == "kaggle":
         folders = [path / "masks"] if (path / "masks").is_dir() else _walk(path, _is_masks)

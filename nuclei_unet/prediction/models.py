@@ -52,9 +52,7 @@ def load(
     ------
     InputError : names the model if it is missing, damaged or not ours, or if what it needs is not installed
     """
-    path, name = find(model), str(model) if model is not None else "pretrained"
-    data = _read(path, name)
-    digest = hashlib.sha256(data).hexdigest()
+    path, name, data, digest = _located(model)
     if path.suffix == ".keras":
         return _keras_model(path, name, digest, engine, precision, threads)
     if zipfile.is_zipfile(path):
@@ -82,9 +80,7 @@ def find(model: Path | str | None) -> Path:
 
 def describe(model: Path | str | None) -> tuple[Card, str, str]:
     """Return what a model says about itself, its name and its SHA-256, without preparing its network."""
-    path, name = find(model), str(model) if model is not None else "pretrained"
-    data = _read(path, name)
-    digest = hashlib.sha256(data).hexdigest()
+    path, name, data, digest = _located(model)
     if path.suffix == ".keras":
         from nuclei_unet.network import model_file
 
@@ -94,12 +90,15 @@ def describe(model: Path | str | None) -> tuple[Card, str, str]:
     return OnnxNetwork(_packed(path, name) if zipfile.is_zipfile(path) else data, name, 1).card, name, digest
 
 
-def _read(path: Path, name: str) -> bytes:
+def _located(model: Path | str | None) -> tuple[Path, str, bytes, str]:
+    """Return a model's file, its name, its content and its SHA-256."""
+    path, name = find(model), str(model) if model is not None else "pretrained"
     if not path.is_file():
         raise InputError(f"{name}: {'a folder, not a model' if path.is_dir() else 'no such model'}")
     if path.stat().st_size > MAX_BYTES:
         raise InputError(f"{name}: larger than {MAX_BYTES:,} bytes, so not a model of ours")
-    return path.read_bytes()
+    data = path.read_bytes()
+    return path, name, data, hashlib.sha256(data).hexdigest()
 
 
 def _packed(path: Path, name: str) -> bytes:

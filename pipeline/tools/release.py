@@ -11,7 +11,6 @@ more than 0.001. Takes some minutes. Test images are scored for the record and d
 import hashlib
 import json
 import tempfile
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +20,9 @@ from nuclei_unet.card import Card, Diameters
 from nuclei_unet.errors import InputError
 from nuclei_unet.files import file_digest, fresh_file
 from nuclei_unet.network import model_file, onnx_file
-from nuclei_unet.prediction import models
+from nuclei_unet.prediction import checks, models
 from nuclei_unet.prediction.segmenter import Segmenter
-from nuclei_unet.scores import Counts, count, main_ones, of_images
+from nuclei_unet.scores import count, main_ones, of_images
 from pipeline import git, layout
 from pipeline.dataset import processed, synthetic
 from pipeline.stage import run
@@ -45,11 +44,8 @@ def main() -> None:
             onnx_file.save(keras_model, path, card, half=half)
             segmenter = Segmenter.load(path, engine="onnx")
             measured[half] = {"validation": of_split(segmenter, "validation", half)}
-        change = max(
-            abs(measured[True]["validation"][score.group][score.key] - values)
-            for score in main_ones()
-            for values in [measured[False]["validation"][score.group][score.key]]
-        )
+        full, halved = (measured[half]["validation"] for half in (False, True))
+        change = max(abs(halved[score.group][score.key] - full[score.group][score.key]) for score in main_ones())
         half = change <= TOLERANCE
         measured[half]["test"] = of_split(Segmenter.load(Path(folder, f"{half}.onnx"), engine="onnx"), "test", half)
     print(
@@ -87,10 +83,7 @@ def commit() -> str:
 
 def diameters() -> Diameters:
     """Measure the nuclei that the model was trained on: the median diameter in each image, px."""
-    found = []
-    for sample in processed.read_split("train"):
-        areas = np.bincount(sample.labels.ravel())[1:]
-        found.append(float(np.median(2 * np.sqrt(areas / np.pi))))
+    found = [np.median(checks.diameters(sample.labels)) for sample in processed.read_split("train")]
     low, typical, high = (round(float(value), 1) for value in np.percentile(found, (1, 50, 99)))
     return Diameters(low=low, typical=typical, high=high)
 
@@ -107,8 +100,8 @@ def of_split(segmenter: Segmenter, split: str, half: bool) -> dict:
 
 def drawn_scores(segmenter: Segmenter) -> dict[str, float]:
     """Return the main scores on images that are drawn from a seed; see `pipeline.dataset.synthetic`."""
-    images: Iterable = synthetic.held_out_images(DRAWN["images"], DRAWN["seed"])
-    counted: Sequence[Counts] = [count(labels, segmenter(image)) for _, image, labels in images]
+    images = synthetic.held_out_images(DRAWN["images"], DRAWN["seed"])
+    counted = [count(labels, segmenter(image)) for _, image, labels in images]
     found = of_images(counted)
     return {score.key: found[score.group][score.key] for score in main_ones()}
 

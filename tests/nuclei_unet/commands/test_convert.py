@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from nuclei_unet.commands import convert
 from nuclei_unet.errors import InputError
 from nuclei_unet.formats import coco, geojson, kaggle, label_tiff, rois, zarr_labels
+from nuclei_unet.formats.image_sizes import image_files, size_of
 from tests.nuclei_unet.formats.label_images import LABELS, label_images, same
 from tests.pngs import png
 
@@ -266,3 +267,11 @@ def test_the_image_of_an_ome_zarr_is_not_needed(tmp_path):
     zarr_labels.write(tmp_path / "in/a.ome.zarr", LABELS, 0.5, LABELS.astype(np.float32))
     assert run(tmp_path / "in", tmp_path / "out", "--to", "tiff") == 0
     assert same(read(tmp_path / "out")["a"], LABELS)
+
+
+def test_an_ome_tiff_is_found_by_the_name_that_its_results_have(tmp_path):
+    (tmp_path / "images").mkdir()
+    tifffile.imwrite(tmp_path / "images/a.ome.tif", np.zeros((30, 40), np.uint8), ome=True)
+    files = image_files(tmp_path / "images")
+    assert {"a", "a.ome", "a.ome.tif"} == set(files)
+    assert size_of("a", files, tmp_path / "images") == (30, 40)
