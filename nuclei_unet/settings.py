@@ -48,6 +48,8 @@ class NormalizeSettings(Section):
 class NetworkSettings(Section):
     """The U-Net's shape; see `nuclei_unet/network/unet.py`."""
 
+    # Models without one do not name it: they are from before there was a choice, or like those.
+    encoder: Literal["none", "efficientnet-lite0"] = Field("none", exclude_if=lambda encoder: encoder == "none")
     stem_stride: Literal[1, 2]
     filters: Annotated[tuple[Count, ...], Field(min_length=2)]
     dropout: tuple[Annotated[float, Field(ge=0, lt=1)], ...]
@@ -59,16 +61,20 @@ class NetworkSettings(Section):
         """Refuse lists of different length."""
         if len(self.dropout) != len(self.filters):
             raise ValueError("dropout needs one value for each entry of filters")
+        if self.encoder != "none" and (self.stem_stride != 2 or len(self.filters) > 4):
+            raise ValueError("this encoder needs a stem_stride of 2 and at most four filters")
         return self
 
     @property
     def size_multiple(self) -> int:
         """The number of pixels that must divide an image's height and width."""
-        return self.stem_stride * 2 ** (len(self.filters) - 1)
+        # A pretrained encoder has one more level than the decoder, whose filters these are.
+        levels = len(self.filters) - (self.encoder == "none")
+        return self.stem_stride * 2**levels
 
 
 class AugmentSettings(Section):
-    """Random changes of each training crop; see `nuclei_unet.training.crops`. `zoom: [1, 1]` and 0 turn one off."""
+    """Random changes of each training crop; see `nuclei_unet.training.augment`. `zoom: [1, 1]` and 0 turn one off."""
 
     flip: bool
     rotate: bool
@@ -78,6 +84,9 @@ class AugmentSettings(Section):
     noise: Fraction
     blur: Annotated[float, Field(ge=0)]
     invert: Fraction
+    cytoplasm: Fraction
+    transfer: Fraction
+    mix: Fraction
 
 
 class TrainSettings(Section):
@@ -95,6 +104,7 @@ class TrainSettings(Section):
     steps_per_epoch: Count | None
     optimizer: Literal["adam", "adamw"]
     learning_rate: Annotated[float, Field(gt=0)]
+    encoder_rate: Fraction
     schedule: Literal["constant", "cosine"]
     weight_decay: Annotated[float, Field(ge=0)]
     loss: Literal["bce", "bce_dice"]

@@ -24,6 +24,9 @@ IR_VERSION = 8
 # Keras keeps kernels as (height, width, in, out), transposed ones as (height, width, out, in); ONNX wants both turned.
 TO_ONNX = (3, 2, 0, 1)
 TO_KERAS = (2, 3, 1, 0)
+# Depthwise ones have their axes in another order, (height, width, in, 1); in ONNX they are groups of one channel.
+DEPTHWISE = (0, 1, 3, 2)
+CONVOLUTIONS = keras.layers.Conv2D | keras.layers.Conv2DTranspose | keras.layers.DepthwiseConv2D
 
 
 def save(model: keras.Model, path: Path, card: Card, *, half: bool = False) -> None:
@@ -53,22 +56,31 @@ def save(model: keras.Model, path: Path, card: Card, *, half: bool = False) -> N
         inputs = [names[t.name] for t in (layer.input if isinstance(layer.input, list) else [layer.input])]
         output = names[layer.output.name] = layer.name
         if isinstance(layer, keras.layers.Rescaling):
-            nodes.append(helper.make_node("Mul", [*inputs, weight(f"{layer.name}/scale", layer.scale)], [output]))
-        elif isinstance(layer, keras.layers.Conv2DTranspose | keras.layers.Conv2D):
+            scaled = f"{output}/scaled" if layer.offset else output
+            nodes.append(helper.make_node("Mul", [*inputs, weight(f"{layer.name}/scale", layer.scale)], [scaled]))
+            if layer.offset:
+                nodes.append(helper.make_node("Add", [scaled, weight(f"{layer.name}/offset", layer.offset)], [output]))
+        elif isinstance(layer, CONVOLUTIONS):
             kernel, bias = layer.get_weights()
+            options = {"strides": layer.strides}
+            if isinstance(layer, keras.layers.DepthwiseConv2D):
+                kernel = kernel.transpose(DEPTHWISE)
+                options["group"] = kernel.shape[3]
             turned = isinstance(layer, keras.layers.Conv2DTranspose)
+            if not turned:  # a transposed one has as wide a kernel as its stride, so there is nothing to pad
+                options["auto_pad"] = "SAME_UPPER"
             inputs += [weight(f"{layer.name}/kernel", kernel.transpose(TO_ONNX)), weight(f"{layer.name}/bias", bias)]
-            # A transposed one has as wide a kernel as its stride, so there is nothing to pad.
-            padding = {} if turned else {"auto_pad": "SAME_UPPER"}
-            kind, linear = ("ConvTranspose" if turned else "Conv"), layer.activation is keras.activations.linear
-            nodes.append(
-                helper.make_node(
-                    kind, inputs, [output if linear else f"{output}/linear"], strides=layer.strides, **padding
-                )
-            )
-            if not linear:
+            linear = layer.activation is keras.activations.linear
+            sums = output if linear else f"{output}/linear"
+            nodes.append(helper.make_node("ConvTranspose" if turned else "Conv", inputs, [sums], **options))
+            if layer.activation is keras.activations.relu6:
+                limits = [weight(f"{layer.name}/{name}", np.array(value)) for name, value in (("low", 0), ("high", 6))]
+                nodes.append(helper.make_node("Clip", [sums, *limits], [output]))
+            elif not linear:
                 activation = {keras.activations.relu: "Relu", keras.activations.sigmoid: "Sigmoid"}[layer.activation]
-                nodes.append(helper.make_node(activation, [f"{output}/linear"], [output]))
+                nodes.append(helper.make_node(activation, [sums], [output]))
+        elif isinstance(layer, keras.layers.Add):
+            nodes.append(helper.make_node("Add", inputs, [output]))
         elif isinstance(layer, keras.layers.MaxPooling2D):
             nodes.append(helper.make_node("MaxPool", inputs, [output], kernel_shape=layer.pool_size, strides=(2, 2)))
         elif isinstance(layer, keras.layers.UpSampling2D):
@@ -124,7 +136,10 @@ def load(data: bytes, name: str, targets: tuple[str, ...], settings: NetworkSett
                     numpy_helper.to_array(weights[f"{layer.name}/{part}"]).astype(np.float32)
                     for part in ("kernel", "bias")
                 )
-                layer.set_weights([kernel.transpose(TO_KERAS), bias])
+                kernel = kernel.transpose(TO_KERAS)
+                if isinstance(layer, keras.layers.DepthwiseConv2D):
+                    kernel = kernel.transpose(DEPTHWISE)
+                layer.set_weights([kernel, bias])
     except Exception as error:  # protobuf may raise anything on a malformed file
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise InputError(f"{name}: its weights do not fit the network of its recipe ({reason[:120]})") from None

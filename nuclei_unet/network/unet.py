@@ -3,6 +3,7 @@
 import numpy as np
 from keras import Model, layers
 
+from nuclei_unet.network import encoder
 from nuclei_unet.settings import NetworkSettings
 
 
@@ -32,13 +33,14 @@ def build(
         )(x)
 
     norm = batch_normalization if settings.normalization == "batch" else None
-    skips = []
-    for level, (filters, dropout) in enumerate(zip(settings.filters, settings.dropout, strict=True)):
-        if level:
-            x = layers.MaxPooling2D(name=f"down{level}_pool")(x)
-        x = _two_convolutions(x, filters, dropout, norm, f"down{level}")
-        skips.append(x)
-    for level in reversed(range(len(settings.filters) - 1)):
+    if settings.encoder == "none":
+        skips = _encode(x, settings, norm)
+    else:
+        # The stem beside it learns details that the 16 channels of the encoder's first map have no place for.
+        first, *others = encoder.efficientnet_lite0(image, len(settings.filters) + 1)
+        skips = [layers.Concatenate(name="detail_join")([x, first]), *others]
+    x = skips.pop()
+    for level in reversed(range(len(skips))):
         filters, dropout = settings.filters[level], settings.dropout[level]
         if settings.upsampling == "transposed":
             x = layers.Conv2DTranspose(filters, 2, 2, name=f"up{level}_double")(x)
@@ -56,6 +58,17 @@ def build(
         for name in targets
     }
     return Model(image, maps, name="unet")
+
+
+def _encode(x, settings: NetworkSettings, norm: type[layers.BatchNormalization] | None) -> list:
+    """Return the maps of each level, from the top."""
+    skips = []
+    for level, (filters, dropout) in enumerate(zip(settings.filters, settings.dropout, strict=True)):
+        if level:
+            x = layers.MaxPooling2D(name=f"down{level}_pool")(x)
+        x = _two_convolutions(x, filters, dropout, norm, f"down{level}")
+        skips.append(x)
+    return skips
 
 
 def _two_convolutions(x, filters: int, dropout: float, norm: type[layers.BatchNormalization] | None, name: str):

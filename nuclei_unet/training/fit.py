@@ -8,8 +8,9 @@ import keras
 import pandas as pd
 import tensorflow as tf
 
-from nuclei_unet.network import runtime, unet
+from nuclei_unet.network import imagenet, runtime, unet
 from nuclei_unet.network.batch_norm import FusedBatchNormalization
+from nuclei_unet.network.encoder import PREFIX
 from nuclei_unet.sample import Sample
 from nuclei_unet.settings import TrainSettings
 from nuclei_unet.training import crops, losses, resume
@@ -43,6 +44,8 @@ def train(
     strategy = runtime.strategy(settings)
     with strategy.scope():
         model = unet.build(channels, settings.targets, settings.model, batch_normalization(strategy))
+        if settings.model.encoder != "none":
+            imagenet.load(model)
         # Not those of metrics: compile adds them later, and each epoch resets them.
         variables = list(model.variables)
         model.compile(make_optimizer(settings, total), **measures(settings))
@@ -109,6 +112,35 @@ def make_schedule(settings: TrainSettings, total: int):
 
 def make_optimizer(settings: TrainSettings, total: int) -> keras.optimizers.Optimizer:
     """Return the optimizer for `total` steps."""
+    schedule = make_schedule(settings, total)
     if settings.optimizer == "adam":
-        return keras.optimizers.Adam(make_schedule(settings, total))
-    return keras.optimizers.AdamW(make_schedule(settings, total), weight_decay=settings.weight_decay)
+        return Adam(schedule, encoder_rate=settings.encoder_rate)
+    return AdamW(schedule, weight_decay=settings.weight_decay, encoder_rate=settings.encoder_rate)
+
+
+class SlowEncoder:
+    """An optimizer that moves the weights of a pretrained encoder in smaller steps, by the factor `encoder_rate`."""
+
+    def __init__(self, *arguments, encoder_rate: float, **options):
+        super().__init__(*arguments, **options)
+        self.encoder_rate = encoder_rate
+
+    def build(self, variables):
+        """Note which variables are the encoder's. Their weights do not decay: they would forget what they know."""
+        slow = [variable.path.startswith(PREFIX) for variable in variables]
+        self._factors = [self.encoder_rate if its else 1.0 for its in slow]
+        self.exclude_from_weight_decay(var_list=[v for v, its in zip(variables, slow, strict=True) if its])
+        super().build(variables)
+
+    def update_step(self, gradient, variable, learning_rate):
+        """Update one variable."""
+        factor = self._factors[self._get_variable_index(variable)]
+        super().update_step(gradient, variable, learning_rate if factor == 1 else learning_rate * factor)
+
+
+class Adam(SlowEncoder, keras.optimizers.Adam):
+    """Adam with a factor for the encoder."""
+
+
+class AdamW(SlowEncoder, keras.optimizers.AdamW):
+    """AdamW with a factor for the encoder."""

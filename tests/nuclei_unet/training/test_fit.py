@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from nuclei_unet.errors import InputError
-from nuclei_unet.network import model_file
+from nuclei_unet.network import imagenet, model_file, unet
 from nuclei_unet.training import crops, losses
 from tests import ROOT
 from tests.nuclei_unet.training.examples import AUGMENTED, same_training, sample, trained
@@ -135,3 +135,21 @@ def test_one_short_line_an_epoch(train_params, capsys):
     first, last = capsys.readouterr().out.splitlines()
     said = r"epoch {}/2  loss \d+\.\d{{4}}  validation loss \d+\.\d{{4}}  IoU \d\.\d{{4}}  \d+ s{}"
     assert re.fullmatch(said.format(1, r"  \d+ s left"), first) and re.fullmatch(said.format(2, ""), last)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw"])
+def test_a_pretrained_encoder_learns_more_slowly(train_params, optimizer):
+    network = {"encoder": "efficientnet-lite0", "stem_stride": 2, "filters": (2, 3), "dropout": (0.0, 0.1)}
+    moved = {}
+    for rate in (0, 0.1, 1):
+        params = train_params(optimizer=optimizer, encoder_rate=rate, targets=("foreground",), learning_rate=1e-3)
+        params = params.model_copy(update={"model": params.model.model_copy(update=network)})
+        model, _ = trained(params)
+        before = unet.build(1, ("foreground",), params.model)
+        imagenet.load(before)
+        moved[rate] = max(
+            np.abs(layer.get_weights()[0] - before.get_layer(layer.name).get_weights()[0]).max()
+            for layer in model.layers
+            if layer.name.startswith("encoder") and layer.weights
+        )
+    assert moved[0] == 0 < moved[0.1] < 0.3 * moved[1]
