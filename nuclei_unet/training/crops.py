@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from nuclei_unet.sample import Sample
 from nuclei_unet.settings import AugmentSettings, TrainSettings
+from nuclei_unet.training import augment
 from nuclei_unet.training.targets import TARGETS, target_maps
 
 # Bytes of images and maps that training keeps in memory: enough for five times BBBC038.
@@ -49,8 +50,14 @@ class Crops:
             index = order[number % len(self)]
         image, maps = self._read(index)
         crop, flags = window(image.shape[:2], self.settings.crop_size, self.settings.augment, rng)
-        image = change_intensities(self._cut(image, crop, flags), self.settings.augment, rng)
-        return _channels(image), select_targets(self._cut(maps, crop, flags), self.settings.targets)
+        image, maps = self._cut(image, crop, flags), self._cut(maps, crop, flags)
+        image = augment.augment(image, maps[..., 0], self.settings.augment, self._other, rng)
+        return _channels(image), select_targets(maps, self.settings.targets)
+
+    def _other(self, rng: np.random.Generator) -> np.ndarray:
+        """Return a crop of any image, without its maps."""
+        image = self._read(rng.choice(len(self), p=self.weights))[0]
+        return self._cut(image, *window(image.shape[:2], self.settings.crop_size, self.settings.augment, rng))
 
     def middle(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the middle of image `index`, not augmented, in the form of `draw`."""
@@ -93,28 +100,6 @@ def window(
         # Whole pixels, so that crops without zoom and rotation are exact.
         return np.column_stack([turn, np.rint(offset)]), cv2.INTER_NEAREST
     return np.column_stack([turn, offset]), cv2.INTER_LINEAR
-
-
-def change_intensities(image: np.ndarray, settings: AugmentSettings, rng: np.random.Generator) -> np.ndarray:
-    """Vary focus, gamma, contrast, brightness and noise of a uint8 image; shape and dtype stay."""
-    if settings.blur:
-        # Half of the crops stay sharp.
-        sigma = rng.uniform(-settings.blur, settings.blur)
-        if sigma > 0.1:
-            image = cv2.GaussianBlur(image, (0, 0), sigma)
-    pixels = image.astype(np.float32) / 255
-    pixels = pixels ** np.float32(np.exp(rng.uniform(*np.log(settings.gamma))))
-    if settings.contrast:
-        factor, shift = (
-            rng.uniform(1 - settings.contrast, 1 + settings.contrast),
-            rng.uniform(-0.5, 0.5) * settings.contrast,
-        )
-        pixels = (pixels - pixels.mean()) * np.float32(factor) + pixels.mean() + np.float32(shift * pixels.mean())
-    if settings.noise:
-        pixels += rng.standard_normal(pixels.shape, np.float32) * np.float32(rng.uniform(0, settings.noise))
-    if settings.invert and rng.uniform() < settings.invert:
-        pixels = 1 - pixels
-    return np.rint(np.clip(pixels, 0, 1) * 255).astype(np.uint8)
 
 
 def kind_weights(kinds: list[str], balance: float) -> np.ndarray:

@@ -18,6 +18,9 @@ def train_params(settings, model_params):
         "noise": 0.0,
         "blur": 0.0,
         "invert": 0.0,
+        "cytoplasm": 0.0,
+        "transfer": 0.0,
+        "mix": 0.0,
     }
     plain = {
         "precision": "float32",

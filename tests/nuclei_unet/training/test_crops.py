@@ -105,33 +105,6 @@ def test_maps_follow_a_resized_image(train_params):
     assert maps.shape == (32, 32, 3) and ((maps[..., 0] > 127) == (resized.image > 0)).mean() > 0.9
 
 
-@pytest.mark.parametrize(
-    ("augment", "changed"),
-    [
-        ({}, False),
-        ({"gamma": (0.5, 0.5)}, True),
-        ({"contrast": 0.5}, True),
-        ({"noise": 0.2}, True),
-        ({"invert": 1.0}, True),
-    ],
-)
-def test_intensities(augment, changed, train_params):
-    image = np.arange(256, dtype=np.uint8).reshape(16, 16)
-    found = crops.change_intensities(image, train_params(augment).augment, np.random.default_rng(1))
-    assert found.dtype == np.uint8 and found.shape == image.shape
-    assert (found != image).any() == changed
-    if "invert" in augment:
-        np.testing.assert_array_equal(found, 255 - image)
-
-
-def test_blur_is_left_out_of_half_of_the_crops(train_params):
-    image = sample(0).image
-    params = train_params({"blur": 2.0}).augment
-    seen = [crops.change_intensities(image, params, np.random.default_rng(n)) for n in range(40)]
-    sharp = sum((pixels == image).all() for pixels in seen)
-    assert 10 < sharp < 30 and all(abs(float(pixels.mean()) - image.mean()) < 2 for pixels in seen)
-
-
 def test_kind_weights():
     kinds = ["a", "b", "a", "a"]
     np.testing.assert_allclose(crops.kind_weights(kinds, 0), [1 / 4] * 4)

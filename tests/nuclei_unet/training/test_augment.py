@@ -1,0 +1,102 @@
+"""What other microscopes might show: intensities, cell bodies, structures out of focus."""
+
+import numpy as np
+import pytest
+
+from nuclei_unet.training import augment, crops
+from tests.nuclei_unet.training.examples import AUGMENTED, sample
+
+
+@pytest.mark.parametrize(
+    ("changes", "changed"),
+    [
+        ({}, False),
+        ({"gamma": (0.5, 0.5)}, True),
+        ({"contrast": 0.5}, True),
+        ({"noise": 0.2}, True),
+        ({"invert": 1.0}, True),
+    ],
+)
+def test_intensities(changes, changed, train_params):
+    image = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    found = augment.change_intensities(image, train_params(changes).augment, np.random.default_rng(1))
+    assert found.dtype == np.uint8 and found.shape == image.shape
+    assert (found != image).any() == changed
+    if "invert" in changes:
+        np.testing.assert_array_equal(found, 255 - image)
+
+
+def test_blur_is_left_out_of_half_of_the_crops(train_params):
+    image = sample(0).image
+    params = train_params({"blur": 2.0}).augment
+    seen = [augment.change_intensities(image, params, np.random.default_rng(n)) for n in range(40)]
+    sharp = sum((pixels == image).all() for pixels in seen)
+    assert 10 < sharp < 30 and all(abs(float(pixels.mean()) - image.mean()) < 2 for pixels in seen)
+
+
+def nuclei(colours=0):
+    """Return a crop with one nucleus of 200 on a background of 20, and its foreground map."""
+    image, foreground = np.full((200, 200), 20, np.uint8), np.zeros((200, 200), np.uint8)
+    image[40:60, 40:60], foreground[40:60, 40:60] = 200, 255
+    return (np.dstack([image] * colours) if colours else image), foreground
+
+
+@pytest.mark.parametrize("colours", [0, 3])
+def test_cell_bodies_are_dimmer_than_their_nuclei_and_around_them(colours):
+    image, foreground = nuclei(colours)
+    brightest = []
+    for n in range(20):
+        found = augment.add_cytoplasm(image, foreground, np.random.default_rng(n))
+        assert found.shape == image.shape and found.dtype == np.uint8
+        inside, far = found[45:55, 45:55].astype(int), found[-4:, -4:]
+        # Nuclei stay about as bright as they were, and are brighter than all around them.
+        assert 120 < inside.mean() < 280 and inside.mean() > found[64:70, 45:55].mean() + 20
+        assert far.mean() <= 20
+        brightest.append(found[62:64, 45:55].mean())
+    assert np.mean(np.array(brightest) > 30) > 0.7
+
+
+def test_without_nuclei_there_are_no_cell_bodies():
+    image = np.full((32, 32), 90, np.uint8)
+    assert augment.add_cytoplasm(image, np.zeros_like(image), np.random.default_rng(0)) is image
+
+
+def test_transferred_intensities_keep_their_order():
+    image, _ = nuclei()
+    other = np.random.default_rng(0).integers(0, 256, (50, 60), np.uint8)
+    for n in range(10):
+        found = augment.transfer_intensities(image, other, np.random.default_rng(n))
+        assert found.shape == image.shape and found[50, 50] >= found[0, 0]
+    # An image's own intensities change nothing but by rounding.
+    same = augment.transfer_intensities(other, other, np.random.default_rng(0))
+    assert abs(same.astype(int) - other).max() <= 1
+
+
+def test_another_crop_laid_over_adds_light():
+    image, _ = nuclei()
+    black = np.zeros_like(image)
+    np.testing.assert_array_equal(augment.mix(image, black, np.random.default_rng(0)), image)
+    found = augment.mix(image, sample(0, (200, 200)).image, np.random.default_rng(1))
+    assert (found >= image).all() and (found != image).any()
+
+
+@pytest.mark.parametrize("key", ["cytoplasm", "transfer", "mix"])
+@pytest.mark.parametrize("colours", [False, True])
+def test_each_changes_its_share_of_the_crops(key, colours, train_params):
+    samples = [sample(n, (50, 60)) for n in range(3)]
+    params = train_params({key: 0.5})
+    plain, changed = crops.Crops(samples, train_params()), crops.Crops(samples, params)
+    same = []
+    for number in range(40):
+        (before, maps), (after, again) = plain.draw(number), changed.draw(number)
+        np.testing.assert_array_equal(maps, again)
+        same.append((before == after).all())
+    assert 8 < sum(same) < 34
+
+
+def test_all_of_them_follow_from_the_crops_number(train_params):
+    samples = [sample(n, (50, 60)) for n in range(3)]
+    params = train_params(AUGMENTED | {"cytoplasm": 0.5, "transfer": 0.5, "mix": 0.5})
+    for number in range(8):
+        one, again = (crops.Crops(samples, params).draw(number)[0] for _ in range(2))
+        np.testing.assert_array_equal(one, again)
