@@ -8,8 +8,8 @@ nuclei-unet info models:/nuclei-unet@champion      of the MLflow registry (needs
 import argparse
 import json
 
-from nuclei_unet.card import Diameters
 from nuclei_unet.prediction import models
+from nuclei_unet.recipe import Diameters
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
