@@ -99,6 +99,7 @@ def load_weights(model: Path | str | None = None, *, threads: int | None = None)
     InputError as it does, and if TensorFlow is not installed.
     """
     path, name, data, digest = _located(model)
+    require_tensorflow(f"{name}: going on with its training")
     card = describe(path)[0]
     folded = card.recipe.network.model_copy(update={"normalization": "none"})
     if path.suffix == ".keras":
@@ -152,6 +153,12 @@ def _tensorflow_is_faster() -> bool:
 
 def _installed(*packages: str) -> bool:
     return all(find_spec(package) for package in packages)
+
+
+def require_tensorflow(what: str) -> None:
+    """Raise InputError, which starts with `what`, if TensorFlow is not installed; it is not loaded."""
+    if not _installed("tensorflow", "keras", "onnx"):
+        raise InputError(f"{what} needs TensorFlow; pip install 'nuclei-unet[train]'")
 
 
 def _tensorflow(name: str, threads: int | None, *needed: str):

@@ -91,9 +91,7 @@ def finetune(
     for step, (images, maps) in enumerate(batches, start=1):
         loss = float(model.train_on_batch(images, maps, return_dict=True)["loss"])
         if not loss < 1000:
-            raise InputError(
-                f"the loss of the fine-tuning became {loss:.4g}; check the labels, or calibrate only"
-            )
+            raise InputError(f"the loss of the fine-tuning became {loss:.4g}; check the labels, or calibrate only")
         on_step()
         if step in stops:
             yield step, model.get_weights()
