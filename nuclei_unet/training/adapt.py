@@ -25,7 +25,6 @@ from nuclei_unet.recipe import Adaptation, Recipe
 from nuclei_unet.sample import ArraySample, Sample
 from nuclei_unet.settings import NormalizeSettings, PredictSettings, TrainSettings
 from nuclei_unet.training import finetune, folds
-from nuclei_unet.training.crops import Crops
 
 # By how much a more elaborate model must beat a simpler one, mean dsb_score: less may be chance.
 MARGIN = 0.005
@@ -161,11 +160,10 @@ def adapt(
     full, steps, weights = enough(plain), 0, network.get_weights()
     trials = Trials(plain)
     ways = {OFFSET: (trials, False)} | ({CALIBRATED: (trials, True)} if full and crossfitted else {})
-    again = Crops(replay, train.model_copy(update={"kind_balance": 0.5})) if fine and replay else None
+    tuner = finetune.Finetuner(weights, train, engine.channels, replay) if fine else None
 
     def tune(which: Sequence[Sample], until: Sequence[int]) -> Iterator[tuple[int, list[np.ndarray]]]:
-        step = work.of_step(train)
-        return finetune.finetune(weights, which, again, train, until, engine.channels, lambda: work.add(step))
+        return tuner.run(which, until, lambda: work.add(work.of_step(train)))
 
     if fine:
         tuned, steps = _cross_tuned(engine, views, once, pieces, parts, plain, splits, stops, tune, work)

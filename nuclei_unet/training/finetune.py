@@ -16,6 +16,7 @@ from nuclei_unet.training.crops import Crops, as_dataset
 
 LEARNING_RATE = 5e-4
 CROP, BATCH = 256, 16
+EXPLODED = 1000.0  # a loss this large does not recover
 # Weaker than in a training from scratch, and above all with less zoom: an outline that was drawn 1 px too wide is 1.8
 # px too wide in a crop that is enlarged by 1.8, and the network is to learn the 1 px.
 AUGMENT = AugmentSettings(
@@ -48,50 +49,70 @@ def settings_for(recipe: Recipe, seed: int, threads: int, steps: int) -> TrainSe
     )
 
 
-def finetune(
-    weights: Sequence[np.ndarray],
-    samples: Sequence[Sample],
-    replay: Crops | None,
-    settings: TrainSettings,
-    stops: Sequence[int],
-    channels: int,
-    on_step: Callable[[], None] = lambda: None,
-) -> Iterator[tuple[int, list[np.ndarray]]]:
-    """Go on from `weights`; yield the number of steps and the weights at each of `stops`, in ascending order.
+class Finetuner:
+    """Goes on training a network, any number of times from the same weights; its graph is traced once.
 
-    `weights` are those of a network without batch normalization (`settings.model` says so, too). Folded into the
-    convolutions, its averages cannot drift to those of a handful of images. A batch has crops of the samples, every
-    second one of `replay` if that is given: it keeps the network from forgetting what else it knew. The learning rate
-    warms up over 5% of `settings.steps_per_epoch` steps and then falls to 0 by a cosine. Equal calls on the same
-    machine give equal weights, and the weights at a stop do not depend on the stops after it. Raises InputError if the
-    loss explodes.
+    Parameters
+    ----------
+    weights : of a network without batch normalization (`settings.model` says so, too). Folded into the convolutions,
+        its averages cannot drift to those of a handful of images
+    settings : see `settings_for`
+    channels : of images
+    replay : images that the network was trained on, or none. If given, every second crop of a batch is one of theirs,
+        which keeps the network from forgetting what else it knew
     """
-    keras.utils.set_random_seed(settings.seed)
-    tf.config.experimental.enable_op_determinism()
-    own, total = Crops(samples, settings), settings.steps_per_epoch
-    with runtime.precision(settings.precision):
-        model = unet.build(channels, settings.targets, settings.model)
-    model.set_weights(weights)
-    warmup = max(total // 20, 1)
-    rate = keras.optimizers.schedules.CosineDecay(
-        settings.learning_rate / 100, max(total - warmup, 1), warmup_target=settings.learning_rate, warmup_steps=warmup
-    )
-    model.compile(
-        keras.optimizers.AdamW(rate, weight_decay=settings.weight_decay),
-        loss={name: losses.bce if name == "distance" else losses.bce_dice for name in settings.targets},
-        jit_compile=False,
-    )
 
-    def draw(number: int) -> tuple[np.ndarray, np.ndarray]:
-        if replay is None:
-            return own.draw(number)
-        return (replay if number % 2 else own).draw(number // 2)
+    def __init__(
+        self, weights: Sequence[np.ndarray], settings: TrainSettings, channels: int, replay: Sequence[Sample] = ()
+    ):
+        self.settings, self.channels = settings, channels
+        self.replay = Crops(replay, settings.model_copy(update={"kind_balance": 0.5})) if replay else None
+        keras.utils.set_random_seed(settings.seed)
+        tf.config.experimental.enable_op_determinism()
+        total = settings.steps_per_epoch
+        warmup = max(total // 20, 1)
+        rate = keras.optimizers.schedules.CosineDecay(
+            settings.learning_rate / 100,
+            max(total - warmup, 1),
+            warmup_target=settings.learning_rate,
+            warmup_steps=warmup,
+        )
+        with runtime.precision(settings.precision):
+            self.model = unet.build(channels, settings.targets, settings.model)
+        self.model.set_weights(weights)
+        self.model.compile(
+            keras.optimizers.AdamW(rate, weight_decay=settings.weight_decay),
+            loss={name: losses.bce if name == "distance" else losses.bce_dice for name in settings.targets},
+            jit_compile=False,
+        )
+        self.model.optimizer.build(self.model.trainable_variables)
+        # With the state of dropout and of the optimizer.
+        self._variables = [*self.model.variables, *self.model.optimizer.variables]
+        self._start = [keras.ops.convert_to_numpy(variable) for variable in self._variables]
 
-    batches = as_dataset(draw, range(max(stops) * settings.batch_size), settings, channels)
-    for step, (images, maps) in enumerate(batches, start=1):
-        loss = float(model.train_on_batch(images, maps, return_dict=True)["loss"])
-        if not loss < 1000:
-            raise InputError(f"the loss of the fine-tuning became {loss:.4g}; check the labels, or calibrate only")
-        on_step()
-        if step in stops:
-            yield step, model.get_weights()
+    def run(
+        self, samples: Sequence[Sample], stops: Sequence[int], on_step: Callable[[], None] = lambda: None
+    ) -> Iterator[tuple[int, list[np.ndarray]]]:
+        """Train on samples; yield the number of steps and the weights at each of `stops`, in ascending order.
+
+        The learning rate warms up over 5% of `settings.steps_per_epoch` steps and then falls to 0 by a cosine. Equal
+        calls on the same machine give equal weights, whatever was run before, and the weights at a stop do not depend
+        on the stops after it. Raises InputError if the loss explodes.
+        """
+        for variable, value in zip(self._variables, self._start, strict=True):
+            variable.assign(value)
+        own = Crops(samples, self.settings)
+
+        def draw(number: int) -> tuple[np.ndarray, np.ndarray]:
+            if self.replay is None:
+                return own.draw(number)
+            return (self.replay if number % 2 else own).draw(number // 2)
+
+        numbers = range(max(stops) * self.settings.batch_size)
+        for step, batch in enumerate(as_dataset(draw, numbers, self.settings, self.channels), start=1):
+            loss = float(self.model.train_on_batch(*batch, return_dict=True)["loss"])
+            if not loss < EXPLODED:
+                raise InputError(f"the loss of the fine-tuning became {loss:.4g}; check the labels, or calibrate only")
+            on_step()
+            if step in stops:
+                yield step, self.model.get_weights()

@@ -38,21 +38,24 @@ def folds(groups: Sequence[Hashable], nuclei: Sequence[int]) -> list[int]:
 
 
 def halves(sample: Sample) -> list[Sample]:
-    """Return the two halves of an image, cut across its longer side; the image alone if a half would have no nucleus.
+    """Return the two halves of an image, cut across its longer side.
 
-    A nucleus under the cut is in both halves.
+    A nucleus under the cut is in both halves. If a half would have no nucleus that is whole, return the image alone.
     """
     image, labels = sample.image, sample.labels
     axis = int(labels.shape[1] > labels.shape[0])
     cut_image, cut_labels = image.shape[axis] // 2, labels.shape[axis] // 2
     if not cut_image or not cut_labels:
         return [sample]
-    parts = zip(np.split(image, [cut_image], axis), np.split(labels, [cut_labels], axis), strict=True)
-    found = [
+    truths = np.split(labels, [cut_labels], axis)
+    numbers = [set(np.unique(truth)) - {0} for truth in truths]
+    if not numbers[0] - numbers[1] or not numbers[1] - numbers[0]:
+        return [sample]
+    parts = zip(np.split(image, [cut_image], axis), truths, strict=True)
+    return [
         ArraySample(f"{sample.image_id}/{number}", sample.split, sample.kind, part, renumber(truth))
         for number, (part, truth) in enumerate(parts, start=1)
     ]
-    return found if all(half.labels.any() for half in found) else [sample]
 
 
 def scored_part(sample: Sample) -> Sample:

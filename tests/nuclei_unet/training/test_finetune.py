@@ -11,7 +11,6 @@ import pytest
 from nuclei_unet.errors import InputError
 from nuclei_unet.network import unet
 from nuclei_unet.training import finetune
-from nuclei_unet.training.crops import Crops
 from tests import ROOT
 from tests.nuclei_unet.training.examples import sample
 from tests.recipes import recipe_of
@@ -28,39 +27,40 @@ def tiny(settings, model_params):
     return small, unet.build(1, recipe.targets, network).get_weights()
 
 
-def run(tiny, stops, replay=None, samples=None, **changes):
+def tuner(tiny, replay=(), **changes):
     settings, weights = tiny
-    samples = samples or [sample(n, (40, 48)) for n in range(2)]
-    return list(finetune.finetune(weights, samples, replay, settings.model_copy(update=changes), stops, 1))
+    return finetune.Finetuner(weights, settings.model_copy(update=changes), 1, replay)
+
+
+TWO = [sample(n, (40, 48)) for n in range(2)]
 
 
 def same(one, other):
     return all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
 
 
-def test_stops_do_not_depend_on_later_ones(tiny):
-    steps = []
-    settings, weights = tiny
-    samples = [sample(n, (40, 48)) for n in range(2)]
-    found = list(finetune.finetune(weights, samples, None, settings, (2, 4), 1, lambda: steps.append(1)))
-    (first,) = run(tiny, (2,))
+def test_stops_do_not_depend_on_later_ones_nor_runs_on_earlier_ones(tiny):
+    steps, one = [], tuner(tiny)
+    found = list(one.run(TWO, (2, 4), lambda: steps.append(1)))
     assert [step for step, _ in found] == [2, 4] and len(steps) == 4
-    assert same(found[0][1], first[1]) and not same(found[0][1], found[1][1]) and not same(found[0][1], weights)
+    assert not same(found[0][1], found[1][1]) and not same(found[0][1], tiny[1])
+    for other in (one, tuner(tiny)):
+        ((_, first),) = other.run(TWO, (2,))
+        assert same(found[0][1], first)
 
 
 def test_every_second_crop_is_a_replay(tiny, monkeypatch):
-    settings, _ = tiny
-    own, again = [sample(n) for n in range(3)], Crops([sample(9)], settings)
-    drawn = {"own": [], "again": []}
-    monkeypatch.setattr(again, "draw", lambda n, draw=again.draw: (drawn["again"].append(n), draw(n))[1])
-    found = run(tiny, (2,), again, own)
-    assert sorted(drawn["again"])[:4] == [0, 1, 2, 3] and len(set(drawn["again"])) == 4
-    assert not same(found[0][1], run(tiny, (2,), None, own)[0][1])
+    one, drawn = tuner(tiny, [sample(9)]), []
+    monkeypatch.setattr(one.replay, "draw", lambda n, draw=one.replay.draw: (drawn.append(n), draw(n))[1])
+    ((_, found),) = one.run(TWO, (2,))
+    assert sorted(drawn) == [0, 1, 2, 3]  # two batches of four
+    ((_, other),) = tuner(tiny).run(TWO, (2,))
+    assert not same(found, other)
 
 
 def test_a_loss_that_explodes_is_an_error(tiny):
     with pytest.raises(InputError, match=r"the loss of the fine-tuning became .*; check the labels, or calibrate only"):
-        run(tiny, (4,), learning_rate=1e30)
+        list(tuner(tiny, learning_rate=1e30).run(TWO, (4,)))
 
 
 def test_crops_fit_any_network(settings):
@@ -76,7 +76,6 @@ tf.config.threading.set_intra_op_parallelism_threads(2)
 tf.config.threading.set_inter_op_parallelism_threads(2)
 from nuclei_unet.network import unet
 from nuclei_unet.training import finetune
-from nuclei_unet.training.crops import Crops
 from pipeline import params
 from tests import PARAMS
 from tests.nuclei_unet.training.examples import sample
@@ -90,8 +89,8 @@ made = finetune.settings_for(recipe, 1, 2, 3).model_copy(
     update={"crop_size": 64, "batch_size": 4, "precision": "float32"})
 keras.utils.set_random_seed(5)
 weights = unet.build(1, recipe.targets, network).get_weights()
-replay = Crops([sample(n, (70, 80)) for n in range(3, 6)], made)
-(found,) = finetune.finetune(weights, [sample(n, (70, 80)) for n in range(3)], replay, made, (3,), 1)
+one = finetune.Finetuner(weights, made, 1, [sample(n, (70, 80)) for n in range(3, 6)])
+(found,) = one.run([sample(n, (70, 80)) for n in range(3)], (3,))
 print(hashlib.sha256(b"".join(part.tobytes() for part in found[1])).hexdigest())
 """
 

@@ -42,8 +42,12 @@ def test_halves_are_cut_across_the_longer_side(turned):
     assert one.image.shape == one.labels.shape and max(one.labels.shape) == 45
 
 
-@pytest.mark.parametrize("labels", [drawn((40, 90), (20, 20, 8)), np.ones((1, 1), np.uint16)])
-def test_a_half_without_a_nucleus_is_none(labels):
+@pytest.mark.parametrize(
+    "labels",
+    [drawn((40, 90), (20, 20, 8)), drawn((40, 90), (20, 44, 8)), drawn((40, 90), (20, 44, 8), (20, 70, 8)),
+     np.ones((1, 1), np.uint16)],
+)  # fmt: skip
+def test_a_half_without_a_whole_nucleus_is_none(labels):
     whole = sample(labels)
     assert folds.halves(whole) == [whole]
 
