@@ -120,7 +120,7 @@ def find(arguments: argparse.Namespace) -> list[Pair]:
 
     Raises InputError if nothing can be read, there is no pair, or there are more than 100.
     """
-    from nuclei_unet.commands.predict import named
+    from nuclei_unet.commands.predict import named, plural
     from nuclei_unet.commands.score import read_labels
     from nuclei_unet.formats import label_sources
     from nuclei_unet.formats.planes import planes
@@ -141,13 +141,13 @@ def find(arguments: argparse.Namespace) -> list[Pair]:
         raise InputError(
             f"{arguments.images} and {arguments.labels} have no name in common: they hold, for example, {first}"
         )
-    for what, left in (
-        ("images have no labels", [name for name in images if name not in sources]),
-        ("label images have no image", [name for name in sources if name not in images]),
+    for missing, what, left in (
+        ("no labels for", "image", [name for name in images if name not in sources]),
+        ("no image for", "label image", [name for name in sources if name not in images]),
     ):
         if left:
             more = f" and {len(left) - SHOWN} more" if len(left) > SHOWN else ""
-            print(f"warning: {len(left)} {what}: {', '.join(left[:SHOWN])}{more}", file=sys.stderr)
+            print(f"warning: {missing} {plural(len(left), what)}: {', '.join(left[:SHOWN])}{more}", file=sys.stderr)
     if len(names) > 100:
         raise InputError(f"{len(names)} annotated images in {arguments.labels}; adapt takes 1 to 100")
 
