@@ -18,8 +18,8 @@ def nuclei_in(labels: np.ndarray) -> int:
     return len(np.union1d(labels, 0)) - 1
 
 
-def folds(groups: Sequence[Hashable], nuclei: Sequence[int]) -> list[int]:
-    """Return the number of each image's fold: at most three, and images of one group are in the same.
+def folds(groups: Sequence[Hashable], nuclei: Sequence[int], most: int = MOST_FOLDS) -> list[int]:
+    """Return the number of each image's fold: at most `most`, and images of one group are in the same.
 
     `nuclei` has the number of nuclei of each image. The folds get about as many each, and none gets all: if fewer than
     two groups have nuclei, there is one fold.
@@ -28,7 +28,7 @@ def folds(groups: Sequence[Hashable], nuclei: Sequence[int]) -> list[int]:
     for group, count in zip(groups, nuclei, strict=True):
         sizes[group] = sizes.get(group, 0) + count
     filled = sum(size > 0 for size in sizes.values())
-    load = [0] * min(filled, MOST_FOLDS) or [0]
+    load = [0] * min(filled, most) or [0]
     place = {}
     # The largest first, each to the fold with the fewest; `sorted` keeps the order of equal ones.
     for group in sorted(sizes, key=lambda group: -sizes[group]):
