@@ -137,7 +137,7 @@ def stardist(samples: Sequence[Sample]) -> Callable[[Sequence[int]], Callable[[i
 
     model = StarDist2D(None, name=STARDIST.name, basedir=str(STARDIST.parent))
     images, labels = arrays(list(samples))
-    own = model.thresholds
+    own = model.thresholds._asdict()
 
     def adapted(chosen: Sequence[int]) -> Callable[[int], float]:
         found = own
@@ -146,7 +146,7 @@ def stardist(samples: Sequence[Sample]) -> Callable[[Sequence[int]], Callable[[i
                 [images[i] for i in chosen], [labels[i] for i in chosen], save_to_json=False
             )
             model.thresholds = own
-        prob, nms = (found["prob"], found["nms"]) if isinstance(found, dict) else (found.prob, found.nms)
+        prob, nms = found["prob"], found["nms"]
         return lambda index: _score(
             samples[index], model.predict_instances(images[index], prob_thresh=prob, nms_thresh=nms)[0]
         )

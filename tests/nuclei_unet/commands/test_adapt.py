@@ -23,9 +23,10 @@ from tests.nuclei_unet.training.adapting import image, random_labels, write_mode
 
 
 def parsed(*arguments):
+    """Return parsed arguments, with the number of threads that all tests share."""
     parser = argparse.ArgumentParser()
     adapt.add_arguments(parser)
-    return parser.parse_args(list(map(str, arguments)))
+    return parser.parse_args(["--threads", "2", *map(str, arguments)])
 
 
 @pytest.fixture(scope="module")
@@ -177,6 +178,6 @@ def test_an_interrupted_run_leaves_nothing_behind(lab, tmp_path, monkeypatch, ca
     monkeypatch.setattr(*{"calibrate": (training, "calibrate"), "save": (model_file, "save")}[name], interrupted)
     arguments = [lab / "images", lab / "labels", "--out", tmp_path / "a.keras", "--model", lab / "model.keras"]
     with pytest.raises(SystemExit) as ended:
-        main(["adapt", *map(str, arguments), "--calibrate-only"])
+        main(["adapt", *map(str, arguments), "--calibrate-only", "--threads", "2"])
     assert ended.value.code == 130 and capsys.readouterr().err.splitlines()[-1] == "interrupted"
     assert not list(tmp_path.iterdir())
