@@ -1,6 +1,6 @@
 # Every target sets up what it needs: .venv/ with the exact packages of requirements.lock.
-.PHONY: help setup demo test faults repro tutorial experiments verify compare ui sync gate summary release package \
-	lint lock clean
+.PHONY: help setup demo test faults repro tutorial experiments verify compare ui sync gate summary adapt release \
+	package lint lock clean
 .DEFAULT_GOAL := help
 
 # The first Python that requirements.lock is resolved for; override with `make PYTHON=/path/to/python3.12`.
@@ -12,11 +12,14 @@ LOCKFILE ?= requirements.lock
 READY := .venv/.installed-$(shell git hash-object $(LOCKFILE))
 # Stages call plain `python`: let it be ours.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
-# What stands in REV and PORT may come from anywhere, a pull request's branch name for one. Recipes get it through the
+# What stands in REV, PORT and the like may come from anywhere, a pull request's branch name for one. Recipes get it through the
 # environment, so neither make (hence `value`) nor the shell (hence the quotes below) runs any of it.
 override REV := $(value REV)
 override PORT := $(value PORT)
-export REV PORT
+override IMAGES := $(value IMAGES)
+override LABELS := $(value LABELS)
+override OUT := $(value OUT)
+export REV PORT IMAGES LABELS OUT
 
 help:
 	@echo "make setup   .venv with everything; the other targets do it themselves"
@@ -32,6 +35,7 @@ help:
 	@echo "make sync    bring MLflow up to the files in models/ and reports/"
 	@echo "make gate    check that dvc.lock matches this code and these parameters"
 	@echo "make summary scores and parameters against REV=main as Markdown"
+	@echo "make adapt   adapt models/model.keras to annotated images: IMAGES=images LABELS=labels OUT=my-lab.keras"
 	@echo "make release put models/model.keras into the package, as the model that nuclei-unet predict uses"
 	@echo "make package write the model as a package of the BioImage Model Zoo: nuclei-unet.bioimageio.zip"
 	@echo "make lint    ruff check and format check, CI files against their schemas"
@@ -109,6 +113,11 @@ summary: $(READY)
 	@dvc metrics diff --md -- "$${REV:-main}"
 	@printf '\n### Parameters\n\n'
 	@dvc params diff --md -- "$${REV:-main}"
+
+adapt: $(READY)
+	@test -n "$$IMAGES" && test -n "$$LABELS" && test -n "$$OUT" || \
+		{ echo "error: make adapt IMAGES=images LABELS=labels OUT=my-lab.keras" >&2; exit 1; }
+	@python -m pipeline.tools.adapt --out="$$OUT" -- "$$IMAGES" "$$LABELS"
 
 release: $(READY)
 	@python -m pipeline.tools.release

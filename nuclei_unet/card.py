@@ -3,21 +3,10 @@
 from pydantic import Field, ValidationError
 
 from nuclei_unet.errors import InputError
-from nuclei_unet.recipe import Recipe
+from nuclei_unet.recipe import Diameters, Recipe
 from nuclei_unet.settings import Section
 
 MAX_BYTES = 2**20  # of a card; real ones have a few thousand
-
-
-class Diameters(Section):
-    """Sizes of the nuclei that a model was trained on, px.
-
-    Of the training images 1%, 50% and 99% have a median nucleus with an equivalent diameter below these.
-    """
-
-    low: float = Field(gt=0)
-    typical: float = Field(gt=0)
-    high: float = Field(gt=0)
 
 
 class Card(Section):

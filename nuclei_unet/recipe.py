@@ -1,11 +1,41 @@
 """What a model holds besides its weights: the settings that turn an image into nuclei, and where the model is from."""
 
-from pydantic import Field, ValidationError
+from pydantic import Field, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
 from nuclei_unet.errors import InputError
 from nuclei_unet.settings import NetworkSettings, NormalizeSettings, PredictSettings, Section, Targets
 
 MAX_BYTES = 2**20  # of a recipe; real ones have a few thousand
+
+
+class Diameters(Section):
+    """Sizes of the nuclei that a model was trained on, px.
+
+    Of the training images 1%, 50% and 99% have a median nucleus with an equivalent diameter below these.
+    """
+
+    low: float = Field(gt=0)
+    typical: float = Field(gt=0)
+    high: float = Field(gt=0)
+
+
+class Adaptation(Section):
+    """How a model was adapted to somebody's annotated images; see `nuclei_unet.training.adapt`.
+
+    `images` and `nuclei` count the annotations, `data` is the SHA-256 of them. `steps` are those of the fine-tuning (0:
+    only settings were chosen). `before` and `after` are the mean dsb_score of the parent and of models like this one;
+    if `crossfitted`, on images that they were not adapted to. `diameters` are those of the parent, by which images are
+    enlarged or shrunk.
+    """
+
+    images: int = Field(ge=1)
+    nuclei: int = Field(ge=1)
+    data: str = Field(pattern="^[0-9a-f]{64}$")
+    steps: int = Field(ge=0)
+    before: float = Field(ge=0, le=1)
+    after: float = Field(ge=0, le=1)
+    crossfitted: bool
+    diameters: Diameters | None = None
 
 
 class Recipe(Section):
@@ -14,6 +44,7 @@ class Recipe(Section):
     `data` is the SHA-256 of the data set it was trained on. `predict` is None until the model is evaluated. `commit`
     is set in copies that leave the project. The project's own model file cannot name it: the commit holds the file's
     digest, so it would have to know its own name. Also, every commit would change the bytes of the same model.
+    `parent` is the SHA-256 of the model file that this one was adapted from, `adapted` says how.
     """
 
     targets: Targets
@@ -22,6 +53,17 @@ class Recipe(Section):
     predict: PredictSettings | None = None
     data: str = Field(pattern="^[0-9a-f]{64}$")
     commit: str | None = None
+    parent: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
+    adapted: Adaptation | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_off(self, serialize: SerializerFunctionWrapHandler) -> dict:
+        """Leave out keys that are newer than the first models, unless they are used: the old bytes stay."""
+        values = serialize(self)
+        for section, key in ((values, "parent"), (values, "adapted"), (values.get("predict"), "outline_offset")):
+            if section and not section.get(key):
+                section.pop(key, None)
+        return values
 
     def dump(self) -> bytes:
         """Return the recipe as JSON in canonical form: the same recipe gives the same bytes."""

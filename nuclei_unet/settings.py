@@ -132,6 +132,8 @@ class PredictSettings(Section):
     border_weight: Annotated[float, Field(ge=0)]
     smoothing: Annotated[float, Field(ge=0)]
     prominence: Annotated[float, Field(gt=0, lt=1)]
+    # With a default, so that models from before it was there can still be read.
+    outline_offset: Annotated[float, Field(ge=-4, le=4)] = 0.0
     min_area: Annotated[int, Field(ge=0)]
 
     def one_view(self) -> "PredictSettings":

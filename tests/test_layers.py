@@ -16,6 +16,8 @@ FLOORS = (
     # Three houses on one floor: none imports another.
     {"prediction": ("nuclei_unet.prediction",), "training": ("nuclei_unet.training",),
      "formats": ("nuclei_unet.formats",)},
+    # Trains and predicts by turns.
+    {"open": ("nuclei_unet.training.adapt",)},
     {"open": ("nuclei_unet.commands", "nuclei_unet.__main__")},
     {"open": ("nuclei_unet",)},
     {"open": ("pipeline.layout", "pipeline.params", "pipeline.stage", "pipeline.git", "pipeline.machine",
@@ -121,6 +123,8 @@ def test_imports_run_one_way(path):
         ("nuclei_unet.prediction.predictor", "import tensorflow as tf", "belongs in nuclei_unet.network"),
         ("nuclei_unet.formats.geojson", "from nuclei_unet.prediction import models", "beside"),
         ("nuclei_unet.prediction.checks", "from nuclei_unet.commands import predict", "above"),
+        ("nuclei_unet.training.finetune", "from nuclei_unet.training.adapt import adapt", "above"),
+        ("nuclei_unet.training.adapt", "from nuclei_unet.commands import predict", "above"),
         ("pipeline.train", "from pipeline import evaluate", "beside"),
         ("pipeline.dataset.kinds", "from pipeline.report import scores", "above"),
         ("pipeline.report.scores", "from pipeline.tracking import names", "above"),

@@ -103,6 +103,16 @@ def test_what_a_variable_holds_is_not_run(target, variable, value, make):
         assert target == "ui" or calls[-2] == "--"
 
 
+@pytest.mark.parametrize("value", HOSTILE)
+def test_adapt_hands_on_its_paths(value, make):
+    make("setup")
+    done, calls = make("adapt", f"IMAGES={value}", f"LABELS={value}", f"OUT={value}")
+    assert not done.returncode and not (make.folder / "pwned").exists()
+    assert calls[-4:] == [f"--out={value}", "--", value, value]
+    done, calls = make("adapt", f"IMAGES={value}", f"OUT={value}")
+    assert done.returncode and not calls and "error: make adapt IMAGES=images LABELS=labels" in done.stderr
+
+
 def test_defaults(make):
     make("setup")
     assert [make(target)[1][-1] for target in ("compare", "verify", "ui")] == ["main", "HEAD", "--port=5000"]

@@ -8,8 +8,8 @@ nuclei-unet info models:/nuclei-unet@champion      of the MLflow registry (needs
 import argparse
 import json
 
-from nuclei_unet.card import Diameters
 from nuclei_unet.prediction import models
+from nuclei_unet.recipe import Diameters, Recipe
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,6 +31,7 @@ def main(arguments: argparse.Namespace) -> int:
         "from": f"{card.source} (SHA-256 of the .keras file)" if card.source else None,
         "commit": recipe.commit,
         "trained on": f"data with SHA-256 {recipe.data}",
+        **(_ancestry(recipe) if recipe.adapted else {}),
         "licence": card.licence,
         "maps": ", ".join(recipe.targets),
         "filters": ", ".join(map(str, recipe.network.filters)),
@@ -50,6 +51,19 @@ def main(arguments: argparse.Namespace) -> int:
         for key, value in (section.model_dump() if section else {"": "not recorded in this file"}).items():
             print(f"  {key:<32} {value}")
     return 0
+
+
+def _ancestry(recipe: Recipe) -> dict[str, str]:
+    """Return what is known of an adaptation."""
+    adapted = recipe.adapted
+    where = "images that it was not adapted to" if adapted.crossfitted else "the same images"
+    return {
+        "adapted from": f"the model with SHA-256 {recipe.parent}",
+        "adapted to": f"{adapted.images:,} images with {adapted.nuclei:,} nuclei, SHA-256 {adapted.data}",
+        "fine-tuned for": f"{adapted.steps} steps" if adapted.steps else "0 steps: its settings alone were adapted",
+        "that helped by": f"{adapted.after - adapted.before:+.3f}: dsb_score {adapted.before:.3f} -> "
+        f"{adapted.after:.3f} on {where}",
+    }
 
 
 def _sizes(found: Diameters) -> str:

@@ -7,11 +7,12 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 
-from nuclei_unet.commands import convert, info, predict, score
+from nuclei_unet.commands import adapt, convert, info, predict, score
 from nuclei_unet.errors import InputError
 
 COMMANDS = {
     "predict": (predict, "find the nuclei of images: label images, tables, and files for other tools"),
+    "adapt": (adapt, "adapt a model to 1 to 100 annotated images (needs TensorFlow)"),
     "score": (score, "compare label images with the truth"),
     "convert": (convert, "write label images in another format"),
     "info": (info, "say what a model is: recipe, scores, commit, data"),

@@ -91,14 +91,14 @@ def score_sets(labels: Path, truth: Path) -> tuple[list[Scored], list[str]]:
             faults.append(f"{name}: no label image in {missing[0]}")
             continue
         try:
-            predicted, true = (_read(f"{name} in {path}", one[name]) for path, one in sets)
+            predicted, true = (read_labels(f"{name} in {path}", one[name]) for path, one in sets)
             images.append(score(name, predicted, true))
         except InputError as error:
             faults.append(str(error))
     return images, faults
 
 
-def _read(where: str, load: Callable[[], np.ndarray]) -> np.ndarray:
+def read_labels(where: str, load: Callable[[], np.ndarray]) -> np.ndarray:
     """Return a label image, or raise InputError if it is a mask: all nuclei have one number."""
     labels = load()
     number = int(labels.max())

@@ -20,10 +20,15 @@ class TensorFlowNetwork:
         except (ValueError, TypeError):
             raise InputError("its weights do not fit the network of its recipe; run `dvc repro train`") from None
         self.channels = model.input_shape[-1]
+        self.folded = network
         signature = [tf.TensorSpec((None, None, None, self.channels), tf.float32)]
         if settings.upsampling == "bilinear":
             signature = None  # Keras' layer needs to know the size, so each new one is traced again
         self._run = tf.function(lambda images: network(images, training=False), input_signature=signature)
+
+    def set_weights(self, weights: list[np.ndarray]) -> None:
+        """Take other weights, those of a network without batch normalization; nothing is traced again."""
+        self.folded.set_weights(weights)
 
     def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """Return the maps {target: float32 (N, H, W, 1)} of images, float32 (N, H, W, channels), 0 ... 255."""

@@ -6,6 +6,7 @@ from skimage.segmentation import watershed
 
 from nuclei_unet.images import blur
 from nuclei_unet.labels import CROSS, components, fill_holes, renumber, small_labels
+from nuclei_unet.prediction.outlines import move_outlines
 from nuclei_unet.settings import PredictSettings
 
 # A pixel and its eight neighbours.
@@ -25,7 +26,8 @@ def label_nuclei(maps: dict[str, np.ndarray], settings: PredictSettings, image: 
     -------
     uint16 (H, W), 0 = background, nuclei 1 ... n without gaps. With a foreground map alone, a nucleus is a connected
     component. With border or distance, the depth is the distance minus the weighted border, smoothed. Each prominent
-    maximum of the depth is a seed, and a watershed grows the seeds to the edge of the foreground.
+    maximum of the depth is a seed, and a watershed grows the seeds to the edge of the foreground. At the end all
+    outlines move by `settings.outline_offset`, and what is too small is dropped.
     """
     foreground, threshold = maps["foreground"], settings.foreground_threshold
     levels = np.array([threshold])
@@ -46,22 +48,26 @@ def label_nuclei(maps: dict[str, np.ndarray], settings: PredictSettings, image: 
             prominent_maxima(depth, mask, settings.prominence) & (foreground > threshold), connectivity=8
         )
         nuclei = watershed(-depth, seeds, mask=mask)
+    outlines: np.ndarray | float = threshold  # of each nucleus, its level
     if len(levels) > 1:
-        nuclei = trim_to_edges(nuclei, foreground, image, levels, settings.outline_pull)
+        outlines = edge_levels(nuclei, foreground, image, levels, settings.outline_pull)
+        nuclei = np.where(foreground > outlines[nuclei], nuclei, 0)
+    if settings.outline_offset:
+        nuclei = move_outlines(fill_holes(nuclei), foreground, outlines, settings.outline_offset)
     nuclei[small_labels(nuclei, settings.min_area)] = 0
     return renumber(fill_holes(nuclei))
 
 
-def trim_to_edges(
+def edge_levels(
     nuclei: np.ndarray, foreground: np.ndarray, image: np.ndarray, levels: np.ndarray, pull: float
 ) -> np.ndarray:
-    """Cut each nucleus back to the level of the foreground map whose outline runs along the steepest edge.
+    """Return for each nucleus the level of the foreground map whose outline runs along the steepest edge.
 
     Sharpness and brightness of nuclei differ between microscopes, and so do the foreground maps: a threshold that
     fits one image is too wide or too narrow in the next. The image itself has the edge. `nuclei` is int (H, W), grown
     to the lowest of `levels`. For each nucleus, the score of a level is the mean gradient along its outline (against
     background, not against neighbours), relative to the nucleus' best level, minus `pull` times the level's distance
-    from the middle one. The level with the highest score is taken.
+    from the middle one. The level with the highest score is taken; the result is float (highest number + 1,).
     """
     grey = (image if image.ndim == 2 else image.mean(axis=2)).astype(np.float32)
     grey = blur(grey, 1)
@@ -76,8 +82,7 @@ def trim_to_edges(
         row[:] = np.bincount(nuclei.ravel()[rim], gradient.ravel()[rim], count) / np.maximum(lengths, 1)
     steepness /= steepness.max(axis=0) + 1e-6
     steepness -= pull * np.abs(levels - levels[len(levels) // 2])[:, None]
-    chosen = levels[steepness.argmax(axis=0)]
-    return np.where(foreground > chosen[nuclei], nuclei, 0)
+    return levels[steepness.argmax(axis=0)]
 
 
 def prominent_maxima(depth: np.ndarray, mask: np.ndarray, prominence: float) -> np.ndarray:

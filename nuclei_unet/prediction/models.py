@@ -14,6 +14,7 @@ from nuclei_unet.card import Card
 from nuclei_unet.errors import InputError
 from nuclei_unet.network import hardware
 from nuclei_unet.prediction.predictor import Network
+from nuclei_unet.recipe import Recipe
 
 PRETRAINED = Path(__file__).parents[1] / "pretrained/model.onnx"
 MAX_BYTES = 2**30  # of a model
@@ -84,10 +85,42 @@ def describe(model: Path | str | None) -> tuple[Card, str, str]:
     if path.suffix == ".keras":
         from nuclei_unet.network import model_file
 
-        return Card(recipe=model_file.read_recipe(path)), name, digest
+        return _card(model_file.read_recipe(path)), name, digest
     from nuclei_unet.network.onnx_engine import OnnxNetwork
 
     return OnnxNetwork(_packed(path, name) if zipfile.is_zipfile(path) else data, name, 1).card, name, digest
+
+
+def load_weights(model: Path | str | None = None, *, threads: int | None = None):
+    """Return a model's network with the weights to go on training from, its card and its SHA-256.
+
+    The network is a Keras model in float32. Its batch normalization is folded into the convolutions, as in the ONNX
+    files: it predicts the same, and `card.recipe.network` says so. See `load` for what a model may be; raises
+    InputError as it does, and if TensorFlow is not installed.
+    """
+    path, name, data, digest = _located(model)
+    require_tensorflow(f"{name}: going on with its training")
+    card = describe(path)[0]
+    folded = card.recipe.network.model_copy(update={"normalization": "none"})
+    if path.suffix == ".keras":
+        runtime, _ = _tensorflow(name, threads)
+        from nuclei_unet.network import model_file, unet
+
+        with runtime.precision("float32"):
+            network = unet.fold_batch_normalization(model_file.load(path), card.recipe.network)
+    else:
+        runtime, _ = _tensorflow(name, threads, "onnx")
+        from nuclei_unet.network import onnx_file
+
+        data = _packed(path, name) if zipfile.is_zipfile(path) else data
+        with runtime.precision("float32"):
+            network = onnx_file.load(data, name, card.recipe.targets, folded)
+    return network, card.model_copy(update={"recipe": card.recipe.model_copy(update={"network": folded})}), digest
+
+
+def _card(recipe: Recipe) -> Card:
+    """Return what is known of a `.keras` file, which holds a recipe alone."""
+    return Card(recipe=recipe, diameters=recipe.adapted.diameters if recipe.adapted else None)
 
 
 def _located(model: Path | str | None) -> tuple[Path, str, bytes, str]:
@@ -122,6 +155,12 @@ def _installed(*packages: str) -> bool:
     return all(find_spec(package) for package in packages)
 
 
+def require_tensorflow(what: str) -> None:
+    """Raise InputError, which starts with `what`, if TensorFlow is not installed; it is not loaded."""
+    if not _installed("tensorflow", "keras", "onnx"):
+        raise InputError(f"{what} needs TensorFlow; pip install 'nuclei-unet[train]'")
+
+
 def _tensorflow(name: str, threads: int | None, *needed: str):
     if not _installed("tensorflow", "keras", *needed):
         raise InputError(f"{name}: needs TensorFlow; pip install 'nuclei-unet[train]', or use an ONNX file without it")
@@ -149,7 +188,7 @@ def _keras_model(path: Path, name: str, digest: str, engine: Engine, precision: 
         ready = network(model_file.load(path), recipe.network, precision)
     except InputError as error:
         raise error if str(error).startswith(str(path)) else InputError(f"{name}: {error}") from None
-    return Model(ready, Card(recipe=recipe), name, digest, f"TensorFlow, {runtime.resolve_precision(precision)}")
+    return Model(ready, _card(recipe), name, digest, f"TensorFlow, {runtime.resolve_precision(precision)}")
 
 
 def _converted(data: bytes, name: str, digest: str, precision: str, threads: int | None) -> Model:

@@ -16,12 +16,13 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from nuclei_unet.card import Card, Diameters
+from nuclei_unet.card import Card
 from nuclei_unet.errors import InputError
 from nuclei_unet.files import file_digest, fresh_file
 from nuclei_unet.network import model_file, onnx_file
 from nuclei_unet.prediction import checks, models
 from nuclei_unet.prediction.segmenter import Segmenter
+from nuclei_unet.recipe import Diameters
 from nuclei_unet.scores import count, main_ones, of_images
 from pipeline import git, layout
 from pipeline.dataset import processed, synthetic

@@ -18,6 +18,7 @@ from pipeline import machine
 from pipeline.dataset import processed
 from pipeline.params import Params
 from pipeline.report.scores import DECISIVE
+from pipeline.tracking import adaptation
 from pipeline.tracking.machine_use import MachineUse
 from pipeline.tracking.run import Run
 
@@ -116,3 +117,8 @@ def log_stage(
     if stage:
         mirror.do(run.set_tags, {f"seconds.{stage}": f"{seconds:.0f}"})
     return mirror.do(run.log_files, tuple(files))
+
+
+def log_adaptation(*described) -> bool:
+    """Log a run of `make adapt`; see `adaptation.log`. Return whether MLflow took it."""
+    return Mirror().do(adaptation.log, *described)

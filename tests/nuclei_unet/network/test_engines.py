@@ -6,11 +6,12 @@ import onnx
 import pytest
 from onnx import helper
 
-from nuclei_unet.card import Card, Diameters
+from nuclei_unet.card import Card
 from nuclei_unet.errors import InputError
 from nuclei_unet.network import onnx_file, unet
 from nuclei_unet.network.onnx_engine import CARD, OnnxNetwork
 from nuclei_unet.network.tensorflow_engine import TensorFlowNetwork
+from nuclei_unet.recipe import Diameters
 from tests.recipes import recipe_of
 
 SHAPES = [(1, 16, 16), (1, 32, 48), (2, 64, 16)]

@@ -1,0 +1,183 @@
+"""The command `nuclei-unet adapt` on drawn images."""
+
+import argparse
+import re
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+
+from nuclei_unet.commands import adapt, info
+from nuclei_unet.commands.main import main
+from nuclei_unet.errors import InputError
+from nuclei_unet.formats import geojson, kaggle
+from nuclei_unet.formats.label_tiff import write_labels
+from nuclei_unet.network import model_file
+from nuclei_unet.prediction import models
+from nuclei_unet.prediction.segmenter import Segmenter
+from nuclei_unet.training import adapt as training
+from tests import ROOT
+from tests.nuclei_unet.training.adapting import image, random_labels, write_model
+
+
+def parsed(*arguments):
+    """Return parsed arguments, with the number of threads that all tests share."""
+    parser = argparse.ArgumentParser()
+    adapt.add_arguments(parser)
+    return parser.parse_args(["--threads", "2", *map(str, arguments)])
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    """Return a folder with a model, three images, their labels drawn 1 px wider than the model's, and random labels."""
+    folder = tmp_path_factory.mktemp("lab")
+    recipe = write_model(folder / "model.keras")
+    wider = recipe.predict.model_copy(update={"outline_offset": 1.0})
+    draw = Segmenter.load(folder / "model.keras", predict=wider)
+    (folder / "images").mkdir()
+    for number in range(3):
+        pixels, _ = image(number)
+        cv2.imwrite(str(folder / f"images/{number}.png"), pixels)
+        write_labels(folder / f"labels/{number}_labels.tif", draw(pixels))
+        write_labels(folder / f"random/{number}.tif", random_labels(50 + number))
+    return folder
+
+
+def run(lab, out, *more, labels="labels"):
+    arguments = parsed(lab / "images", lab / labels, "--out", out, "--model", lab / "model.keras", *more)
+    return adapt.main(arguments)
+
+
+def test_what_helps_is_written_and_said(lab, tmp_path, capsys):
+    out = tmp_path / "new/my-lab.keras"
+    write_labels(lab / "labels/other.tif", np.ones((9, 9), np.uint16))
+    cv2.imwrite(str(lab / "images/none.png"), image(7)[0])
+    try:
+        assert run(lab, out, "--calibrate-only") == 0
+    finally:
+        (lab / "labels/other.tif").unlink()
+        (lab / "images/none.png").unlink()
+    said, warned = capsys.readouterr()
+    assert "warning: no labels for 1 image: none\n" in warned
+    assert "warning: no image for 1 label image: other\n" in warned
+    head, rest = said.split("\n\n", 1)
+    assert head.startswith("3 images, ") and head.endswith("scored on images that it was not adapted to:")
+    rows = {line.rsplit(maxsplit=3)[0]: line.split()[-3:] for line in rest.split("\n\n")[0].splitlines()[1:]}
+    assert list(rows) == ["plain", "offset only"]
+    recipe = model_file.read_recipe(out)
+    offset = recipe.predict.outline_offset
+    assert f"Chosen: offset only (outline_offset 0 -> {offset:g}).\n" in said and offset == pytest.approx(1, abs=0.3)
+    before, after = recipe.adapted.before, recipe.adapted.after
+    assert f"It helped by {after - before:+.3f}: {before:.3f} -> {after:.3f} on images that it was not adapted" in said
+    assert rows["plain"][0] == f"{before:.3f}" and rows["offset only"][0] == f"{after:.3f}"
+    assert list(out.parent.iterdir()) == [out]
+
+    with pytest.raises(InputError, match=r"my-lab.keras: exists; --overwrite replaces it"):
+        run(lab, out)
+    first = out.read_bytes()
+    assert run(lab, out, "--calibrate-only", "--overwrite") == 0 and out.read_bytes() == first
+
+    capsys.readouterr()
+    assert info.main(argparse.Namespace(model=str(out), json=False)) == 0
+    said = capsys.readouterr().out
+    digest = models.describe(lab / "model.keras")[2]
+    assert re.search(f"\nadapted from +the model with SHA-256 {digest}\n", said)
+    assert "3 images with" in said and "0 steps: its settings alone" in said and f"{after - before:+.3f}: dsb" in said
+    assert re.search(f"outline_offset +{offset}\n", said)
+    # An unadapted model says nothing of it.
+    info.main(argparse.Namespace(model=None, json=False))
+    assert "adapted" not in capsys.readouterr().out
+
+
+def test_what_does_not_help_is_not_written(lab, tmp_path, capsys):
+    assert run(lab, tmp_path / "a.keras", "--calibrate-only", labels="random") == 0
+    said = capsys.readouterr().out
+    assert "It did not help: 0." in said and "Nothing was written. Go on with" in said and "model.keras." in said
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("form", ["geojson", "kaggle", "beside"])
+def test_labels_may_have_any_format_that_convert_reads(lab, tmp_path, form):
+    truth = {n: cv2.imread(str(lab / f"labels/{n}_labels.tif"), cv2.IMREAD_UNCHANGED) for n in range(3)}
+    folder, images = tmp_path / "labels", lab / "images"
+    for number, labels in truth.items():
+        if form == "geojson":
+            geojson.write(folder / f"{number}.geojson", labels)
+        elif form == "kaggle":
+            kaggle.write_masks(folder, str(number), labels)
+        else:
+            images = folder
+            write_labels(folder / f"{number}_labels.tif", labels)
+            cv2.imwrite(str(folder / f"{number}.png"), image(number)[0])
+    pairs = adapt.find(parsed(images, folder, "--out", "a.keras"))
+    assert [pair.name for pair in pairs] == ["0", "1", "2"] and len({pair.frame for pair in pairs}) == 3
+    for number, pair in enumerate(pairs):
+        pixels, size = pair.read()
+        np.testing.assert_array_equal(pixels, image(number)[0])
+        assert size is None
+        assert (pair.labels(pixels.shape) > 0).sum() == (truth[number] > 0).sum()
+
+
+def test_frames_by_name(lab):
+    find = [lab / "images", lab / "labels", "--out", "a.keras", "--frames"]
+    assert [pair.frame for pair in adapt.find(parsed(*find, "[01]?"))][:2] != ["", ""]
+    assert len({pair.frame for pair in adapt.find(parsed(*find, "()[01]"))}) == 2
+    with pytest.raises(SystemExit):
+        parsed(*find, "(")
+
+
+def test_what_cannot_be_adapted_is_said_in_one_line(lab, tmp_path, monkeypatch):
+    def fault(images, labels, out, *more):
+        with pytest.raises(InputError) as said:
+            adapt.run(parsed(images, labels, "--out", out, *more))
+        return str(said.value)
+
+    images, labels, out = lab / "images", lab / "labels", tmp_path / "a.keras"
+    assert "give it a name that ends in .keras" in fault(images, labels, tmp_path / "a.onnx")
+    write_labels(tmp_path / "x/9.tif", np.ones((9, 9), np.uint16))
+    assert "have no name in common: they hold, for example, 0 and 9" in fault(images, tmp_path / "x", out)
+    write_labels(tmp_path / "y/0.tif", np.ones((9, 9), np.uint16))
+    assert fault(images, tmp_path / "y", out) == "0: the image has 96 x 112 pixels, but its labels 9 x 9"
+    write_labels(tmp_path / "z/0.tif", np.zeros((96, 112), np.uint16))
+    assert "none of the label images has a nucleus" in fault(images, tmp_path / "z", out)
+    mask = np.zeros((96, 112), np.uint16)
+    mask[::8, ::8] = 255
+    write_labels(tmp_path / "m/0.tif", mask)
+    assert "a mask," in fault(images, tmp_path / "m", out)
+    monkeypatch.setattr(models, "_installed", lambda *packages: False)
+    assert fault(images, labels, out) == "adapt needs TensorFlow; pip install 'nuclei-unet[train]'"
+    assert not out.exists()
+
+
+def test_more_than_100_images(tmp_path):
+    for number in range(101):
+        write_labels(tmp_path / f"labels/{number}.tif", np.ones((2, 2), np.uint16))
+        write_labels(tmp_path / f"images/{number}.tif", np.ones((2, 2), np.uint16))
+    with pytest.raises(InputError, match="101 annotated images in .*; adapt takes 1 to 100"):
+        adapt.find(parsed(tmp_path / "images", tmp_path / "labels", "--out", "a.keras"))
+
+
+def test_its_help_needs_no_tensorflow(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["adapt", "--help"])
+    assert ended.value.code == 0 and "--calibrate-only" in capsys.readouterr().out
+    code = "import sys, nuclei_unet.commands.main; print('tensorflow' in sys.modules, 'pandas' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "False"]
+
+
+@pytest.mark.parametrize("name", ["calibrate", "save"])
+def test_an_interrupted_run_leaves_nothing_behind(lab, tmp_path, monkeypatch, capsys, name):
+    def interrupted(*arguments, **named):
+        if name == "save":
+            arguments[1].write_bytes(b"half a model")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(*{"calibrate": (training, "calibrate"), "save": (model_file, "save")}[name], interrupted)
+    arguments = [lab / "images", lab / "labels", "--out", tmp_path / "a.keras", "--model", lab / "model.keras"]
+    with pytest.raises(SystemExit) as ended:
+        main(["adapt", *map(str, arguments), "--calibrate-only", "--threads", "2"])
+    assert ended.value.code == 130 and capsys.readouterr().err.splitlines()[-1] == "interrupted"
+    assert not list(tmp_path.iterdir())
