@@ -1,6 +1,6 @@
 """What a model holds besides its weights: the settings that turn an image into nuclei, and where the model is from."""
 
-from pydantic import Field, SerializerFunctionWrapHandler, ValidationError, model_serializer
+from pydantic import Field, ValidationError
 
 from nuclei_unet.errors import InputError
 from nuclei_unet.settings import NetworkSettings, NormalizeSettings, PredictSettings, Section, Targets
@@ -38,6 +38,11 @@ class Adaptation(Section):
     diameters: Diameters | None = None
 
 
+def is_none(value: object) -> bool:
+    """Tell pydantic to leave a key out."""
+    return value is None
+
+
 class Recipe(Section):
     """How a model was made and how it is used; `recipe.json` in a model file.
 
@@ -53,17 +58,9 @@ class Recipe(Section):
     predict: PredictSettings | None = None
     data: str = Field(pattern="^[0-9a-f]{64}$")
     commit: str | None = None
-    parent: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
-    adapted: Adaptation | None = None
-
-    @model_serializer(mode="wrap")
-    def _without_what_is_off(self, serialize: SerializerFunctionWrapHandler) -> dict:
-        """Leave out keys that are newer than the first models, unless they are used: the old bytes stay."""
-        values = serialize(self)
-        for section, key in ((values, "parent"), (values, "adapted"), (values.get("predict"), "outline_offset")):
-            if section and not section.get(key):
-                section.pop(key, None)
-        return values
+    # Newer than the first models; left out where they are not used, so that the same model keeps its bytes.
+    parent: str | None = Field(default=None, pattern="^[0-9a-f]{64}$", exclude_if=is_none)
+    adapted: Adaptation | None = Field(default=None, exclude_if=is_none)
 
     def dump(self) -> bytes:
         """Return the recipe as JSON in canonical form: the same recipe gives the same bytes."""

@@ -48,8 +48,10 @@ class NormalizeSettings(Section):
 class NetworkSettings(Section):
     """The U-Net's shape; see `nuclei_unet/network/unet.py`."""
 
-    # Models without one do not name it: they are from before there was a choice, or like those.
-    encoder: Literal["none", "efficientnet-lite0"] = Field("none", exclude_if=lambda encoder: encoder == "none")
+    # Newer than the first models, so it has a default, and models that do not use it do not name it.
+    encoder: Annotated[Literal["none", "efficientnet-lite0"], Field(exclude_if=lambda encoder: encoder == "none")] = (
+        "none"
+    )
     stem_stride: Literal[1, 2]
     filters: Annotated[tuple[Count, ...], Field(min_length=2)]
     dropout: tuple[Annotated[float, Field(ge=0, lt=1)], ...]
@@ -132,8 +134,8 @@ class PredictSettings(Section):
     border_weight: Annotated[float, Field(ge=0)]
     smoothing: Annotated[float, Field(ge=0)]
     prominence: Annotated[float, Field(gt=0, lt=1)]
-    # With a default, so that models from before it was there can still be read.
-    outline_offset: Annotated[float, Field(ge=-4, le=4)] = 0.0
+    # Newer than the first models, so it has a default, and models that do not use it do not name it.
+    outline_offset: Annotated[float, Field(ge=-4, le=4, exclude_if=lambda offset: offset == 0)] = 0.0
     min_area: Annotated[int, Field(ge=0)]
 
     def one_view(self) -> "PredictSettings":

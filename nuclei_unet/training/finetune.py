@@ -11,7 +11,7 @@ from nuclei_unet.network import runtime, unet
 from nuclei_unet.recipe import Recipe
 from nuclei_unet.sample import Sample
 from nuclei_unet.settings import AugmentSettings, TrainSettings
-from nuclei_unet.training import losses
+from nuclei_unet.training import fit
 from nuclei_unet.training.crops import Crops, as_dataset
 
 LEARNING_RATE = 5e-4
@@ -20,7 +20,17 @@ EXPLODED = 1000.0  # a loss this large does not recover
 # Weaker than in a training from scratch, and above all with less zoom: an outline that was drawn 1 px too wide is 1.8
 # px too wide in a crop that is enlarged by 1.8, and the network is to learn the 1 px.
 AUGMENT = AugmentSettings(
-    flip=True, rotate=True, zoom=(0.8, 1.25), gamma=(0.7, 1.4), contrast=0.2, noise=0.03, blur=1.0, invert=0.0
+    flip=True,
+    rotate=True,
+    zoom=(0.8, 1.25),
+    gamma=(0.7, 1.4),
+    contrast=0.2,
+    noise=0.03,
+    blur=1.0,
+    invert=0.0,
+    cytoplasm=0.0,
+    transfer=0.0,
+    mix=0.0,
 )
 
 
@@ -40,6 +50,7 @@ def settings_for(recipe: Recipe, seed: int, threads: int, steps: int) -> TrainSe
         steps_per_epoch=steps,
         optimizer="adamw",
         learning_rate=LEARNING_RATE,
+        encoder_rate=0.1,
         schedule="cosine",
         weight_decay=1e-4,
         loss="bce_dice",
@@ -69,22 +80,11 @@ class Finetuner:
         self.replay = Crops(replay, settings.model_copy(update={"kind_balance": 0.5})) if replay else None
         keras.utils.set_random_seed(settings.seed)
         tf.config.experimental.enable_op_determinism()
-        total = settings.steps_per_epoch
-        warmup = max(total // 20, 1)
-        rate = keras.optimizers.schedules.CosineDecay(
-            settings.learning_rate / 100,
-            max(total - warmup, 1),
-            warmup_target=settings.learning_rate,
-            warmup_steps=warmup,
-        )
         with runtime.precision(settings.precision):
             self.model = unet.build(channels, settings.targets, settings.model)
         self.model.set_weights(weights)
-        self.model.compile(
-            keras.optimizers.AdamW(rate, weight_decay=settings.weight_decay),
-            loss={name: losses.bce if name == "distance" else losses.bce_dice for name in settings.targets},
-            jit_compile=False,
-        )
+        optimizer = fit.make_optimizer(settings, settings.steps_per_epoch)
+        self.model.compile(optimizer, **fit.measures(settings))
         self.model.optimizer.build(self.model.trainable_variables)
         # With the state of dropout and of the optimizer.
         self._variables = [*self.model.variables, *self.model.optimizer.variables]
