@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from hypothesis import given
+from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from nuclei_unet.prediction.calibrate import GAIN, Annotated, Trials, calibrate, enough, outline_style
@@ -82,6 +83,7 @@ def test_the_threshold_and_the_smallest_area_are_found(evaluate):
     assert outline_style(circles(), better) == pytest.approx(0, abs=0.3)
 
 
+@examples(max_examples=15)
 @given(st.integers(0, 2**16))
 def test_a_random_annotator_gains_little_or_changes_nothing(evaluate_once, seed):
     rng = np.random.default_rng(seed)
