@@ -1,4 +1,8 @@
-"""The settings that functions take: frozen sections whose values are checked. Nothing here reads a file."""
+"""The settings that functions take: frozen sections whose values are checked. Nothing here reads a file.
+
+Every number has an upper limit, so that what the schema takes can also be computed: a slip of the finger (`1e9`) is
+named at once, instead of filling the memory or running without end. The limits are far above what is of use.
+"""
 
 from typing import Annotated, Literal
 
@@ -6,8 +10,13 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
-
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
+# NumPy and TensorFlow take no larger ones together.
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+# A Gaussian with this sigma, px, is as wide as a crop; the time it takes grows with it.
+Sigma = Annotated[float, Field(ge=0, le=50)]
+# Weighed against maps in [0, 1]: at the limit, one is all that counts.
+Weight = Annotated[float, Field(ge=0, le=100)]
 
 
 def _ordered(limits: tuple[float, float]) -> tuple[float, float]:
@@ -16,7 +25,11 @@ def _ordered(limits: tuple[float, float]) -> tuple[float, float]:
     return limits
 
 
-Range = Annotated[tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]], AfterValidator(_ordered)]
+# Zoom and gamma: beyond these, a crop is one pixel of the image or has a single grey level.
+Factor = Annotated[float, Field(ge=0.01, le=100)]
+Range = Annotated[tuple[Factor, Factor], AfterValidator(_ordered)]
+# Height or width, px, of what is held in memory at once.
+Side = Annotated[int, Field(ge=16, le=16_384)]
 
 
 class Section(BaseModel):
@@ -38,7 +51,7 @@ Targets = Annotated[tuple[Literal["foreground", "border", "distance"], ...], Aft
 class NormalizeSettings(Section):
     """How any image becomes what the network sees; see `nuclei_unet.images.normalize`."""
 
-    image_size: tuple[Annotated[int, Field(ge=16)], Annotated[int, Field(ge=16)]] | None
+    image_size: tuple[Side, Side] | None
     channels: Literal[1, 3]
     invert_light_background: bool
     percentiles: tuple[Annotated[float, Field(ge=0, lt=50)], Annotated[float, Field(gt=50, le=100)]] | None
@@ -53,8 +66,9 @@ class NetworkSettings(Section):
         "none"
     )
     stem_stride: Literal[1, 2]
-    filters: Annotated[tuple[Count, ...], Field(min_length=2)]
-    dropout: tuple[Annotated[float, Field(ge=0, lt=1)], ...]
+    # Eight levels halve an image of 256 px down to one.
+    filters: Annotated[tuple[Annotated[int, Field(ge=1, le=2048)], ...], Field(min_length=2, max_length=8)]
+    dropout: Annotated[tuple[Annotated[float, Field(ge=0, lt=1)], ...], Field(max_length=8)]
     normalization: Literal["batch", "none"]
     upsampling: Literal["bilinear", "nearest", "transposed"]
 
@@ -84,7 +98,7 @@ class AugmentSettings(Section):
     gamma: Range
     contrast: Fraction
     noise: Fraction
-    blur: Annotated[float, Field(ge=0)]
+    blur: Sigma
     invert: Fraction
     cytoplasm: Fraction
     transfer: Fraction
@@ -94,21 +108,21 @@ class AugmentSettings(Section):
 class TrainSettings(Section):
     """How the network is trained."""
 
-    seed: Annotated[int, Field(ge=0)]
-    threads: Count
+    seed: Seed
+    threads: Annotated[int, Field(ge=1, le=1024)]
     precision: Literal["auto", "float32", "mixed_bfloat16"]
     strategy: Literal["auto", "single", "mirrored"]
     targets: Targets
-    crop_size: Annotated[int, Field(ge=32)]
+    crop_size: Annotated[int, Field(ge=32, le=4096)]
     kind_balance: Fraction
-    batch_size: Count
+    batch_size: Annotated[int, Field(ge=1, le=4096)]
     epochs: Count
     steps_per_epoch: Count | None
     optimizer: Literal["adam", "adamw"]
-    learning_rate: Annotated[float, Field(gt=0)]
+    learning_rate: Annotated[float, Field(gt=0, le=10)]
     encoder_rate: Fraction
     schedule: Literal["constant", "cosine"]
-    weight_decay: Annotated[float, Field(ge=0)]
+    weight_decay: Annotated[float, Field(ge=0, le=10)]
     loss: Literal["bce", "bce_dice"]
     early_stopping: Count | None
     model: NetworkSettings
@@ -127,16 +141,16 @@ class PredictSettings(Section):
     """How predicted maps become a label image; see `nuclei_unet.prediction.instances`. Chosen on validation images."""
 
     orientations: Literal[1, 2, 4, 8]
-    scales: Annotated[tuple[Annotated[float, Field(ge=0.1, le=4)], ...], Field(min_length=1)]
+    scales: Annotated[tuple[Annotated[float, Field(ge=0.1, le=4)], ...], Field(min_length=1, max_length=16)]
     foreground_threshold: Annotated[float, Field(gt=0, lt=1)]
     outline_range: Annotated[float, Field(ge=0, lt=1)]
-    outline_pull: Annotated[float, Field(ge=0)]
-    border_weight: Annotated[float, Field(ge=0)]
-    smoothing: Annotated[float, Field(ge=0)]
+    outline_pull: Weight
+    border_weight: Weight
+    smoothing: Sigma
     prominence: Annotated[float, Field(gt=0, lt=1)]
     # Newer than the first models, so it has a default, and models that do not use it do not name it.
     outline_offset: Annotated[float, Field(ge=-4, le=4, exclude_if=lambda offset: offset == 0)] = 0.0
-    min_area: Annotated[int, Field(ge=0)]
+    min_area: Annotated[int, Field(ge=0, le=2**31 - 1)]
 
     def one_view(self) -> "PredictSettings":
         """Return the same for a single view of each image, upright and at its own size: much faster."""

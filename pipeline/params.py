@@ -12,16 +12,16 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from nuclei_unet.errors import InputError
-from nuclei_unet.settings import Count, NormalizeSettings, PredictSettings, Section, TrainSettings
+from nuclei_unet.settings import Count, NormalizeSettings, PredictSettings, Section, Seed, TrainSettings
 from pipeline import layout
 
 
 class SyntheticSettings(Section):
     """Size of the drawn data set (`download.source: synthetic`)."""
 
-    train: Annotated[int, Field(ge=4)]
+    train: Annotated[int, Field(ge=4, le=1_000_000)]
     test: Count
-    seed: Annotated[int, Field(ge=0)]
+    seed: Seed
 
 
 class DownloadSettings(Section):
@@ -50,14 +50,14 @@ class PreprocessSettings(NormalizeSettings):
     """How raw images become model input, and which of them are held out for validation."""
 
     validation_fraction: Annotated[float, Field(gt=0, lt=1)]
-    seed: Annotated[int, Field(ge=0)]
+    seed: Seed
     on_fault: FaultSettings
 
 
 class VisualizeSettings(Section):
     """What the figures show."""
 
-    examples: Count
+    examples: Annotated[int, Field(ge=1, le=100)]
     dpi: Annotated[int, Field(ge=30, le=600)]
 
 

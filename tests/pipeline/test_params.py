@@ -107,6 +107,46 @@ def test_wrong_lists_and_values_that_do_not_fit_together(tmp_path, key, value, s
     assert fault(changed(tmp_path, key, value)).startswith(starts)
 
 
+def numbers(schema, definitions, where=""):
+    """Yield the place and the limits of every number in a JSON schema, and of every list without a fixed length."""
+    if "$ref" in schema:
+        yield from numbers(definitions[schema["$ref"].rsplit("/", 1)[1]], definitions, where)
+    if schema.get("type") in ("integer", "number") and "enum" not in schema:
+        yield where, {"minimum", "exclusiveMinimum"} & set(schema) and {"maximum", "exclusiveMaximum"} & set(schema)
+    if schema.get("type") == "array" and "prefixItems" not in schema:
+        yield where, "maxItems" in schema or "enum" in schema["items"]
+    for key, part in schema.get("properties", {}).items():
+        yield from numbers(part, definitions, f"{where}.{key}".lstrip("."))
+    items = [schema["items"]] if "items" in schema else []
+    for part in (*schema.get("anyOf", []), *schema.get("prefixItems", []), *items):
+        yield from numbers(part, definitions, where)
+
+
+def test_every_number_has_a_lower_and_an_upper_limit():
+    schema = params.Params.model_json_schema()
+    found = list(numbers(schema, schema["$defs"]))
+    assert len(found) > 40
+    assert [where for where, limited in found if not limited] == []
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("train.seed", 2**40),
+        ("preprocess.seed", 2**32),
+        ("evaluate.smoothing", 1e9),
+        ("train.augment.blur", 1e9),
+        ("train.augment.zoom", [1e-9, 1]),
+        ("train.crop_size", 2**20),
+        ("train.model.filters", [2**20] * 4),
+        ("evaluate.scales", [1.0] * 1000),
+        ("preprocess.image_size", [10**6, 10**6]),
+    ],
+)
+def test_what_could_not_be_computed_is_refused(tmp_path, key, value):
+    assert fault(changed(tmp_path, key, value)).startswith(key)
+
+
 def test_all_mistakes_are_named_at_once(tmp_path):
     text = PARAMS.read_text(encoding="utf-8").replace("train:\n", "train:\n  speed: 3\n").replace("dpi:", "dots:")
     message = fault_of_text(tmp_path, text)
