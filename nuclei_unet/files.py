@@ -1,11 +1,41 @@
 """Write files and folders completely or not at all, and compute digests of their contents."""
 
+import errno
 import hashlib
 import os
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+# A disk, a quota or a limit that leaves no room for a file.
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# Less free space than this, in bytes, explains why a library could not write.
+NOTHING = 2**16
+
+
+@contextmanager
+def naming_what_is_full(target: Path) -> Iterator[None]:
+    """Name `target` and the space that is left if a disk is full; the error as it comes says neither.
+
+    Some libraries raise an OSError of their own, without a number. It is taken for a full disk if nothing is free.
+    """
+    try:
+        yield
+    except OSError as error:
+        free = shutil.disk_usage(target.parent).free
+        number = errno.ENOSPC if error.errno is None and free < NOTHING else error.errno
+        if number not in FULL:
+            raise
+        raise OSError(number, f"{os.strerror(number)} ({free / 1e6:,.1f} MB free)", str(target)) from error
+
+
+def check_room(target: Path, needed: int) -> None:
+    """Raise OSError if the disk of `target` has no room for so many bytes more; better before than after an hour."""
+    free = shutil.disk_usage(target.parent).free
+    if needed > free:
+        reason = f"{os.strerror(errno.ENOSPC)} ({needed / 1e6:,.1f} MB more are needed, {free / 1e6:,.1f} MB are free)"
+        raise OSError(errno.ENOSPC, reason, str(target))
 
 
 @contextmanager
@@ -16,7 +46,8 @@ def fresh_folder(target: Path) -> Iterator[Path]:
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
     try:
-        yield partial
+        with naming_what_is_full(target):
+            yield partial
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
@@ -31,10 +62,11 @@ def fresh_file(target: Path) -> Iterator[Path]:
     # The suffix stays last, since writers choose the format by it. A file left by a killed run is overwritten.
     partial = target.with_name(f".partial-{target.name}")
     try:
-        yield partial
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())  # otherwise a power cut could leave the new name without the content
-        partial.replace(target)
+        with naming_what_is_full(target):
+            yield partial
+            with partial.open("rb") as file:
+                os.fsync(file.fileno())  # otherwise a power cut could leave the new name without the content
+            partial.replace(target)
     finally:
         partial.unlink(missing_ok=True)
 

@@ -18,7 +18,7 @@ import requests
 from tqdm import tqdm
 
 from nuclei_unet.errors import InputError
-from nuclei_unet.files import file_digest, fresh_folder
+from nuclei_unet.files import check_room, file_digest, fresh_folder, naming_what_is_full
 from pipeline import layout, params, stage
 from pipeline.dataset import archives, synthetic
 
@@ -222,7 +222,9 @@ def _continue(url: str, part: Path) -> None:
             have = 0
         length = answer.headers.get("Content-Length")
         total = have + int(length) if length and length.isdecimal() else None
+        check_room(part, (total or have) - have)
         with (
+            naming_what_is_full(part),
             part.open("ab" if have else "wb") as file,
             tqdm(
                 total=total, initial=have, desc=part.stem, unit="B", unit_scale=True, disable=None, leave=False

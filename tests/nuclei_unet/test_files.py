@@ -1,0 +1,106 @@
+"""Files and folders are written completely or not at all, and a full disk is named."""
+
+import errno
+import os
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+from nuclei_unet import files
+from nuclei_unet.files import check_room, fresh_file, fresh_folder
+from tests import ROOT
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """Return a folder on a disk of its own with 300 kB, in memory; only administrators of Linux systems get one."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(folder)]
+    if sys.platform != "linux" or os.geteuid() or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("no disk can be mounted here")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def write(path):
+    path.write_bytes(bytes(10**6))
+
+
+def write_arrays(path):
+    with path.open("wb") as file:
+        np.savez(file, np.zeros(10**6))
+
+
+def write_model(path):
+    model = keras.Sequential([keras.layers.Input((1000,)), keras.layers.Dense(1000)])
+    model.save(path.with_suffix(".weights.h5") if path.suffix != ".keras" else path)
+
+
+def write_silently(path):
+    """As OpenCV does: its caller raises without a number."""
+    with pytest.raises(OSError, match="No space"):
+        write(path)
+    raise OSError(f"cannot write {path}")
+
+
+@pytest.mark.parametrize("name", ["a.npz", "model.keras"])
+@pytest.mark.parametrize("writer", [write, write_arrays, write_model, write_silently])
+def test_a_full_disk_is_named(writer, name, small_disk):
+    said = rf"No space left on device \(\d.\d MB free\): .*{name}"
+    with pytest.raises(OSError, match=said) as raised, fresh_file(small_disk / name) as path:
+        writer(path)
+    assert raised.value.errno == errno.ENOSPC and raised.value.filename == str(small_disk / name)
+    assert not [path for path in small_disk.iterdir() if path.suffix != ".h5"]
+
+
+def test_a_full_disk_is_named_for_a_folder(small_disk):
+    with (
+        pytest.raises(OSError, match=r"No space left on device .*: '.*/folder'"),
+        fresh_folder(small_disk / "folder") as folder,
+    ):
+        write(folder / "a")
+    assert not list(small_disk.iterdir())
+
+
+def test_room_is_checked_before(small_disk):
+    check_room(small_disk / "a", 200_000)
+    with pytest.raises(OSError, match=r"1.0 MB more are needed, 0.3 MB are free\): .*/a'"):
+        check_room(small_disk / "a", 10**6)
+
+
+def test_other_errors_stay_as_they_are(tmp_path, monkeypatch):
+    for error in (PermissionError(errno.EACCES, "Permission denied", "x"), OSError("cannot write x")):
+        with pytest.raises(OSError) as raised, fresh_file(tmp_path / "a"):
+            raise error
+        assert raised.value is error
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("number", files.FULL)
+def test_limits_and_quotas_are_named(number, tmp_path):
+    with pytest.raises(OSError, match=r"MB free\): .*/a'") as raised, fresh_file(tmp_path / "a"):
+        raise OSError(number, os.strerror(number))
+    assert raised.value.errno == number
+
+
+def test_a_stage_names_the_file(small_disk):
+    code = (
+        "from pathlib import Path; from pipeline import stage; from nuclei_unet.files import fresh_file\n"
+        "def main():\n"
+        f"    with fresh_file(Path({str(small_disk)!r}, 'history.csv')) as path: path.write_bytes(bytes(10**6))\n"
+        "stage.run(main)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 1
+    (line,) = done.stderr.strip().splitlines()
+    assert line.startswith("error: ") and "No space left on device (0.0 MB free): " in line and "history.csv" in line
