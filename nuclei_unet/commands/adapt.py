@@ -83,7 +83,7 @@ def run(arguments: argparse.Namespace, replay: Callable[["Card"], Sequence["Samp
     from nuclei_unet.training import adapt
 
     layout = "{desc} {percentage:3.0f}%|{bar}| {elapsed}, {remaining} left"
-    with tqdm(desc="adapt", total=1.0, disable=None, bar_format=layout) as bar:
+    with tqdm(desc="adapt", total=1.0, disable=None, bar_format=layout, smoothing=0.1) as bar:
 
         def progress(done: float, total: float) -> None:
             bar.update(done / total - bar.n)
