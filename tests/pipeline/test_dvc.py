@@ -21,7 +21,7 @@ import pytest
 import requests
 from ruamel.yaml import YAML
 
-from benchmarks.faults import wait_for
+from benchmarks.faults.project import wait_for
 from nuclei_unet.network import model_file
 from pipeline import layout, params
 from pipeline.process import OUTSIDE, environment, free_port, is_served
