@@ -69,7 +69,7 @@ def draw(number: int) -> dict[str, object]:
         values[key] = sorted(values[key])
     if values["train.model.encoder"] != "none":
         values["train.model.stem_stride"] = 2
-        values["train.model.filters"] = values["train.model.filters"][:5]
+        values["train.model.filters"] = values["train.model.filters"][:4]
     levels = len(values["train.model.filters"])
     values["train.model.dropout"] = [float(rng.choice([0, 0.5, 0.999])) for _ in range(levels)]
     multiple = values["train.model.stem_stride"] * 2 ** (levels - (values["train.model.encoder"] == "none"))
@@ -165,8 +165,8 @@ def run(numbers: range, jobs: int) -> tuple[Counter[str], list[str]]:
             return outcome(folder, number)
 
         with ThreadPoolExecutor(jobs) as pool:
-            futures = {number: pool.submit(one, number) for number in numbers}
-            for number, future in tqdm(futures.items(), "parameter sets", unit="set", disable=None):
+            futures = [pool.submit(one, number) for number in numbers]
+            for future in tqdm(futures, "parameter sets", unit="set", disable=None):
                 try:
                     outcomes[future.result().split(" (")[0][:100]] += 1
                 except AssertionError as error:
