@@ -2,18 +2,58 @@
 
 import re
 import resource
+import shutil
+import subprocess
 import sys
+from contextlib import contextmanager
+from pathlib import Path
 
-from benchmarks.faults.project import Failed, fault, obey_file_modes
+from benchmarks.faults.project import Failed, Project, fault, obey_file_modes
 from pipeline import layout
 
 
-@fault("train: no room for the files (limit of 1 MB a file)")
-def _(project):
-    limit = {"preexec_fn": lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (10**6, 10**6))}
-    said = project.refused("dvc", "repro", says="error: train: File too large", **limit)
-    project.repro()
-    return f"{said}. With room `dvc repro` succeeds."
+@contextmanager
+def small_disk(folder: Path, free: int):
+    """Let a folder lie on a disk of its own with so many bytes of free space; what it held is there, too."""
+    kept = Path(shutil.copytree(folder, folder.with_name(f"{folder.name}-kept")))
+    try:
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", folder], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        raise Failed("not tried: no disk can be mounted here (run it as root)") from None
+    try:
+        shutil.copytree(kept, folder, dirs_exist_ok=True)
+        (folder / "ballast").write_bytes(bytes(shutil.disk_usage(folder).free - free))
+        yield
+    finally:
+        subprocess.run(["umount", folder], check=True)
+        shutil.rmtree(kept)
+
+
+def _full_disk(stage: str, folder: str, free: int):
+    def provoke(project: Project) -> str:
+        place = project.folder / folder
+        with small_disk(place, free):
+            before = sorted(place.rglob("*"))
+            command = (sys.executable, "-m", f"pipeline.{stage}")
+            says = rf"^error: {stage}: No space left on device \(.*MB.*\): {folder}/\S+; fix this and run it again$"
+            said = project.refused(*command, says=says)
+            if added := set(place.rglob("*")) - set(before):
+                raise Failed(f"half-written: {sorted(path.name for path in added)}")
+        project.repro("--force", "--single-item", stage)
+        project.repro()
+        return f"{said}. With room `dvc repro` succeeds."
+
+    return provoke
+
+
+for stage, folder, free in (
+    ("download", "data", 200_000),
+    ("preprocess", "data", 200_000),
+    ("train", "models", 100_000),
+    ("evaluate", "models", 20_000),
+    ("visualize", "reports", 20_000),
+):
+    fault(f"{stage}: the disk is full", start="undisturbed")(_full_disk(stage, folder, free))
 
 
 @fault("evaluate: reports/ cannot be written to")

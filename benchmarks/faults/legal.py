@@ -6,39 +6,51 @@ Each set is drawn from its number alone: half of the values are the schema's own
 Only what a run costs is kept small (`SMALL`: few images, few steps, narrow networks). All five stages run on images
 drawn for this. A set is fine if all stages succeed and no score is NaN, or if one of them refuses it with one clear
 line: a learning rate of 10 may well make the loss explode. A traceback, a NaN or a run without end is a fault of ours.
-
-`benchmarks.faults` has this as a row, and tests run the first sets.
+`benchmarks.faults` has this as a row, and a test runs the first sets.
 """
 
 import argparse
 import json
 import math
-import subprocess
+import os
+import re
+import shutil
+import signal
 import sys
 import tempfile
+import time
+import traceback
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from pathlib import Path
 
+import mlflow
 import numpy as np
 from tqdm import tqdm
 
-from pipeline import layout, params, process
+from benchmarks.faults.project import Failed
+from pipeline import download, evaluate, layout, params, preprocess, stage, train, visualize
 from pipeline.tools.project import copy_project
 
-STAGES = ("download", "preprocess", "train", "evaluate", "visualize")
+STAGES = {
+    "download": download,
+    "preprocess": preprocess,
+    "train": train,
+    "evaluate": evaluate,
+    "visualize": visualize,
+}
 SETS = 200
 SECONDS = 600  # of all stages together; the slowest set takes a small part of that
 # What a run costs is not the question here: these keys are drawn from narrower schemas.
 SMALL: dict[str, dict] = {
     "download.source": {"enum": ["synthetic"]},
-    "download.synthetic.train": {"type": "integer", "minimum": 12, "maximum": 16},
+    "download.synthetic.train": {"type": "integer", "minimum": 14, "maximum": 18},
     "download.synthetic.test": {"type": "integer", "minimum": 1, "maximum": 2},
     "preprocess.image_size": {
         "anyOf": [{"prefixItems": [{"type": "integer", "minimum": 16, "maximum": 64}] * 2}, {"type": "null"}]
     },
     # Beyond these no frame of so few images is left for one of the splits, which preprocess refuses.
-    "preprocess.validation_fraction": {"type": "number", "minimum": 0.3, "maximum": 0.7},
+    "preprocess.validation_fraction": {"type": "number", "minimum": 0.3, "maximum": 0.6},
     "train.threads": {"type": "integer", "minimum": 1, "maximum": 4},
     "train.batch_size": {"type": "integer", "minimum": 1, "maximum": 3},
     "train.epochs": {"type": "integer", "minimum": 1, "maximum": 2},
@@ -48,14 +60,6 @@ SMALL: dict[str, dict] = {
     "visualize.examples": {"type": "integer", "minimum": 1, "maximum": 3},
     "visualize.dpi": {"type": "integer", "minimum": 30, "maximum": 60},
 }
-# Runs all stages in one process, since each start of TensorFlow takes seconds. Progress bars and logs stay off.
-RUN = """
-import importlib, sys
-from pipeline import stage
-for name in sys.argv[1:]:
-    sys.argv[0] = name
-    stage.run(importlib.import_module(f"pipeline.{name}").main)
-"""
 
 
 def draw(number: int) -> dict[str, object]:
@@ -114,33 +118,46 @@ def _value(schema: dict, rng: np.random.Generator) -> object:
     return int(value) if whole else float(value)
 
 
-def outcome(folder: Path, number: int) -> str:
-    """Run all stages with set `number` in a copy of the project; return "works", or the line that refuses the set.
+def work(folder: Path) -> None:
+    """Run all stages in a copy of the project, and end this process with the exit code that they would end with.
 
-    Raises AssertionError that says what went wrong otherwise.
+    What they print goes to printed.txt. Called in a fork: TensorFlow starts once, not once for each set.
     """
-    path = folder / layout.PARAMS
-    path.write_text(params.override(path.read_text(), draw(number)))
-    params.load(path)  # legal, as promised
-    environment = process.environment(
-        process.OUTSIDE, MLFLOW_TRACKING_URI=f"sqlite:///{folder}/mlflow.db", PYTHONPATH=str(folder)
-    )
-    command = [sys.executable, "-c", RUN, *STAGES]
+    os.setsid()
+    os.chdir(folder)
+    os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/mlflow.db"
+    printed = os.open("printed.txt", os.O_CREAT | os.O_WRONLY)
+    os.dup2(printed, 1)
+    os.dup2(printed, 2)
+    code: object = 0
     try:
-        done = subprocess.run(
-            command, cwd=folder, env=environment, capture_output=True, text=True, errors="replace", timeout=SECONDS
-        )
-    except subprocess.TimeoutExpired:
-        raise AssertionError(f"set {number}: not done after {SECONDS} s") from None
-    printed = done.stdout + done.stderr
-    assert "Traceback" not in printed, f"set {number}: {printed[-1500:]}"
-    if done.returncode:
-        errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-        assert done.returncode == 1 and len(errors) == 1, f"set {number}: exit code {done.returncode}: {printed[-800:]}"
+        for name, module in STAGES.items():
+            sys.argv[0] = name
+            stage.run(module.main)
+    except SystemExit as ended:
+        code = ended.code
+    except BaseException:
+        traceback.print_exc()
+        code = 70
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code if isinstance(code, int) else 1)
+
+
+def outcome(folder: Path, code: int) -> str:
+    """Return "works", or the line that refused the set. Raises Failed if neither is what happened."""
+    printed = (folder / "printed.txt").read_text(errors="replace")
+    if "Traceback" in printed:
+        raise Failed(printed[-1500:])
+    if code:
+        errors = [line for line in printed.splitlines() if line.startswith("error: ")]
+        if code != 1 or len(errors) != 1:
+            raise Failed(f"exit code {code}: {printed[-800:]}")
         return errors[0]
     scores = json.loads((folder / layout.SCORES_FILE).read_text())
-    wrong = [key for key, value in _leaves(scores) if not isinstance(value, str | None) and not math.isfinite(value)]
-    assert not wrong, f"set {number}: no number: {', '.join(wrong)}"
+    wrong = [key for key, value in _leaves(scores) if isinstance(value, float) and not math.isfinite(value)]
+    if wrong:
+        raise Failed(f"no number: {', '.join(wrong)}")
     return "works"
 
 
@@ -152,26 +169,48 @@ def _leaves(tree: dict, where: str = ""):
             yield f"{where}/{key}", value
 
 
-def run(numbers: range, jobs: int) -> tuple[Counter[str], list[str]]:
-    """Run sets; return how often each outcome came (refusals without their numbers), and what went wrong."""
+def run(numbers: Sequence[int], jobs: int) -> tuple[Counter[str], list[str]]:
+    """Run sets; return how often each outcome came (refusals without their values), and what went wrong."""
     outcomes, wrong = Counter[str](), []
+    waiting, running = list(reversed(numbers)), {}
+    bar = tqdm(total=len(numbers), desc="parameter sets", unit="set", disable=None)
     with tempfile.TemporaryDirectory(prefix="legal-") as temporary:
-        fresh = Path(temporary, "fresh")
-        copy_project(Path.cwd(), fresh)
-
-        def one(number: int) -> str:
-            folder = Path(temporary, f"{number}")
-            copy_project(Path.cwd(), folder)
-            return outcome(folder, number)
-
-        with ThreadPoolExecutor(jobs) as pool:
-            futures = [pool.submit(one, number) for number in numbers]
-            for future in tqdm(futures, "parameter sets", unit="set", disable=None):
+        database = Path(temporary, "mlflow.db")
+        mlflow.MlflowClient(f"sqlite:///{database}").search_experiments()  # makes its tables, once for all
+        while waiting or running:
+            while waiting and len(running) < jobs:
+                number = waiting.pop()
+                folder = Path(temporary, f"{number}")
+                copy_project(Path.cwd(), folder)
+                shutil.copy(database, folder)
+                path = folder / layout.PARAMS
+                path.write_text(params.override(path.read_text(), draw(number)))
+                params.load(path)  # legal, as promised
+                child = os.fork()
+                if not child:
+                    work(folder)
+                running[child] = number, folder, time.monotonic() + SECONDS
+            for child, (number, folder, end) in list(running.items()):
+                ended, status = os.waitpid(child, os.WNOHANG)
+                late = not ended and time.monotonic() > end
+                if late:
+                    os.killpg(child, signal.SIGKILL)
+                    os.waitpid(child, 0)
+                if not ended and not late:
+                    continue
+                del running[child]
+                bar.update()
                 try:
-                    outcomes[future.result().split(" (")[0][:100]] += 1
-                except AssertionError as error:
-                    wrong.append(str(error))
-                    tqdm.write(str(error))
+                    if late:
+                        raise Failed(f"not done after {SECONDS} s")
+                    said = outcome(folder, os.waitstatus_to_exitcode(status))
+                    outcomes[re.sub(r"[-+]?\d\S*", "…", said)[:110]] += 1
+                except Failed as error:
+                    wrong.append(f"set {number}: {error}")
+                    tqdm.write(wrong[-1])
+                shutil.rmtree(folder)
+            time.sleep(0.1)
+    bar.close()
     return outcomes, wrong
 
 
@@ -186,7 +225,7 @@ def main() -> None:
     for name, count in outcomes.most_common():
         print(f"{count:4}  {name}")
     if wrong:
-        raise SystemExit(f"error: {len(wrong)} of {arguments.sets} legal parameter sets are not worked with")
+        raise SystemExit(f"error: {len(wrong)} of {arguments.sets} legal parameter sets ended otherwise")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,11 @@
 """Values of params.yaml: each one that the schema takes has to work, or to be refused in one line."""
 
-from benchmarks.faults.project import fault
+import os
+import re
+import subprocess
+import sys
+
+from benchmarks.faults.project import Failed, fault
 from pipeline import layout, params
 
 
@@ -14,3 +19,15 @@ def _(project):
     project.set(before)
     project.repro()
     return f"{said}. With the old rate `dvc repro` succeeds."
+
+
+@fault("legal parameter sets drawn from the schema", start="fresh", outputs=False)
+def _(project):
+    # In a process of its own: it forks, which one that MLflow and TensorFlow already run in must not.
+    command = (sys.executable, "-m", "benchmarks.faults.legal", "--jobs", f"{os.cpu_count() or 1}")
+    done = subprocess.run(command, env=project.environment, capture_output=True, text=True)
+    if done.returncode:
+        raise Failed(done.stderr[-500:])
+    counts = re.findall(r"^ *(\d+)  (works|error: .*)$", done.stdout, re.MULTILINE)
+    total, fine = sum(int(n) for n, _ in counts), sum(int(n) for n, said in counts if said == "works")
+    return f"{total} sets: {fine} ran to the end, {total - fine} were refused in one line."

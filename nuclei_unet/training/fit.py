@@ -105,8 +105,9 @@ def make_schedule(settings: TrainSettings, total: int):
     if settings.schedule == "constant":
         return settings.learning_rate
     warmup = max(total // 20, 1)
+    decay = max(total - warmup, 1)  # a training of one step is all warm-up
     return keras.optimizers.schedules.CosineDecay(
-        settings.learning_rate / 100, total - warmup, warmup_target=settings.learning_rate, warmup_steps=warmup
+        settings.learning_rate / 100, decay, warmup_target=settings.learning_rate, warmup_steps=warmup
     )
 
 

@@ -54,6 +54,12 @@ def test_early_stopping(train_params):
     assert len(history) < 8
 
 
+def test_a_training_of_one_step(train_params):
+    # All of it is warm-up, so nothing is left for the cosine.
+    _, history = trained(train_params(epochs=1, steps_per_epoch=1, schedule="cosine"))
+    assert len(history) == 1 and np.isfinite(history.to_numpy(float)).all()
+
+
 def test_a_loss_that_is_no_number_stops(train_params, monkeypatch):
     monkeypatch.setattr(losses, "bce_dice", lambda truth, predicted: losses.bce(truth, predicted) * float("nan"))
     said = r"train.learning_rate: the loss became nan at step 1 with a learning rate of .*; lower it"
