@@ -63,15 +63,18 @@ def _check(path: Path) -> None:
 def _write(source: Path, target: Path, members: Mapping[str, bytes]) -> None:
     """Write zip `source` with `members` replaced or added to `target`, in canonical form; both may be one file."""
     rewritten = target.with_suffix(".canonical")
-    with zipfile.ZipFile(source) as archive, zipfile.ZipFile(rewritten, "w") as copy:
-        for name in sorted({*archive.namelist(), *members}):
-            data = members[name] if name in members else archive.read(name)
-            if name == "metadata.json":
-                data = _dump(json.loads(data) | {"date_saved": "1980-01-01@00:00:00"})
-            elif name == "config.json":
-                data = _dump(_renumber(json.loads(data), {}))
-            copy.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), data)
-    rewritten.replace(target)
+    try:
+        with zipfile.ZipFile(source) as archive, zipfile.ZipFile(rewritten, "w") as copy:
+            for name in sorted({*archive.namelist(), *members}):
+                data = members[name] if name in members else archive.read(name)
+                if name == "metadata.json":
+                    data = _dump(json.loads(data) | {"date_saved": "1980-01-01@00:00:00"})
+                elif name == "config.json":
+                    data = _dump(_renumber(json.loads(data), {}))
+                copy.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), data)
+        rewritten.replace(target)
+    finally:
+        rewritten.unlink(missing_ok=True)  # half-written, where the disk is full
 
 
 def _dump(value) -> bytes:

@@ -40,6 +40,15 @@ def test_the_same_weights_give_the_same_bytes(saved, model_params, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"first.keras", "second.keras"}
 
 
+def test_nothing_half_written_is_left(saved, recipe, tmp_path, monkeypatch):
+    _, path = saved()
+    before = path.read_bytes()
+    monkeypatch.setattr(zipfile.ZipFile, "writestr", lambda *_: (_ for _ in ()).throw(OSError(28, "no room")))
+    with pytest.raises(OSError, match="no room"):
+        model_file.copy_with_recipe(path, tmp_path / "copy.keras", recipe)
+    assert [file.name for file in tmp_path.iterdir()] == ["model.keras"] and path.read_bytes() == before
+
+
 @pytest.mark.parametrize("load", [keras.saving.load_model, model_file.load])
 def test_a_saved_model_loads_and_predicts_the_same(load, saved):
     model, path = saved()
