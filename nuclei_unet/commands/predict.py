@@ -29,7 +29,7 @@ from pathlib import Path, PurePath
 import filelock
 from tqdm import tqdm
 
-from nuclei_unet.errors import InputError
+from nuclei_unet.errors import InputError, one_line
 from nuclei_unet.formats.imagefile import without_suffix
 from nuclei_unet.prediction.scale import scale_for
 
@@ -96,6 +96,7 @@ def main(arguments: argparse.Namespace) -> int:
     """Find the nuclei of all images; return the exit code: 1 if any image failed."""
     from nuclei_unet.commands import results
     from nuclei_unet.formats.reading import find_images
+    from nuclei_unet.network import untrusted
     from nuclei_unet.prediction import models
 
     started = time.monotonic()
@@ -106,6 +107,7 @@ def main(arguments: argparse.Namespace) -> int:
     check_folder(arguments.inputs, folder, tasks)
     # Found once: an address may lead elsewhere a minute later.
     path = models.find(arguments.model)
+    untrusted.check(path)
     card, _, digest = models.describe(path)
     if card.recipe.predict is None:
         raise InputError(
@@ -240,7 +242,7 @@ def run(tasks: Sequence[Task], options: Options, jobs: int) -> tuple[list, int]:
                 skipped += before
                 for result in found[number]:
                     if result.error is not None:
-                        bar.write(f"failed: {result.error}", file=sys.stderr)
+                        bar.write(f"failed: {one_line(result.error)}", file=sys.stderr)
                 bar.update()
     except BrokenProcessPool:
         _stop(pool, options.folder)
