@@ -23,7 +23,6 @@ from nuclei_unet.commands.main import main as nuclei_unet
 from nuclei_unet.network.onnx_engine import CARD, OUTPUT
 
 CONFIG, WEIGHTS, RECIPE = "config.json", "model.weights.h5", "recipe.json"
-MARKER = "harm"  # what a file writes if its code runs
 BOMB = b" " * 2**26
 
 
@@ -231,6 +230,44 @@ ONNX = {
     "long-card": (_card(lambda card: card | {"licence": "x" * 2**24}), "larger than 1,048,576 bytes"),
     "deep-card": (_card(lambda card: "[" * 10**6), "what it says about itself (cannot be read|is larger)"),
     "terminal": (_card(lambda card: card | {"\x1b]0;pwned\x07\n": 1}), r"\(\\x1b\]0;pwned\\x07"),
+}
+
+
+class _Code:
+    """Runs when it is unpickled."""
+
+    def __reduce__(self):
+        return open, ("harm", "w")
+
+
+def _replace(path: Path, member: str, data: bytes) -> None:
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in (members | {member: data}).items():
+            archive.writestr(name, content)
+
+
+def _npy(array: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    np.save(file, array, allow_pickle=True)
+    return file.getvalue()
+
+
+def _claimed(path: Path) -> None:
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": (2**43,)})
+    _replace(path, "variable0.npy", header.getvalue())
+
+
+# Changes of the state that a stopped training keeps.
+STATES: dict[str, Callable[[Path], None]] = {
+    "code": lambda path: _replace(path, "state.npy", _npy(np.array([_Code()], object))),
+    "terabytes": _claimed,
+    "no-object": lambda path: _replace(path, "state.npy", _npy(np.array("[]"))),
+    "no-epoch": lambda path: _replace(path, "state.npy", _npy(np.array('{"best_weights": 0}'))),
+    "deep": lambda path: _replace(path, "state.npy", _npy(np.array("[" * 10**5))),
+    "other-shape": lambda path: _replace(path, "variable0.npy", _npy(np.zeros((2, 2, 2, 2, 2), np.float32))),
 }
 
 
