@@ -125,7 +125,7 @@ def image(path: Path) -> None:
     path.write_bytes(cv2.imencode(".png", pixels)[1].tobytes())
 
 
-@fault("nuclei-unet predict: names of files that are scripts", start="undisturbed")
+@fault("nuclei-unet predict: names of files that are scripts", start="fresh", outputs=False)
 def _(project):
     folder = project.folder / "images"
     for text in HOSTILE:
@@ -181,13 +181,14 @@ def _(project):
     if project.run(sys.executable, "-c", code):
         raise Failed(f"could not be made: {project.error()}")
     said = json.loads(project.log().splitlines()[-1])
-    image(project.folder / "images/a.png")
+    for name in ("images", "labels"):
+        image(project.folder / name / "a.png")
     files = [str(folder / name) for name in said]
     most = 0.0
     for command in (
         ("predict", "images", "results", "--engine", "auto", "--model", "MODEL"),
         ("info", "MODEL"),
-        ("adapt", "images", "images", "--out", "adapted.keras", "--model", "MODEL"),
+        ("adapt", "images", "labels", "--out", "adapted.keras", "--model", "MODEL"),
     ):
         # Relative names of other files would be found from here.
         for name in ("elsewhere.bin", "elsewhere.h5"):

@@ -107,18 +107,19 @@ def main(arguments: argparse.Namespace) -> int:
     check_folder(arguments.inputs, folder, tasks)
     # Found once: an address may lead elsewhere a minute later.
     path = models.find(arguments.model)
-    untrusted.check(path)
+    jobs = min(arguments.jobs, len(tasks))
+    threads = max(_cores() // jobs, 1)
+    untrusted.check(path, threads)
     card, _, digest = models.describe(path)
     if card.recipe.predict is None:
         raise InputError(
             f"{arguments.model}: was trained but not evaluated; run `dvc repro evaluate` and use what it writes"
         )
-    jobs = min(arguments.jobs, len(tasks))
     options = Options(
         folder=folder,
         model=path,
         engine=arguments.engine,
-        threads=max(_cores() // jobs, 1),
+        threads=threads,
         formats=formats,
         key="",
         **{name: getattr(arguments, name) for name in

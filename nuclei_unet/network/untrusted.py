@@ -4,6 +4,7 @@ Keras runs no code of a model and follows no link in it, but it believes what a 
 can fill the memory. Weights that are not numbers it takes as they are.
 """
 
+import contextlib
 import io
 import json
 import zipfile
@@ -22,10 +23,11 @@ HARM = "do not use it; get the model again from where it was published"
 SHAPE = ("name", "batch_shape", "filters", "kernel_size", "strides", "pool_size", "size", "depth_multiplier", "axis")
 
 
-def check(path: Path) -> None:
+def check(path: Path, threads: int | None = None) -> None:
     """Raise InputError that names the file if a model would take far more memory than its file, or is no U-Net of ours.
 
-    Looks into .keras files and packages; an ONNX file is looked at when it is opened.
+    Looks into .keras files and packages; an ONNX file is looked at when it is opened. For a .keras file TensorFlow
+    starts, with so many threads, which cannot change later.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -36,7 +38,7 @@ def check(path: Path) -> None:
     if unpacked > EXPANSION * size + SMALL:
         raise InputError(f"{path}: {size:,} bytes that unpack to {unpacked:,}; {HARM}")
     if path.suffix == ".keras":
-        _check_keras(path)
+        _check_keras(path, threads)
 
 
 def check_size(settings: NetworkSettings, size: int, name: str) -> None:
@@ -46,7 +48,7 @@ def check_size(settings: NetworkSettings, size: int, name: str) -> None:
         raise InputError(f"{name}: its recipe is that of a far larger network; {HARM}")
 
 
-def _check_keras(path: Path) -> None:
+def _check_keras(path: Path, threads: int | None) -> None:
     from nuclei_unet.network import model_file
 
     recipe = model_file.read_recipe(path)
@@ -55,7 +57,7 @@ def _check_keras(path: Path) -> None:
         with zipfile.ZipFile(path) as archive:
             config = json.loads(archive.read("config.json"))
             weights = archive.read("model.weights.h5")
-        if _shapes(config) != _shapes(_expected(recipe)):
+        if _shapes(config) != _shapes(_expected(recipe, threads)):
             raise InputError(f"{path}: its layers are not those of its recipe; {HARM}")
         wrong = _fault(weights)
     except InputError:
@@ -66,9 +68,16 @@ def _check_keras(path: Path) -> None:
         raise InputError(f"{path}: {wrong}; {HARM}")
 
 
-def _expected(recipe: Recipe) -> dict:
+def _expected(recipe: Recipe, threads: int | None) -> dict:
     """Return the config.json of the network that a recipe describes."""
+    import tensorflow as tf
+
     from nuclei_unet.network import unet
+
+    with contextlib.suppress(RuntimeError):  # it runs already
+        if threads:
+            tf.config.threading.set_intra_op_parallelism_threads(threads)
+            tf.config.threading.set_inter_op_parallelism_threads(threads)
 
     return json.loads(unet.build(recipe.normalize.channels, recipe.targets, recipe.network).to_json())
 

@@ -1,8 +1,12 @@
 """Model files that mean harm are refused before anything is unpacked, built or computed from them."""
 
 import re
+import subprocess
+import sys
 
+import cv2
 import keras
+import numpy as np
 import pytest
 
 from benchmarks.faults import hostile_models
@@ -10,6 +14,7 @@ from nuclei_unet.card import Card
 from nuclei_unet.errors import InputError
 from nuclei_unet.network import model_file, onnx_file, unet, untrusted
 from nuclei_unet.prediction import models
+from tests import ROOT
 from tests.recipes import recipe_of
 
 # Keras notices the others itself, and says so.
@@ -51,6 +56,14 @@ def test_networks_of_all_kinds_are_taken(settings_of, settings, model_params, tm
     recipe = recipe_of(settings, network, predict=settings.evaluate)
     model_file.save(unet.build(recipe.normalize.channels, recipe.targets, network), tmp_path / "m.keras", recipe)
     untrusted.check(tmp_path / "m.keras")
+
+
+def test_a_keras_model_predicts_in_a_new_process(good, tmp_path):
+    # Looking at it starts TensorFlow, whose number of threads cannot change afterwards.
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((32, 32), np.uint8))
+    command = [sys.executable, "-m", "nuclei_unet", "predict", str(tmp_path / "a.png"), str(tmp_path / "results")]
+    done = subprocess.run([*command, "--model", str(good)], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_what_ships_is_taken():
