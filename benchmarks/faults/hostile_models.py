@@ -28,6 +28,7 @@ BOMB = b" " * 2**26
 
 def write(keras_file: Path, onnx_file: Path, folder: Path) -> dict[str, str]:
     """Write all files to a folder; return {file name: regular expression of what has to be said about it}."""
+    folder = folder.absolute()
     folder.mkdir()
     said = {}
     with zipfile.ZipFile(keras_file) as archive:
