@@ -29,6 +29,8 @@ class Card(Section):
 
 def parse(text: str, name: str) -> Card:
     """Return the card that `dump` wrote. Raises InputError that names the file it is from."""
+    if len(text) > MAX_BYTES:
+        raise InputError(f"{name}: what it says about itself is larger than {MAX_BYTES:,} bytes")
     try:
         return Card.model_validate_json(text)
     except ValidationError as error:

@@ -3,3 +3,11 @@
 
 class InputError(Exception):
     """Something the user gave is wrong. The message names the file or key and says what to do."""
+
+
+def one_line(text: str) -> str:
+    """Return a text with line breaks and control characters spelled out, as `\\n`: terminals obey them.
+
+    File names and what a model says about itself may hold any character.
+    """
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)

@@ -8,7 +8,7 @@ from pathlib import Path
 import filelock
 from ruamel.yaml import YAML, YAMLError
 
-from nuclei_unet.errors import InputError
+from nuclei_unet.errors import InputError, one_line
 from pipeline import layout
 
 
@@ -41,7 +41,7 @@ def run(main: Callable[[], None]) -> None:
 
 def fail(message: str) -> None:
     """Print one line on stderr and exit with code 1."""
-    print(f"error: {message}", file=sys.stderr)
+    print(f"error: {one_line(message)}", file=sys.stderr)
     sys.exit(1)
 
 

@@ -51,7 +51,7 @@ HOMES = {
         ),
     ),
     "onnxruntime": ("nuclei_unet.network.onnx_engine", "benchmarks", "tests"),
-    "onnx": ("nuclei_unet.network.onnx_file", "tests"),
+    "onnx": ("nuclei_unet.network.onnx_file", "benchmarks", "tests"),
 }
 FILES = sorted(
     path for folder in ("nuclei_unet", "pipeline", "benchmarks", "docs") for path in (ROOT / folder).rglob("*.py")

@@ -65,6 +65,7 @@ def run(arguments: argparse.Namespace, replay: Callable[["Card"], Sequence["Samp
 
     `replay(card)` returns images that the model was trained on, or none.
     """
+    from nuclei_unet.network import untrusted
     from nuclei_unet.prediction import models
 
     models.require_tensorflow("adapt")
@@ -75,6 +76,7 @@ def run(arguments: argparse.Namespace, replay: Callable[["Card"], Sequence["Samp
         raise InputError(f"{out}: exists; --overwrite replaces it")
     pairs = find(arguments)
     path = models.find(arguments.model)
+    untrusted.check(path, arguments.threads or _cores())
     card, _, _ = models.describe(path)
     bar = tqdm(desc="read", total=len(pairs), unit="image", disable=None, leave=False)
     with bar:

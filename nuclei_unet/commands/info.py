@@ -8,6 +8,8 @@ nuclei-unet info models:/nuclei-unet@champion      of the MLflow registry (needs
 import argparse
 import json
 
+from nuclei_unet.errors import one_line
+from nuclei_unet.network import untrusted
 from nuclei_unet.prediction import models
 from nuclei_unet.recipe import Diameters, Recipe
 
@@ -20,7 +22,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> int:
     """Print what a model says about itself; return the exit code."""
-    card, name, digest = models.describe(arguments.model)
+    # Found once: an address may lead elsewhere a minute later.
+    path = models.find(arguments.model)
+    untrusted.check(path)
+    card, _, digest = models.describe(path)
+    name = arguments.model or "pretrained"
     recipe = card.recipe
     if arguments.json:
         print(json.dumps({"name": name, "sha256": digest, **card.model_dump(mode="json")}, indent=1))
@@ -39,13 +45,13 @@ def main(arguments: argparse.Namespace) -> int:
     }
     width = max(map(len, facts))
     for key, value in facts.items():
-        print(f"{key:<{width}}  {value or 'not recorded in this file'}")
+        print(f"{key:<{width}}  {one_line(value or 'not recorded in this file')}")
     for split, groups in card.scores.items():
         scores = {f"{group}/{key}": value for group, values in groups.items() if isinstance(values, dict)
                   for key, value in values.items()}  # fmt: skip
-        print(f"\nscores on {groups.get('n_images', '?')} {split} images")
+        print(f"\nscores on {groups.get('n_images', '?')} {one_line(split)} images")
         for key, value in scores.items():
-            print(f"  {key:<32} {value:.3f}")
+            print(f"  {one_line(key):<32} {value:.3f}")
     for title, section in (("image to network", recipe.normalize), ("maps to nuclei", recipe.predict)):
         print(f"\n{title}")
         for key, value in (section.model_dump() if section else {"": "not recorded in this file"}).items():

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 
 from nuclei_unet.commands import adapt, convert, info, predict, score
-from nuclei_unet.errors import InputError
+from nuclei_unet.errors import InputError, one_line
 
 COMMANDS = {
     "predict": (predict, "find the nuclei of images: label images, tables, and files for other tools"),
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def fail(message: str) -> int:
     """Print one line on stderr; return exit code 1."""
-    print(f"error: {message}", file=sys.stderr)
+    print(f"error: {one_line(message)}", file=sys.stderr)
     return 1
 
 

@@ -29,7 +29,7 @@ from pathlib import Path, PurePath
 import filelock
 from tqdm import tqdm
 
-from nuclei_unet.errors import InputError
+from nuclei_unet.errors import InputError, one_line
 from nuclei_unet.formats.imagefile import without_suffix
 from nuclei_unet.prediction.scale import scale_for
 
@@ -96,6 +96,7 @@ def main(arguments: argparse.Namespace) -> int:
     """Find the nuclei of all images; return the exit code: 1 if any image failed."""
     from nuclei_unet.commands import results
     from nuclei_unet.formats.reading import find_images
+    from nuclei_unet.network import untrusted
     from nuclei_unet.prediction import models
 
     started = time.monotonic()
@@ -106,17 +107,19 @@ def main(arguments: argparse.Namespace) -> int:
     check_folder(arguments.inputs, folder, tasks)
     # Found once: an address may lead elsewhere a minute later.
     path = models.find(arguments.model)
+    jobs = min(arguments.jobs, len(tasks))
+    threads = max(_cores() // jobs, 1)
+    untrusted.check(path, threads)
     card, _, digest = models.describe(path)
     if card.recipe.predict is None:
         raise InputError(
             f"{arguments.model}: was trained but not evaluated; run `dvc repro evaluate` and use what it writes"
         )
-    jobs = min(arguments.jobs, len(tasks))
     options = Options(
         folder=folder,
         model=path,
         engine=arguments.engine,
-        threads=max(_cores() // jobs, 1),
+        threads=threads,
         formats=formats,
         key="",
         **{name: getattr(arguments, name) for name in
@@ -240,7 +243,7 @@ def run(tasks: Sequence[Task], options: Options, jobs: int) -> tuple[list, int]:
                 skipped += before
                 for result in found[number]:
                     if result.error is not None:
-                        bar.write(f"failed: {result.error}", file=sys.stderr)
+                        bar.write(f"failed: {one_line(result.error)}", file=sys.stderr)
                 bar.update()
     except BrokenProcessPool:
         _stop(pool, options.folder)

@@ -1,11 +1,14 @@
 """Networks computed by ONNX Runtime: a light installation that starts in a fraction of a second."""
 
+import os
+
 import numpy as np
 import onnxruntime
 
 from nuclei_unet import card
 from nuclei_unet.card import Card
 from nuclei_unet.errors import InputError
+from nuclei_unet.network import untrusted
 
 CARD = "nuclei_unet.card"  # the key in the file's metadata
 INPUT, OUTPUT = "image", "maps"
@@ -20,6 +23,8 @@ class OnnxNetwork:
         options.intra_op_num_threads = threads or 0
         options.inter_op_num_threads = 1
         options.log_severity_level = 4
+        # A model may name files for its weights, which would be looked for in the working folder: there are none.
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
         try:
             self._session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
             properties = self._session.get_modelmeta().custom_metadata_map
@@ -28,16 +33,30 @@ class OnnxNetwork:
         if CARD not in properties:
             raise InputError(f"{name}: an ONNX file of another program; nuclei-unet writes its own with `make release`")
         self.card: Card = card.parse(properties[CARD], name)
-        shapes = [part.shape for part in (*self._session.get_inputs(), *self._session.get_outputs())]
-        wanted = [4, self.card.recipe.normalize.channels], [4, len(self.card.recipe.targets)]
-        if [[len(shape), shape[-1]] for shape in shapes] != [*wanted]:
+        recipe = self.card.recipe
+        untrusted.check_size(recipe.network, len(data), name)
+        parts = [*self._session.get_inputs(), *self._session.get_outputs()]
+        wanted = [(INPUT, 4, [recipe.normalize.channels]), (OUTPUT, 4, [len(recipe.targets)])]
+        if [(part.name, len(part.shape), part.shape[-1:]) for part in parts] != wanted:
             raise InputError(f"{name}: its network does not fit its recipe")
-        self.channels = self.card.recipe.normalize.channels
+        self.channels = recipe.normalize.channels
+        self._try(name)
 
     def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """Return the maps {target: float32 (N, H, W, 1)} of images, float32 (N, H, W, channels), 0 ... 255."""
         (maps,) = self._session.run([OUTPUT], {INPUT: np.ascontiguousarray(images, np.float32)})
         return {target: maps[..., n : n + 1] for n, target in enumerate(self.card.recipe.targets)}
+
+    def _try(self, name: str) -> None:
+        """Raise InputError if the maps of a small image are no numbers: weights that are none spread to all."""
+        side = self.card.recipe.network.size_multiple
+        image = np.linspace(0, 255, side * side * self.channels).reshape(1, side, side, self.channels)
+        try:
+            maps = self(image)
+        except Exception as error:  # as above
+            raise InputError(f"{name}: its network cannot be computed ({reason(error)})") from None
+        if not all(np.isfinite(values).all() for values in maps.values()):
+            raise InputError(f"{name}: its maps are not numbers, so its weights are broken; {untrusted.HARM}")
 
 
 def reason(error: Exception) -> str:

@@ -59,13 +59,18 @@ class KeepState(keras.callbacks.Callback):
                 state = json.loads(file["state"].item())
                 values = [file[f"variable{n}"] for n in range(len(variables))]
                 self._best_weights = [file[f"best{n}"] for n in range(state["best_weights"])]
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            epoch, best, kept = state["epoch"], state["best"], state["rows"]
+            if [value.shape for value in values] != [tuple(variable.shape) for variable in variables]:
+                raise ValueError("other shapes")
+        # A damaged header may claim any size, and damaged JSON be anything.
+        except (OSError, ValueError, KeyError, TypeError, EOFError, MemoryError, RecursionError, zipfile.BadZipFile):
+            self._best_weights = None
             print(f"warning: {path} is damaged; starting from the first epoch", file=sys.stderr)
             return
         for variable, value in zip(variables, values, strict=True):
             variable.assign(value)
-        self.epoch, self._best = state["epoch"], state["best"]
-        rows.extend(state["rows"])
+        self.epoch, self._best = epoch, best
+        rows.extend(kept)
 
     def on_train_begin(self, logs=None):
         """Restore early stopping, which has just reset itself."""
