@@ -127,11 +127,15 @@ def _(project):
     made = clone(project, "owned by another")
     for path in (made.folder, *made.folder.rglob("*")):
         os.chown(path, 1234, 1234, follow_symlinks=False)
-    # Root goes in, and the owner himself.
     prepare(made, project)
+    for tool in ("verify", "compare", "experiments"):
+        made.refused(sys.executable, "-m", f"pipeline.tools.{tool}", says="dubious ownership.*safe.directory")
     made = clone(project, "owned by root")
     said = made.refused(*SOMEBODY, "dvc", "repro", "preprocess", says="[Pp]ermission denied|not permitted|dubious")
-    return f"Root works in the checkout of another user. A user in that of root: {said[:200]}."
+    return (
+        "Root runs stages in the checkout of another user; tools that need git name `safe.directory`. "
+        f"A user in that of root: {said[:200]}."
+    )
 
 
 @fault("no right to write to data/, models/, reports/ or .dvc/", outputs=False)

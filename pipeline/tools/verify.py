@@ -20,7 +20,7 @@ from ruamel.yaml import YAML
 
 from nuclei_unet.errors import InputError
 from pipeline import download, layout, machine, params, process, stage
-from pipeline.git import git
+from pipeline.git import check, git
 from pipeline.report.scores import flat_metrics
 
 
@@ -64,6 +64,7 @@ def main() -> None:
 
 def commit_of(revision: str) -> str:
     """Return the commit of a branch, tag or commit. Raises InputError that names it."""
+    check()
     try:
         return git("rev-parse", "--verify", "--end-of-options", f"{revision}^{{commit}}").strip()
     except InputError:
