@@ -44,6 +44,8 @@ help:
 $(READY):
 	@test -n "$(PYTHON)" || { echo "error: no Python 3.11, 3.12 or 3.13 found; install one or set PYTHON=" >&2; exit 1; }
 	@test "$$(uname -sm)" != "Darwin x86_64" || { echo "error: TensorFlow has no packages for Intel Macs" >&2; exit 1; }
+	@test "$$(pwd | LC_ALL=C tr -d '":$$`\\\n')" = "$$(pwd)" || { echo 'error: the path of this folder has a " : $$ ` \ or a' \
+		'line break, and no program in .venv would start from there; rename or move it' >&2; exit 1; }
 	@test ! -L .venv || { echo "error: .venv is a link; setting up would empty what it leads to; remove it" >&2; exit 1; }
 	@echo "setting up .venv with $(PYTHON) (once, some minutes) ..."
 	@$(PYTHON) -m venv --clear .venv

@@ -1,5 +1,7 @@
 """What all stages and tools share: one clear line for an error, one run at a time, dependencies from dvc.yaml."""
 
+import errno
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -24,6 +26,7 @@ def run(main: Callable[[], None]) -> None:
     try:
         layout.LOCKS.mkdir(exist_ok=True)
         with filelock.FileLock(layout.LOCKS / f"{name}.lock", blocking=False):
+            check_rights(name)
             main()
     except filelock.Timeout:
         fail(f"{name}: another run of this stage is still going in this folder; wait for it or stop it")
@@ -45,10 +48,34 @@ def fail(message: str) -> None:
     sys.exit(1)
 
 
+def check_rights(name: str) -> None:
+    """Raise OSError if a stage has no right to write where its outputs go; better before than after an hour."""
+    for folder in {output.parent for output in outputs(name)}:
+        if folder.exists() and not os.access(folder, os.W_OK | os.X_OK):
+            raise OSError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+
+
 def dependencies(name: str) -> list[Path]:
     """Return the files and folders that a stage depends on, as dvc.yaml names them, or raise InputError."""
     try:
-        stages = YAML(typ="safe", pure=True).load(layout.DVC_FILE.read_text(encoding="utf-8"))["stages"]
-        return [Path(dependency) for dependency in stages[name]["deps"]]
+        return [Path(dependency) for dependency in _stages()[name]["deps"]]
     except (OSError, YAMLError, TypeError, KeyError) as error:
         raise InputError(f"{layout.DVC_FILE}: does not say what stage {name} depends on ({error!r})") from None
+
+
+def outputs(name: str) -> list[Path]:
+    """Return the files and folders that a stage writes, as dvc.yaml names them; none for a tool."""
+    try:
+        stage = _stages()[name]
+        # An output is a path, or a mapping from its path to options.
+        return [Path(path) for key in ("outs", "metrics") for out in stage.get(key, ()) for path in _paths(out)]
+    except (OSError, YAMLError, TypeError, KeyError, AttributeError):
+        return []
+
+
+def _paths(output: str | dict) -> list[str]:
+    return [output] if isinstance(output, str) else list(output)
+
+
+def _stages() -> dict:
+    return YAML(typ="safe", pure=True).load(layout.DVC_FILE.read_text(encoding="utf-8"))["stages"]

@@ -35,7 +35,7 @@ def make(tmp_path):
         # What `make test` hands on to its children is not for this one.
         variables = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS"))}
         done = subprocess.run(
-            ["make", f"PYTHON={fake}", *arguments], cwd=folder, env=variables, capture_output=True, text=True
+            ["make", f"PYTHON={fake}", *arguments], cwd=run.folder, env=variables, capture_output=True, text=True
         )
         return done, log.read_text().splitlines()
 
@@ -71,6 +71,21 @@ def test_set_up_does_not_empty_what_a_link_leads_to(make, tmp_path):
     done, calls = make("setup")
     assert done.returncode and "error: .venv is a link" in done.stderr
     assert (other / "file").exists() and not calls
+
+
+@pytest.mark.parametrize("name", ["a b", "a#b", "50%25", "it's", "Ядро 🔬", "-dash", "a&b;c", "[x]*?", "n" * 200])
+def test_set_up_in_a_folder_of_any_name(name, make):
+    make.folder = make.folder.rename(make.folder.with_name(name))
+    done, calls = make("repro")
+    assert not done.returncode and calls[-2:] == ["dvc", "repro"], done.stderr
+
+
+@pytest.mark.parametrize("name", ['a" b', "a:b", "$HOME", "`touch pwned`", "a\\b", "a\nb"])
+def test_set_up_names_a_folder_that_programs_do_not_start_from(name, make):
+    make.folder = make.folder.rename(make.folder.with_name(name))
+    done, calls = make("repro")
+    assert done.returncode and not calls and not (make.folder / "pwned").exists()
+    assert done.stderr.count("error: ") == 1 and "rename or move it" in done.stderr
 
 
 HOSTILE = (

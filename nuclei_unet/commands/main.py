@@ -1,6 +1,7 @@
 """The command `nuclei-unet`: what it understands, and how its errors look."""
 
 import argparse
+import io
 import os
 import signal
 import sys
@@ -34,6 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         module.add_arguments(command)
         command.set_defaults(main=module.main)
     chosen = parser.parse_args(arguments)
+    # A name on the disk may have bytes, or the terminal a character set, that a line cannot be printed with as it is.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     # The signal of `kill` ends a command as Ctrl-C does: no half-written file remains.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:

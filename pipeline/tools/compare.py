@@ -29,7 +29,7 @@ from nuclei_unet.errors import InputError
 from nuclei_unet.files import fresh_file
 from nuclei_unet.scores import main_ones
 from pipeline import layout, params, stage
-from pipeline.git import git
+from pipeline.git import check, git
 from pipeline.report import charts, pictures, scores
 from pipeline.report.page import page, picture
 from pipeline.report.results import read_example
@@ -88,6 +88,7 @@ def main() -> None:
 
 def commit_of(revision: str) -> str:
     """Return the commit of a branch, a tag, a commit or a DVC experiment. Raises InputError that names it."""
+    check()
     try:
         with contextlib.closing(SCM(".")) as scm:
             return resolve_rev(scm, revision)[:10]

@@ -42,7 +42,7 @@ def main() -> None:
     params_file = folder / layout.PARAMS
     params_file.write_text(params.override(params_file.read_text(), OVERRIDES))
     environment = process.environment(
-        MLFLOW_TRACKING_URI=store.store(), MLFLOW_EXPERIMENT_NAME=EXPERIMENT, **{names.RUN_NAME: "demo"}
+        MLFLOW_TRACKING_URI=store.store(folder), MLFLOW_EXPERIMENT_NAME=EXPERIMENT, **{names.RUN_NAME: "demo"}
     )
     if subprocess.run([sys.executable, "-m", "dvc", "repro"], cwd=folder, env=environment).returncode:
         raise InputError("`dvc repro` failed; see its message above")

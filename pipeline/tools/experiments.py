@@ -9,6 +9,7 @@ from dvc.exceptions import DvcException
 
 from nuclei_unet.errors import InputError
 from pipeline import layout, params, stage
+from pipeline.git import check
 
 BEST = "validation.dsb_score"  # as dvc names it, from reports/metrics.json
 SHOWN = 2  # parameters of an experiment
@@ -16,6 +17,7 @@ SHOWN = 2  # parameters of an experiment
 
 def main() -> None:
     """Print the table."""
+    check()
     try:
         found = exp_show()
     except DvcException as error:

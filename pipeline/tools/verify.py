@@ -20,7 +20,7 @@ from ruamel.yaml import YAML
 
 from nuclei_unet.errors import InputError
 from pipeline import download, layout, machine, params, process, stage
-from pipeline.git import git
+from pipeline.git import check, git
 from pipeline.report.scores import flat_metrics
 
 
@@ -43,7 +43,7 @@ def main() -> None:
         before, scores_before = hashes(clone), scores(clone)
         print(f"running the pipeline of {revision} in {clone}", flush=True)
         command = [sys.executable, "-m", "dvc", "repro", "--force", "--no-run-cache"]
-        if subprocess.run(command, cwd=clone, env=environment(clone)).returncode:
+        if subprocess.run(command, cwd=clone, env=environment()).returncode:
             raise InputError("`dvc repro` failed in the clone; see its message above")
         table = compare(before, hashes(clone))
         differences = compare_scores(scores_before, scores(clone))
@@ -64,15 +64,16 @@ def main() -> None:
 
 def commit_of(revision: str) -> str:
     """Return the commit of a branch, tag or commit. Raises InputError that names it."""
+    check()
     try:
         return git("rev-parse", "--verify", "--end-of-options", f"{revision}^{{commit}}").strip()
     except InputError:
         raise InputError(f"{revision}: not a branch, tag or commit of this repository") from None
 
 
-def environment(clone: Path) -> dict[str, str]:
+def environment() -> dict[str, str]:
     """Return the variables for the run in the clone: this Python, its own MLflow store, files already downloaded."""
-    own = {"MLFLOW_TRACKING_URI": f"sqlite:///{clone / layout.STORE}"}
+    own = {}
     if folder := download.archives_folder():
         own[download.ARCHIVES_VARIABLE] = str(folder.absolute())
     elif all((layout.DOWNLOADS / source.name).is_file() for source in download.SOURCES["bbbc038-fixed"]):

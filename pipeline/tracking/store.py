@@ -5,6 +5,7 @@ from pathlib import Path
 
 import filelock
 import mlflow
+from sqlalchemy.engine import make_url
 
 from nuclei_unet.errors import InputError
 from pipeline import layout
@@ -14,9 +15,14 @@ VIEW = "scores"
 VIEW_TAG = f"mlflow.sharedViewState.{VIEW}"
 
 
-def store() -> str:
-    """Return where runs are kept: MLFLOW_TRACKING_URI, or the project's own database."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{layout.project() / layout.STORE}"
+def store(folder: Path = Path()) -> str:
+    """Return where runs are kept, for a process in `folder`: MLFLOW_TRACKING_URI, or the project's own database."""
+    path = layout.project() / layout.STORE
+    # In such an address, SQLAlchemy cuts a path at `?` and decodes `%25`, but MLflow makes the folder as it is written
+    # there. So no spelling of a path with these is right for both: it has to be left out.
+    if set("?%") & set(str(path)):
+        path = os.path.relpath(path, folder.resolve())
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{path}"
 
 
 def experiment_name() -> str:
@@ -37,7 +43,7 @@ def connect() -> tuple[mlflow.MlflowClient, str]:
         if not found:
             artifacts = None
             if uri.startswith("sqlite:///"):
-                artifacts = (Path(uri.removeprefix("sqlite:///")).absolute().parent / "mlruns").as_uri()
+                artifacts = (Path(make_url(uri).database).resolve().parent / "mlruns").as_uri()
             # The UI opens in its mode for training, not the one for language models.
             tags = {"mlflow.experimentKind": "custom_model_development", VIEW_TAG: names.view()}
             return client, client.create_experiment(experiment_name(), artifact_location=artifacts, tags=tags)

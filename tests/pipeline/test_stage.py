@@ -3,7 +3,7 @@
 import pytest
 
 from nuclei_unet.errors import InputError
-from pipeline import stage
+from pipeline import layout, stage
 
 
 def stopped(error):
@@ -30,6 +30,25 @@ def test_an_error_is_one_line_and_an_exit_code(error, said, tmp_path, monkeypatc
         stage.run(lambda: stopped(error))
     printed = capsys.readouterr().err
     assert said in printed and printed.count("\n") == 1 and caught.value.code
+
+
+def test_a_folder_without_the_right_to_write_is_named_before_the_stage_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["pipeline/train.py"])
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    # Root may write everywhere.
+    monkeypatch.setattr("os.access", lambda path, _: str(path) != "reports")
+    (tmp_path / "dvc.yaml").write_text("stages:\n  train:\n    outs: [models/a, {reports/b: {cache: false}}]\n")
+    stage.run(lambda: None)
+    (tmp_path / "reports").mkdir()
+    with pytest.raises(SystemExit):
+        stage.run(lambda: pytest.fail("ran"))
+    assert capsys.readouterr().err == "error: train: Permission denied: reports; fix this and run it again\n"
+
+
+def test_outputs_are_those_of_dvc_yaml():
+    assert stage.outputs("download") == [layout.RAW] and layout.MAIN_SCORES in stage.outputs("evaluate")
+    assert stage.outputs("compare") == []
 
 
 def test_dependencies_are_those_of_dvc_yaml(tmp_path, monkeypatch):

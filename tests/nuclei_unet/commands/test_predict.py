@@ -362,3 +362,16 @@ def test_names_never_collide():
     names = [task.name for task in predict.named(found)]
     assert names[:4] == ["a.png", "A.tif", "b", "s/a"]
     assert len({name.casefold() for name in names}) == len(names)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a Mac's file names are UTF-8")
+def test_a_folder_name_that_is_not_text_is_printed_somehow(tmp_path, drawn):
+    images, out = (tmp_path / os.fsdecode(name) for name in (b"\xff in", b"\xff out"))
+    images.mkdir()
+    # OpenCV itself crashes at such a name.
+    (images / "a.png").write_bytes(cv2.imencode(".png", drawn[0])[1])
+    command = [sys.executable, "-m", "nuclei_unet", "predict", "--fast", str(images), str(out)]
+    variables = os.environ | {"PYTHONIOENCODING": "utf-8:strict"}
+    done = subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True)
+    assert not done.returncode and r"\udcff out" in done.stdout, done.stderr
+    assert OUTPUTS - {".nuclei-unet"} <= {path.name for path in out.iterdir()}
