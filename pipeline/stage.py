@@ -40,8 +40,8 @@ def run(main: Callable[[], None]) -> None:
 
 
 def fail(message: str) -> None:
-    """Print one line on stderr and exit with code 1."""
-    print(f"error: {message}", file=sys.stderr)
+    """Print one line on stderr, even if a name in it has line breaks, and exit with code 1."""
+    print(f"error: {' '.join(message.splitlines())}", file=sys.stderr)
     sys.exit(1)
 
 
