@@ -139,15 +139,10 @@ BRANCHES = ("$(touch${IFS}pwned)", "`touch${IFS}pwned`", "-h")
 
 def _cloned(project: Project) -> Project:
     """Return a git clone of this project that counts as set up; its programs are those that run now."""
-    clone = Project(project.folder / "clone")
-    git("clone", "--quiet", "--no-local", ".", str(clone.folder))
+    clone = project.clone()
     lock = git("-C", str(clone.folder), "hash-object", "requirements.lock").strip()
     (clone.folder / ".venv").mkdir()
     (clone.folder / f".venv/.installed-{lock}").touch()
-    for name in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES"):
-        clone.environment.pop(name, None)
-    # The name of the branch to compare with; a clone has the one that is checked out.
-    git("-C", str(clone.folder), "branch", "--force", "before", "HEAD")
     return clone
 
 
