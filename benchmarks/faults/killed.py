@@ -7,6 +7,7 @@ import shutil
 import signal
 import sys
 import time
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -167,9 +168,9 @@ def _killed_while_it_writes(stage: str):
     def provoke(project: Project) -> str:
         _forget(project, *list(MOMENTS)[list(MOMENTS).index(stage) :])
         for pattern in MOMENTS[stage]:
-            started = time.time_ns()
-            project.interrupt(lambda: _is_new(project, pattern, started), signal.SIGKILL)
-            if f"stage '{stage}'" not in project.log() or not _is_new(project, pattern, started):
+            written = partial(_is_new, project, pattern, time.time_ns())
+            project.interrupt(written, signal.SIGKILL)
+            if f"stage '{stage}'" not in project.log() or not written():
                 raise Failed(f"not killed at {pattern}")
         project.repro(says=f"Running stage '{stage}'")
         return f"Killed as soon as there was {', '.join(MOMENTS[stage])}. `dvc repro` then writes all of it."
