@@ -249,7 +249,7 @@ def _(project):
     os.killpg(process.pid, signal.SIGSTOP)
     said = clone.refused(*demo, says="still going")
     os.killpg(process.pid, signal.SIGCONT)
-    wait_for(lambda: not alive(process.pid))
+    wait_for(lambda: not alive(process.pid), seconds=600)
     if "Traceback" in first.read_text():
         raise Failed("the orphan was disturbed")
     _same(clone.folder / layout.DEMO, wanted)
