@@ -4,10 +4,18 @@
 .DEFAULT_GOAL := help
 
 # The first Python that requirements.lock is resolved for; override with `make PYTHON=/path/to/python3.12`.
-PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+ifeq ($(origin PYTHON),undefined)
+PYTHON := $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$p && break; done)
+endif
 # requirements-gpu.lock on a GPU server.
 LOCKFILE ?= requirements.lock
+# Before the shell sees it, in READY.
+ifneq ($(value LOCKFILE),requirements.lock)
+ifneq ($(value LOCKFILE),requirements-gpu.lock)
+$(error LOCKFILE=$(value LOCKFILE): use requirements.lock or requirements-gpu.lock)
+endif
+endif
 # Its name holds a digest of the lock file: `git switch` changes the time of files whose content stays.
 READY := .venv/.installed-$(shell git hash-object $(LOCKFILE))
 # Stages call plain `python`: let it be ours.
@@ -19,7 +27,15 @@ override PORT := $(value PORT)
 override IMAGES := $(value IMAGES)
 override LABELS := $(value LABELS)
 override OUT := $(value OUT)
-export REV PORT IMAGES LABELS OUT
+override PYTHON := $(value PYTHON)
+export REV PORT IMAGES LABELS OUT PYTHON
+define NEWLINE
+
+
+endef
+ifneq ($(findstring $(NEWLINE),$(REV)$(PORT)$(IMAGES)$(LABELS)$(OUT)$(PYTHON)),)
+$(error REV, PORT, IMAGES, LABELS, OUT and PYTHON must be one line each)
+endif
 
 help:
 	@echo "make setup   .venv with everything; the other targets do it themselves"
@@ -42,17 +58,20 @@ help:
 	@echo "make lock    resolve requirements.lock, requirements-gpu.lock and tests/guests.lock again (needs uv)"
 
 $(READY):
-	@test -n "$(PYTHON)" || { echo "error: no Python 3.11, 3.12 or 3.13 found; install one or set PYTHON=" >&2; exit 1; }
+	@test -n "$$PYTHON" || { echo "error: no Python 3.11, 3.12 or 3.13 found; install one or set PYTHON=" >&2; exit 1; }
 	@test "$$(uname -sm)" != "Darwin x86_64" || { echo "error: TensorFlow has no packages for Intel Macs" >&2; exit 1; }
 	@test "$$(pwd | LC_ALL=C tr -d '":$$`\\\n')" = "$$(pwd)" || { echo 'error: the path of this folder has a " : $$ ` \ or a' \
 		'line break, and no program in .venv would start from there; rename or move it' >&2; exit 1; }
 	@test ! -L .venv || { echo "error: .venv is a link; setting up would empty what it leads to; remove it" >&2; exit 1; }
-	@echo "setting up .venv with $(PYTHON) (once, some minutes) ..."
-	@$(PYTHON) -m venv --clear .venv
+	@printf 'setting up .venv with %s (once, some minutes) ...\n' "$$PYTHON"
+# Killed from here on, no stamp says that what is left is whole. Ours goes with --clear if another make sets up, too.
+	@rm -f .venv/.installed-*
+	@"$$PYTHON" -m venv --clear .venv && touch .venv/.by-make-$$PPID
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(LOCKFILE)
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@.venv/bin/python -m pipeline.tools.plots
-	@touch $@
+	@mv .venv/.by-make-$$PPID $@ 2>/dev/null || \
+		{ echo "error: another make set up .venv at the same time; run this again when it has ended" >&2; exit 1; }
 
 setup: $(READY)
 
@@ -69,7 +88,7 @@ repro: $(READY)
 	@dvc repro
 
 # Where the project started: a well-known tutorial's recipe, through parameters alone.
-TUTORIAL := preprocess.image_size=[128,128] preprocess.channels=3 preprocess.invert_light_background=false \
+override TUTORIAL := preprocess.image_size=[128,128] preprocess.channels=3 preprocess.invert_light_background=false \
 	preprocess.percentiles=null preprocess.nucleus_intensity=null preprocess.validation_fraction=0.1 \
 	train.targets=[foreground] train.crop_size=128 train.kind_balance=0 train.epochs=25 train.steps_per_epoch=null \
 	train.optimizer=adam train.learning_rate=0.001 train.schedule=constant train.loss=bce train.early_stopping=2 \
@@ -133,7 +152,7 @@ lint: $(READY)
 	@check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/ci.yml
 	@check-jsonschema --quiet --builtin-schema vendor.gitlab-ci .gitlab-ci.yml
 
-RESOLVE := uv pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
+override RESOLVE := uv pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
 lock:
 	@$(RESOLVE) --universal --extra dev -o requirements.lock pyproject.toml
 	@$(RESOLVE) --python-platform x86_64-unknown-linux-gnu --extra dev --extra gpu -o requirements-gpu.lock pyproject.toml

@@ -42,8 +42,20 @@ def run(main: Callable[[], None]) -> None:
         sys.exit(130)
 
 
+def running(folder: Path) -> list[str]:
+    """Return the names of the stages and tools that are running in another folder, which may not be there."""
+    names = []
+    for path in sorted((folder / layout.LOCKS).glob("*.lock")):
+        try:
+            with filelock.FileLock(path, blocking=False):
+                pass
+        except filelock.Timeout:
+            names.append(path.stem)
+    return names
+
+
 def fail(message: str) -> None:
-    """Print one line on stderr and exit with code 1."""
+    """Print one line on stderr, even if a name in it has line breaks, and exit with code 1."""
     print(f"error: {one_line(message)}", file=sys.stderr)
     sys.exit(1)
 

@@ -33,6 +33,9 @@ def environment() -> Path:
     (ROOT / ".locks").mkdir(exist_ok=True)
     with filelock.FileLock(ROOT / ".locks/guests.lock"):
         if not ready.exists():
+            # First: if this is killed, no stamp says that what is left of another content is whole.
+            for stamp in FOLDER.glob(".installed-*"):
+                stamp.unlink()
             subprocess.run([sys.executable, "-m", "venv", "--clear", FOLDER], check=True)
             pip = [PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--retries", "2"]
             done = subprocess.run([*pip, "--require-hashes", "-r", LOCK], capture_output=True, text=True)

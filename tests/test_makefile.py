@@ -5,13 +5,18 @@ import shutil
 import subprocess
 
 import pytest
+from ruamel.yaml import YAML
 
 from tests import ROOT
 
 pytestmark = pytest.mark.skipif(not shutil.which("make"), reason="make is not installed")
-# Stands for Python and makes a .venv whose programs do nothing; all of them write down how they are called.
+# Stands for Python and makes a .venv whose programs do nothing; all of them write down how they are called. `KILLED_AT`
+# kills make with all that it started; until then `venv --clear` has deleted the programs, and no stamp yet. `OTHER_AT`
+# does what `venv --clear` of another make does.
 FAKE = """#!/bin/sh
 printf '%s\\n' "$(basename "$0")" "$@" >> {log}
+[ "$2" != "$KILLED_AT" ] || (rm -rf .venv/bin; kill -9 0)
+[ "$2" != "$OTHER_AT" ] || rm -f .venv/.[a-z]*
 [ "$2" != venv ] || (rm -rf .venv && mkdir -p .venv/bin && for n in python dvc; do cp {fake} .venv/bin/$n; done)
 """
 
@@ -30,12 +35,17 @@ def make(tmp_path):
     for command in (["init", "-q", "-b", "main"], ["add", "."], [*identity, "commit", "-q", "-m", "first"]):
         subprocess.run(["git", *command], cwd=folder, check=True)
 
-    def run(*arguments):
+    def run(*arguments, **more):
         log.write_text("")
         # What `make test` hands on to its children is not for this one.
         variables = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS"))}
         done = subprocess.run(
-            ["make", f"PYTHON={fake}", *arguments], cwd=run.folder, env=variables, capture_output=True, text=True
+            ["make", f"PYTHON={fake}", *arguments],
+            cwd=run.folder,
+            env=variables | more,
+            capture_output=True,
+            text=True,
+            start_new_session=True,
         )
         return done, log.read_text().splitlines()
 
@@ -86,6 +96,25 @@ def test_set_up_names_a_folder_that_programs_do_not_start_from(name, make):
     done, calls = make("repro")
     assert done.returncode and not calls and not (make.folder / "pwned").exists()
     assert done.stderr.count("error: ") == 1 and "rename or move it" in done.stderr
+
+
+@pytest.mark.parametrize("moment", ["venv", "pip", "pipeline.tools.plots"])
+def test_a_set_up_that_is_killed_does_not_count_as_ready(moment, make):
+    lock = make.folder / "requirements.lock"
+    make("setup")
+    lock.write_text("a==2\n")
+    assert make("setup", KILLED_AT=moment)[0].returncode == -9
+    # Neither for the new packages nor for the old ones, which a switch of branches asks for.
+    assert not list((make.folder / ".venv").glob(".installed-*"))
+    lock.write_text("a==1\n")
+    done, calls = make("setup")
+    assert not done.returncode and calls.count("--require-hashes") == 1
+
+
+def test_two_set_ups_at_once_do_not_count_as_ready(make):
+    done, _ = make("setup", OTHER_AT="pip")
+    assert done.returncode and "error: another make set up .venv at the same time" in done.stderr
+    assert not list((make.folder / ".venv").glob(".installed-*"))
 
 
 HOSTILE = (
@@ -142,3 +171,41 @@ def test_a_summary_takes_the_name_of_an_experiment(make):
     done, calls = make("summary", "REV=lower")
     assert not done.returncode and calls[-2:] == ["--", "lower"]
     assert make("summary", "REV=low")[0].returncode
+
+
+@pytest.mark.parametrize("value", ["a;touch pwned", "$(touch pwned)", "$(shell touch pwned)", "-h", "", "a b"])
+def test_there_are_two_lock_files(value, make):
+    done, calls = make("setup", f"LOCKFILE={value}")
+    assert done.returncode and not calls and not (make.folder / "pwned").exists()
+    assert f"LOCKFILE={value}: use requirements.lock or requirements-gpu.lock" in done.stderr
+
+
+@pytest.mark.parametrize("variable", ["REV", "PORT", "IMAGES", "LABELS", "OUT", "PYTHON"])
+def test_a_variable_is_one_line(variable, make):
+    make("setup")
+    done, calls = make("summary", f"{variable}=a\ntouch pwned")
+    assert done.returncode and not calls and "must be one line each" in done.stderr
+
+
+def test_a_python_in_a_folder_with_blanks(make, tmp_path):
+    fake = tmp_path / "a b; touch pwned" / "python"
+    fake.parent.mkdir()
+    shutil.copy(tmp_path / "fake", fake)
+    done, calls = make("setup", f"PYTHON={fake}")
+    assert not done.returncode and "--require-hashes" in calls and not (make.folder / "pwned").exists()
+
+
+def test_what_runs_is_not_replaced_from_outside(make):
+    make("setup")
+    done, _ = make("--dry-run", "tutorial", "TUTORIAL=a'; touch pwned; '")
+    assert not done.returncode and "pwned" not in done.stdout
+
+
+def test_ci_hands_names_on_in_variables():
+    """What GitHub puts between the braces becomes part of the shell line."""
+    jobs = YAML(typ="safe").load((ROOT / ".github/workflows/ci.yml").read_text())["jobs"]
+    lines = [step.get("run", "") for job in jobs.values() for step in job["steps"]]
+    assert any("make test" in line for line in lines) and not any("${{" in line for line in lines)
+    script = YAML(typ="safe").load((ROOT / ".gitlab-ci.yml").read_text())["compare"]["script"]
+    # A branch may be named `--upload-pack=...`.
+    assert 'git fetch origin "refs/heads/$CI_MERGE_REQUEST_TARGET_BRANCH_NAME"' in script

@@ -17,7 +17,7 @@ from pathlib import Path
 import pandas as pd
 from tqdm import tqdm
 
-from benchmarks.faults import disk, hostile, killed, parameters, places, tracking  # noqa: F401  (rows)
+from benchmarks.faults import disk, hostile, killed, parameters, places, requests, tracking  # noqa: F401  (rows)
 from benchmarks.faults.project import FAULTS, SMALL, Failed, Project
 from pipeline.machine import describe
 from pipeline.tools.project import copy_project

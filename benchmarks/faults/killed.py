@@ -3,13 +3,19 @@
 import os
 import random
 import re
+import shutil
 import signal
 import sys
 import time
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
-from benchmarks.faults.project import Failed, Project, alive, fault, serving, wait_for
+from ruamel.yaml import YAML
+
+from benchmarks.faults.project import SMALL, Failed, Project, alive, fault, serving, wait_for
 from pipeline import layout, params
+from pipeline.tools.verify import hashes
 
 
 def _killed_in_training(kind: signal.Signals):
@@ -144,3 +150,191 @@ def _(project):
         raise Failed("started from the beginning")
     project.repro()
     return f"Went on at {', '.join(asked[1:])}; the same bytes."
+
+
+# What is there when a stage is killed while it writes; each is new in that run.
+MOMENTS = {
+    "evaluate": (
+        "models/.partial-model.keras",
+        "data/predictions.partial/*.png",
+        "data/predictions/*.png",
+        "reports/scores.json",
+    ),
+    "visualize": ("reports/figures.partial/*.png", "reports/figures/*.png", "reports/report.html"),
+}
+
+
+def _killed_while_it_writes(stage: str):
+    def provoke(project: Project) -> str:
+        _forget(project, *list(MOMENTS)[list(MOMENTS).index(stage) :])
+        for pattern in MOMENTS[stage]:
+            written = partial(_is_new, project, pattern, time.time_ns())
+            project.interrupt(written, signal.SIGKILL)
+            if f"stage '{stage}'" not in project.log() or not written():
+                raise Failed(f"not killed at {pattern}")
+        project.repro(says=f"Running stage '{stage}'")
+        return f"Killed as soon as there was {', '.join(MOMENTS[stage])}. `dvc repro` then writes all of it."
+
+    return provoke
+
+
+def _forget(project: Project, *stages: str) -> None:
+    """Make stages run again, as if they never had: without outputs, entries in dvc.lock, runs in the cache."""
+    yaml = YAML()
+    lock = yaml.load((project.folder / layout.DVC_LOCK).read_text())
+    for stage in stages:
+        for output in lock["stages"].pop(stage)["outs"]:
+            path = project.folder / output["path"]
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    yaml.dump(lock, project.folder / layout.DVC_LOCK)
+    shutil.rmtree(project.folder / ".dvc/cache/runs")
+
+
+def _is_new(project: Project, pattern: str, since: int) -> bool:
+    try:
+        return any(path.stat().st_mtime_ns > since for path in project.folder.glob(pattern))
+    except FileNotFoundError:  # renamed meanwhile
+        return False
+
+
+for name in MOMENTS:
+    fault(f"{name}: SIGKILL while it writes, at {len(MOMENTS[name])} moments", start="undisturbed")(
+        _killed_while_it_writes(name)
+    )
+
+
+def _clone(project: Project) -> tuple[Project, tuple[str, ...], dict]:
+    """Return a git clone, the command of a demo with the small parameters, and the hashes of its outputs."""
+    code = (
+        "import sys; from benchmarks.faults.project import SMALL; from pipeline import stage; "
+        "from pipeline.tools import demo; demo.OVERRIDES = SMALL; sys.argv = ['demo.py']; stage.run(demo.main)"
+    )
+    return project.clone(), (sys.executable, "-c", code), hashes(project.folder)
+
+
+def _same(folder: Path, wanted: dict) -> None:
+    if hashes(folder) != wanted:
+        raise Failed(f"other bytes in {folder.name}/")
+
+
+@fault("make demo: SIGKILL, again, and a second one beside it", start="undisturbed", outputs=False)
+def _(project):
+    clone, demo, wanted = _clone(project)
+    lock = clone.folder / layout.DEMO / layout.DVC_LOCK
+    for kind in (signal.SIGKILL, None):
+        process = clone.start(*demo)
+        # The first stage is done.
+        wait_for(lambda: lock.exists(), process)
+        if kind is not None:
+            os.killpg(process.pid, kind)
+            process.wait()
+            wait_for(lambda group=process.pid: not alive(group))
+            lock.unlink()
+    said = clone.refused(*demo, says="another run of this stage is still going in this folder")
+    if process.wait():
+        raise Failed("the first one failed")
+    _same(clone.folder / layout.DEMO, wanted)
+    return f"The second one: {said}. The one after the kill ends with the same outputs."
+
+
+@fault("make demo killed, its stage lives on", start="undisturbed", outputs=False)
+def _(project):
+    clone, demo, wanted = _clone(project)
+    process = clone.start(*demo)
+    first = clone.last_log
+    wait_for(lambda: clone.epochs_kept() >= 2, process)
+    process.kill()
+    process.wait()
+    # Paused, so that it is certainly still there.
+    os.killpg(process.pid, signal.SIGSTOP)
+    said = clone.refused(*demo, says="still going")
+    os.killpg(process.pid, signal.SIGCONT)
+    wait_for(lambda: not alive(process.pid), seconds=600)
+    if "Traceback" in first.read_text():
+        raise Failed("the orphan was disturbed")
+    _same(clone.folder / layout.DEMO, wanted)
+    return f"Another one at once: {said}. The orphan ends with the same outputs."
+
+
+@fault("make demo beside `dvc repro`", start="undisturbed", outputs=False)
+def _(project):
+    clone, demo, wanted = _clone(project)
+    clone.set(SMALL)
+    process = clone.start("dvc", "repro")
+    wait_for(lambda: clone.epochs_kept() >= 1, process)
+    if clone.run(*demo):
+        raise Failed(f"the demo failed: {clone.error()}")
+    if process.wait():
+        raise Failed("dvc repro failed")
+    for folder in (clone.folder, clone.folder / layout.DEMO):
+        _same(folder, wanted)
+    return "Both end well, with the same outputs each."
+
+
+@fault("make setup: SIGKILL while it empties .venv, and while it installs", start="fresh", outputs=False)
+def _(project):
+    clone, asked = project.clone(), []
+    # Of other packages, as on another branch.
+    stamp = clone.folder / ".venv/.installed-before"
+    stamp.parent.mkdir()
+
+    class Index(BaseHTTPRequestHandler):
+        def handle(self):
+            asked.append(self)
+            time.sleep(600)
+
+    with serving(ThreadingHTTPServer(("127.0.0.1", 0), Index)) as port:
+        clone.environment |= {"PIP_INDEX_URL": f"http://127.0.0.1:{port}/", "PIP_CONFIG_FILE": os.devnull}
+        for moment in (lambda: not stamp.exists(), lambda: asked):
+            stamp.touch()
+            process = clone.start("make", "setup", f"PYTHON={sys.executable}")
+            wait_for(moment, process)
+            if process.poll() is not None:
+                raise Failed(f"ended: {clone.error()}")
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            wait_for(lambda group=process.pid: not alive(group))
+            if left := list(stamp.parent.glob(".installed-*")):
+                raise Failed(f"what is left counts as ready: {left[0].name}")
+    return "What is left does not count as ready; the next make sets up again from the start."
+
+
+def _a_day_ahead(folder: Path) -> None:
+    """Give all files a time of a day later: so they look after the clock was set back."""
+    for path in folder.rglob("*"):
+        if not path.is_symlink():
+            now = path.stat().st_mtime_ns + 24 * 3600 * 10**9
+            os.utime(path, ns=(now, now))
+
+
+@fault("the clock goes back by a day: in a training that is killed, and after it")
+def _(project):
+    project.interrupt(lambda: project.epochs_kept() >= 3, signal.SIGKILL)
+    _a_day_ahead(project.folder)
+    project.repro("train", says="going on after epoch")
+    _a_day_ahead(project.folder)
+    project.repro(says="Running stage 'evaluate'")
+    return "The training goes on, and the later stages run."
+
+
+@fault("the clock goes back by a day: then a parameter and a byte of the data change", start="undisturbed")
+def _(project):
+    _a_day_ahead(project.folder)
+    if "Running stage" in project.repro():
+        raise Failed("ran stages of which nothing changed")
+    dpi = params.load(project.folder / layout.PARAMS).visualize.dpi
+    project.set({"visualize.dpi": dpi + 1})
+    project.repro(says="Running stage 'visualize'")
+    project.set({"visualize.dpi": dpi})
+    image = min((project.folder / layout.PROCESSED).rglob("*.png"))
+    content = bytearray(image.read_bytes())
+    content[-20] ^= 1
+    before = image.stat().st_mtime_ns - 2 * 24 * 3600 * 10**9
+    # In place, and not in the cache that it may be a link to.
+    image.unlink()
+    image.write_bytes(content)
+    os.utime(image, ns=(before, before))
+    project.repro()
+    if image.read_bytes() == content:
+        raise Failed("a changed byte was not noticed")
+    return "Nothing runs because of the time alone; both changes are noticed, and the data is brought back."

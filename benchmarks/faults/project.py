@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline import layout, params
+from pipeline.git import git
 from pipeline.process import OUTSIDE, environment
 
 EPOCHS = 8
@@ -50,6 +51,15 @@ class Project:
     def copy(self, name: str) -> "Project":
         """Copy the folder beside itself."""
         return Project(shutil.copytree(self.folder, self.folder.with_name(name), symlinks=True).resolve())
+
+    def clone(self) -> "Project":
+        """Clone this repository into the folder; copies have no git."""
+        clone = Project(self.folder / "clone")
+        git("clone", "--quiet", "--no-local", ".", str(clone.folder))
+        # What a `make faults` around this hands on is not for the clone's make.
+        for name in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES"):
+            clone.environment.pop(name, None)
+        return clone
 
     def set(self, values: dict[str, object]) -> None:
         """Change parameters."""

@@ -4,15 +4,18 @@ import shutil
 from pathlib import Path
 
 from nuclei_unet.errors import InputError
-from pipeline import layout
+from pipeline import layout, stage
 from pipeline.git import git
 
 
 def copy_project(source: Path, target: Path) -> None:
-    """Copy the project's files, those git tracks and new ones it does not ignore, to an empty `target`.
+    """Copy the project's files, those git tracks and new ones it does not ignore, to `target`, which is emptied.
 
-    The copy is a DVC project without git, so that nothing it does reaches the repository around it.
+    The copy is a DVC project without git, so that nothing it does reaches the repository around it. Raises InputError
+    if a stage is running in `target`: a run that was killed may have left it, and the next one would share its files.
     """
+    if names := stage.running(target):
+        raise InputError(f"{target}/: {', '.join(names)} is still going there; wait for it or stop it")
     shutil.rmtree(target, ignore_errors=True)
     try:
         listed = git("-C", str(source), "ls-files", "-z", "--cached", "--others", "--exclude-standard")

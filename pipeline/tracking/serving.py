@@ -9,28 +9,34 @@ library nuclei_unet; nothing else of the project is needed.
 """
 
 import base64
+import logging
+import sys
 
 import cv2
 import mlflow
 import numpy as np
 import pandas as pd
-from mlflow.protos.databricks_pb2 import BAD_REQUEST
+from mlflow.protos.databricks_pb2 import BAD_REQUEST, INTERNAL_ERROR
+from mlflow.pyfunc import scoring_server
 
 from nuclei_unet import png
 from nuclei_unet.errors import InputError
 from nuclei_unet.prediction.segmenter import Segmenter
 
+LOG = logging.getLogger(__name__)
+EXPECTED = 'expected JSON: {"dataframe_records": [{"image": "<PNG as base64, or an array as nested lists>"}]}'
+
 
 class Refused(mlflow.MlflowException):
-    """A request that the server answers with status 400 and this message alone.
+    """A request that the server answers with status 400 (or that of `code`) and this message alone.
 
     The server would put the whole request before the message of an `MlflowException`, and a stack trace with paths of
     the machine behind that of any other exception.
     """
 
-    def __init__(self, reason: str):
+    def __init__(self, reason: str, code: int = BAD_REQUEST):
         self._reason = reason
-        super().__init__(reason, error_code=BAD_REQUEST)
+        super().__init__(reason, error_code=code)
 
     @property
     def message(self) -> str:
@@ -48,6 +54,9 @@ class Nuclei(mlflow.pyfunc.PythonModel):
     def load_context(self, context) -> None:
         """Load the model."""
         self.segmenter = Segmenter.load(context.artifacts["model"])
+        # The module that MLflow's server starts from, and that now waits for the model.
+        if "mlflow.pyfunc.scoring_server.app" in sys.modules:
+            scoring_server.invocations = guarded(scoring_server.invocations)
 
     def predict(self, context, model_input: pd.DataFrame, params=None) -> pd.DataFrame:
         """Return one row per image: labels (PNG of 16 bits, base64), count, measurements (a list of dictionaries).
@@ -61,6 +70,10 @@ class Nuclei(mlflow.pyfunc.PythonModel):
                 found.append(self._found(read_image(value)))
             except InputError as error:
                 raise Refused(f"image {number} of {len(model_input)}: {error}") from None
+            except Exception:
+                LOG.exception("image %d of %d", number, len(model_input))
+                reason = f"image {number} of {len(model_input)}: the server failed; its log says why"
+                raise Refused(reason, INTERNAL_ERROR) from None
         return pd.DataFrame(found)
 
     def _found(self, image: np.ndarray) -> dict:
@@ -71,6 +84,24 @@ class Nuclei(mlflow.pyfunc.PythonModel):
             "count": int(labels.max()),
             "measurements": pd.DataFrame(self.segmenter.measure(labels, image)).to_dict("records"),
         }
+
+
+def guarded(answer):
+    """Return MLflow's function that answers a request, but with one line for a request that MLflow cannot read.
+
+    MLflow reads the request before it calls the model. It sends what it cannot read back in full, with 50 MB of it if
+    there are so many, and for some content types a stack trace with paths of the machine.
+    """
+
+    def guarded_answer(data, content_type, model, input_schema):
+        try:
+            return answer(data, content_type or scoring_server.CONTENT_TYPE_JSON, model, input_schema)
+        except Refused:
+            raise
+        except Exception:
+            raise Refused(EXPECTED) from None
+
+    return guarded_answer
 
 
 def read_image(value: object) -> np.ndarray:

@@ -1,16 +1,25 @@
 """The model as MLflow serves it."""
 
 import base64
+import importlib
+import json
+import sys
+import threading
+import time
 
 import cv2
 import mlflow
 import numpy as np
 import pandas as pd
 import pytest
+import requests
+import uvicorn
+from mlflow.pyfunc import scoring_server
 
 from nuclei_unet.errors import InputError
 from nuclei_unet.prediction import models
 from nuclei_unet.prediction.segmenter import Segmenter
+from pipeline.tracking import serving
 from pipeline.tracking.models import example
 from tests.pipeline.tracking.trainings import scored, small
 
@@ -30,6 +39,67 @@ def test_the_served_model_takes_pngs_and_arrays(project):
     for wrong, match in (("no base64!", "neither base64 of a PNG nor an array"), ([[1, 2], [3]], "different lengths")):
         with pytest.raises(Exception, match=match):
             model.predict(pd.DataFrame({"image": [wrong]}))
+
+
+@pytest.fixture
+def server(project, monkeypatch):
+    """Return a function that asks MLflow's own server, which runs in this process with a small model."""
+    scored(small(), 0.5, 1)
+    # The model replaces it in the server's process.
+    monkeypatch.setattr(scoring_server, "invocations", scoring_server.invocations)
+    monkeypatch.setenv(scoring_server._SERVER_MODEL_PATH, "models:/nuclei-unet@champion")
+    name = "mlflow.pyfunc.scoring_server.app"
+    served = uvicorn.Server(uvicorn.Config(importlib.import_module(name).app, port=0, log_level="critical"))
+    thread = threading.Thread(target=served.run)
+    thread.start()
+    while not served.started:
+        time.sleep(0.01)
+    address = f"http://127.0.0.1:{served.servers[0].sockets[0].getsockname()[1]}/invocations"
+    yield lambda body, kind="application/json": requests.post(address, body, headers={"Content-Type": kind})
+    served.should_exit = True
+    thread.join()
+    del sys.modules[name]
+
+
+def records(*images):
+    return json.dumps({"dataframe_records": [{"image": image} for image in images]})
+
+
+def test_the_server_refuses_with_one_line(server):
+    good = base64.b64encode(example()).decode()
+    unreadable = (
+        ("SECRET, no JSON",),
+        ("",),
+        (" " * 10**6,),
+        ("[" * 10**5,),
+        (json.dumps({"picture": "SECRET"}),),
+        (json.dumps({"dataframe_records": [{"picture": "SECRET"}]}),),
+        (json.dumps({"dataframe_records": []}),),
+        (json.dumps({"inputs": "SECRET"}),),
+        ("image\nSECRET\n", "text/csv"),
+        ("SECRET", "application/vnd.apache.parquet"),
+    )
+    answers = [(server(*request), "expected JSON: ") for request in unreadable]
+    answers.append((server(records(good, "SECRET", good)), "image 2 of 3: neither base64 of a PNG nor an array"))
+    for answer, start in answers:
+        said = answer.json()["message"]
+        assert answer.status_code == 400 and said.startswith(start) and "\n" not in said
+        assert len(answer.text) < 400 and not any(word in answer.text for word in ("SECRET", "Traceback", ".py"))
+    # Without a content type it is taken for JSON.
+    for kind in ("application/json", None):
+        assert server(records(good), kind).json()["predictions"][0]["count"] >= 0
+
+
+def test_a_failure_of_the_server_itself_is_one_line_and_in_its_log(caplog):
+    def fails(_):
+        raise RuntimeError("SECRET")
+
+    model = serving.Nuclei()
+    model.segmenter = fails
+    with pytest.raises(serving.Refused) as caught:
+        model.predict(None, pd.DataFrame({"image": [[[1, 2], [3, 4]]]}))
+    assert caught.value.message == "image 1 of 1: the server failed; its log says why"
+    assert caught.value.get_http_status_code() == 500 and "SECRET" in caplog.text
 
 
 def test_the_command_takes_a_registered_model_by_its_address(project):
