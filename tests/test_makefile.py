@@ -15,8 +15,8 @@ pytestmark = pytest.mark.skipif(not shutil.which("make"), reason="make is not in
 # does what `venv --clear` of another make does.
 FAKE = """#!/bin/sh
 printf '%s\\n' "$(basename "$0")" "$@" >> {log}
-[ "$2" != "$KILLED_AT" ] || (rm -rf .venv/bin; kill -9 0)
-[ "$2" != "$OTHER_AT" ] || rm -f .venv/.[a-z]*
+[ "$2" != "${{KILLED_AT:-never}}" ] || (rm -rf .venv/bin; kill -9 0)
+[ "$2" != "${{OTHER_AT:-never}}" ] || rm -f .venv/.[a-z]*
 [ "$2" != venv ] || (rm -rf .venv && mkdir -p .venv/bin && for n in python dvc; do cp {fake} .venv/bin/$n; done)
 """
 
