@@ -274,14 +274,18 @@ def _(project):
 @fault("MLflow: the champion's Python code is hostile", start="undisturbed")
 def _(project):
     marker = project.folder / MARKER
+    # A store of its own: that of a copied folder names files in the other one.
+    (project.folder / layout.STORE).unlink()
+    shutil.rmtree(project.folder / "mlruns")
+    if project.run(*PYTHON, "pipeline.tools.sync"):
+        raise Failed(f"make sync: {project.error()}")
     places = [path for path in (project.folder / "mlruns").rglob("*.py") if path.name in ("serving.py", "__init__.py")]
     if not places:
         raise Failed("no code in the registered model")
     for path in places:
         path.write_text(f"open({str(marker)!r}, 'w').close()\n{path.read_text()}")
     image(project.folder / "images/a.png")
-    uri = {"MLFLOW_TRACKING_URI": f"sqlite:///{project.folder / layout.STORE}"}
-    project.environment |= uri
+    project.environment["MLFLOW_TRACKING_URI"] = f"sqlite:///{project.folder / layout.STORE}"
     for command in (
         ("nuclei_unet", "info", CHAMPION),
         ("nuclei_unet", "predict", "images", "results", "--model", CHAMPION),
