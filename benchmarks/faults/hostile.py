@@ -54,7 +54,7 @@ def _is_x(address: str) -> bool:
 def unharmed(page: Page, harm: list[str], shown: str) -> None:
     """Fail if a script of a hostile text ran, or a link runs one, or `shown` is not on the page as text."""
     page.wait_for_timeout(500)
-    if harm or "pwned" in page.title():
+    if harm or page.title() == "pwned":
         raise Failed(f"a script ran: {[*harm, page.title()]}")
     links = page.evaluate("[...document.querySelectorAll('[href],[src]')].map(e => e.href || e.src || '')")
     if any(str(link).lower().startswith("javascript:") for link in links):
