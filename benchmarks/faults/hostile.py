@@ -156,14 +156,17 @@ def _(project):
         client.log_param(run.info.run_id, f"value{number}", text)
     client.set_tag(run.info.run_id, "git_branch", IMAGE)
     client.set_terminated(run.info.run_id)
-    with screenshots.user_interface(project.folder, project.environment) as (server, scores), watched() as (page, harm):
-        try:
+    address = f"/#/experiments/{experiment}/runs/{run.info.run_id}?workflowType=machine_learning"
+    try:
+        with (
+            screenshots.user_interface(project.folder, project.environment) as (server, scores),
+            watched() as (page, harm),
+        ):
             screenshots.visit(page, screenshots.Shown(scores, (IMAGE,)))
-            address = f"{server}/#/experiments/{experiment}/runs/{run.info.run_id}?workflowType=machine_learning"
-            screenshots.visit(page, screenshots.Shown(address, ("text of the run",)))
-        except Error as error:
-            raise Failed(f"MLflow's pages: {str(error).splitlines()[0]}") from None
-        unharmed(page, harm, IMAGE)
+            screenshots.visit(page, screenshots.Shown(f"{server}{address}", ("text of the run",)))
+            unharmed(page, harm, IMAGE)
+    except (Error, SystemExit) as error:  # a page or a server that does not come
+        raise Failed(f"MLflow's pages: {str(error).splitlines()[0]}") from None
     return "MLflow shows them as text; no script ran in Chromium."
 
 
