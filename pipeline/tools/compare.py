@@ -23,6 +23,7 @@ from dvc.api import DVCFileSystem
 from dvc.exceptions import DvcException
 from dvc.scm import SCM, SCMError, resolve_rev
 from ruamel.yaml import YAML
+from scmrepo.exceptions import SCMError as EmptyError  # of a repository without a commit; DVC lets it through
 
 from nuclei_unet import metrics
 from nuclei_unet.errors import InputError
@@ -92,7 +93,7 @@ def commit_of(revision: str) -> str:
     try:
         with contextlib.closing(SCM(".")) as scm:
             return resolve_rev(scm, revision)[:10]
-    except SCMError as error:
+    except (SCMError, EmptyError) as error:
         raise InputError(f"{revision}: not a branch, commit or experiment of this repository ({error})") from None
 
 

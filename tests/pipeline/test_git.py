@@ -20,3 +20,11 @@ def test_tools_say_why_git_refuses_a_folder(tool, tmp_path, monkeypatch):
     monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
     with pytest.raises(InputError, match=r"dubious ownership.*safe\.directory"):
         tool()
+
+
+def test_a_repository_without_a_commit_has_no_such_revision(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    git("init", "--quiet")
+    for tool in (compare, verify):
+        with pytest.raises(InputError, match="main: not a branch"):
+            tool.commit_of("main")
