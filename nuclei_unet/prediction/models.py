@@ -12,7 +12,7 @@ from typing import Literal
 
 from nuclei_unet.card import Card
 from nuclei_unet.errors import InputError
-from nuclei_unet.network import hardware
+from nuclei_unet.network import hardware, untrusted
 from nuclei_unet.prediction.predictor import Network
 from nuclei_unet.recipe import Recipe
 
@@ -104,6 +104,7 @@ def load_weights(model: Path | str | None = None, *, threads: int | None = None)
     folded = card.recipe.network.model_copy(update={"normalization": "none"})
     if path.suffix == ".keras":
         runtime, _ = _tensorflow(name, threads)
+        untrusted.check(path)
         from nuclei_unet.network import model_file, unet
 
         with runtime.precision("float32"):
@@ -184,6 +185,7 @@ def _keras_model(path: Path, name: str, digest: str, engine: Engine, precision: 
 
     recipe = model_file.read_recipe(path)
     runtime, network = _tensorflow(name, threads)
+    untrusted.check(path)
     try:
         ready = network(model_file.load(path), recipe.network, precision)
     except InputError as error:

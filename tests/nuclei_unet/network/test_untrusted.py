@@ -89,6 +89,15 @@ def test_a_model_that_means_harm_is_refused(name, hostile, monkeypatch):
         assert re.search(said[name], message) and "\n" not in message
 
 
+@pytest.mark.parametrize("name", [f"{name}.keras" for name in hostile_models.KERAS])
+def test_python_and_the_server_refuse_it_too(name, hostile, monkeypatch):
+    folder, _ = hostile
+    monkeypatch.chdir(folder)
+    for load in (models.load, models.load_weights):
+        with pytest.raises(InputError, match=r"\.keras: "):
+            load(folder / name)
+
+
 def test_damage_is_left_to_keras(good, tmp_path):
     cut = tmp_path / "cut.keras"
     cut.write_bytes(good.read_bytes()[:-1000])
