@@ -30,6 +30,7 @@ SHORT = (
     "dvc killed, its stage lives on",
     "MLflow: nobody listens",
     "the loss explodes",
+    "branches whose names are commands or options",
 )
 
 
