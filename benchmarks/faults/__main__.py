@@ -62,6 +62,8 @@ def main() -> None:
                 result = missing(project, wanted) if fault.outputs else ""
             except Failed as error:
                 what, result = str(error), "failed"
+            except Exception as error:  # of the row itself: the others are tried all the same
+                what, result = f"{type(error).__name__}: {error}", "failed"
             rows[name] = (name, what, result or "no")
             lost += bool(result)
             tqdm.write(f"{name}: {what} Anything lost: {result or 'no'}")
