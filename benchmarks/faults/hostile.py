@@ -258,8 +258,8 @@ def _(project):
 
 @fault("train: a state in .resume/ that would run code, and one that claims terabytes")
 def _(project):
+    states = project.folder / layout.RESUME
     for kind in ("code", "terabytes"):
-        states = project.folder / layout.RESUME
         project.interrupt(lambda: list(states.glob("train-*.npz")), signal.SIGKILL, "train")
         (state,) = states.glob("train-*.npz")
         code = (
