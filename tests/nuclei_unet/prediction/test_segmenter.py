@@ -107,7 +107,7 @@ def test_a_model_that_was_not_evaluated_is_refused(model, recipe, tmp_path):
 def test_a_recipe_of_another_network_is_named_with_its_file(path, recipe, tmp_path):
     other = recipe.model_copy(update={"network": recipe.network.model_copy(update={"filters": (4, 6)})})
     model_file.copy_with_recipe(path, tmp_path / "other.keras", other)
-    with pytest.raises(InputError, match=r"other\.keras: its weights do not fit the network of its recipe"):
+    with pytest.raises(InputError, match=r"other\.keras: its layers are not those of its recipe"):
         Segmenter.load(tmp_path / "other.keras")
 
 
