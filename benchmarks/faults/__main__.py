@@ -94,7 +94,8 @@ def write(rows: list[tuple[str, ...]]) -> None:
     """Write the table."""
     table = pd.DataFrame([[" ".join(cell.replace("|", "/").split()) for cell in row] for row in rows], columns=COLUMNS)
     RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text(f"{describe('dvc', 'mlflow')}\n\n{table.to_markdown(index=False)}\n")
+    machine = f"The latest rows were written on: {describe('dvc', 'mlflow')}"
+    RESULT.write_text(f"{machine}\n\n{table.to_markdown(index=False)}\n")
 
 
 if __name__ == "__main__":
