@@ -68,17 +68,29 @@ def _(project):
     return "The state from other parameters is not used."
 
 
-@fault("dvc killed, its stage lives on")
-def _(project):
-    process = project.start("dvc", "repro")
+def _beside_an_orphan(project: Project, *command: str, says: str) -> str:
+    """Kill a command in its training and start it beside its stage, which lives on; return the line that refuses it.
+
+    Returns when the stage has ended. It must not have been disturbed.
+    """
+    process = project.start(*command)
+    first = project.last_log
     wait_for(lambda: project.epochs_kept() >= 2, process)
     process.kill()
     process.wait()
     # Paused, so that it is certainly still there.
     os.killpg(process.pid, signal.SIGSTOP)
-    said = project.refused("dvc", "repro", says="another run of this stage is still going")
+    said = project.refused(*command, says=says)
     os.killpg(process.pid, signal.SIGCONT)
-    wait_for(lambda: not alive(process.pid))
+    wait_for(lambda: not alive(process.pid), seconds=600)
+    if "Traceback" in first.read_text():
+        raise Failed("the orphan was disturbed")
+    return said
+
+
+@fault("dvc killed, its stage lives on")
+def _(project):
+    said = _beside_an_orphan(project, "dvc", "repro", says="another run of this stage is still going")
     project.repro()
     return f"`dvc repro` at once: {said}. After the orphan's end it succeeds."
 
@@ -240,18 +252,7 @@ def _(project):
 @fault("make demo killed, its stage lives on", start="undisturbed", outputs=False)
 def _(project):
     clone, demo, wanted = _clone(project)
-    process = clone.start(*demo)
-    first = clone.last_log
-    wait_for(lambda: clone.epochs_kept() >= 2, process)
-    process.kill()
-    process.wait()
-    # Paused, so that it is certainly still there.
-    os.killpg(process.pid, signal.SIGSTOP)
-    said = clone.refused(*demo, says="still going")
-    os.killpg(process.pid, signal.SIGCONT)
-    wait_for(lambda: not alive(process.pid), seconds=600)
-    if "Traceback" in first.read_text():
-        raise Failed("the orphan was disturbed")
+    said = _beside_an_orphan(clone, *demo, says="still going")
     _same(clone.folder / layout.DEMO, wanted)
     return f"Another one at once: {said}. The orphan ends with the same outputs."
 
