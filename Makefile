@@ -92,11 +92,11 @@ override TUTORIAL := preprocess.image_size=[128,128] preprocess.channels=3 prepr
 	preprocess.percentiles=null preprocess.nucleus_intensity=null preprocess.validation_fraction=0.1 \
 	train.targets=[foreground] train.crop_size=128 train.kind_balance=0 train.epochs=25 train.steps_per_epoch=null \
 	train.optimizer=adam train.learning_rate=0.001 train.schedule=constant train.loss=bce train.early_stopping=2 \
-	train.model.stem_stride=1 train.model.filters=[16,32,64,128,256] train.model.dropout=[0.1,0.1,0.2,0.2,0.3] \
-	train.model.normalization=none train.model.upsampling=transposed train.augment.flip=false \
-	train.augment.rotate=false train.augment.zoom=[1,1] train.augment.gamma=[1,1] train.augment.contrast=0 \
-	train.augment.noise=0 train.augment.blur=0 evaluate.orientations=1 evaluate.scales=[1] evaluate.outline_range=0 \
-	evaluate.min_area=0
+	train.model.encoder=none train.model.stem_stride=1 train.model.filters=[16,32,64,128,256] \
+	train.model.dropout=[0.1,0.1,0.2,0.2,0.3] train.model.normalization=none train.model.upsampling=transposed \
+	train.augment.flip=false train.augment.rotate=false train.augment.zoom=[1,1] train.augment.gamma=[1,1] \
+	train.augment.contrast=0 train.augment.noise=0 train.augment.blur=0 train.augment.cytoplasm=0 \
+	train.augment.transfer=0 train.augment.mix=0 evaluate.views=fast evaluate.outline_range=0 evaluate.min_area=0
 tutorial: $(READY)
 	@dvc exp list --name-only | grep -qx '\s*tutorial' || \
 		dvc exp run --name tutorial --temp $(foreach value,$(TUTORIAL),-S '$(value)')

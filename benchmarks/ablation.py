@@ -120,7 +120,7 @@ def measure(changes: dict[str, object], steps: int) -> dict[str, float]:
 
 def score(model, settings: params.Params, samples: list[Sample]) -> float:
     """Return the mean dsb_score."""
-    views = settings.evaluate.model_copy(update={"orientations": 1})
+    views = settings.evaluate.model_copy(update={"views": "thorough", "orientations": 1})
     predictor = Predictor(TensorFlowNetwork(model, settings.train.model), settings.train.model, views)
     counts = [metrics.instance_counts(s.labels, predictor.labels(s.image, s.labels.shape)) for s in samples]
     return float(np.mean([metrics.dsb_score(count) for count in counts]))

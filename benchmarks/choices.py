@@ -16,18 +16,15 @@ from tqdm import tqdm
 from nuclei_unet import metrics
 from nuclei_unet.network import runtime
 from nuclei_unet.prediction.instances import label_nuclei
+from nuclei_unet.prediction.predictor import passes
 from nuclei_unet.prediction.segmenter import Segmenter
-from nuclei_unet.settings import PredictSettings
 from pipeline import layout, params
 from pipeline.dataset import processed
 from pipeline.machine import describe
 
 RESULT = Path("benchmarks/results/choices.md")
 CHANGES: list[dict[str, object]] = [
-    {"orientations": 1, "scales": (1.0,)},
-    {"scales": (1.0,)},
-    {"orientations": 1},
-    {"orientations": 8},
+    *({"views": "thorough"} | more for more in ({}, {"orientations": 1}, {"orientations": 8}, {"scales": (1.0,)})),
     *({"foreground_threshold": value} for value in (0.4, 0.45, 0.55, 0.6)),
     *({"outline_range": 0.0, "foreground_threshold": value} for value in (0.4, 0.45, 0.5, 0.55, 0.6)),
     *({"outline_pull": value} for value in (0.0, 0.3, 1.0)),
@@ -47,13 +44,13 @@ def main() -> None:
         name = ", ".join(f"{key} {_plain(value)}" for key, value in change.items())
         variants[name] = settings.evaluate.model_copy(update=change)
     load = partial(Segmenter.load, layout.MODEL, precision=settings.train.precision)
-    predictors = {_views(v): load(predict=v).predictor for v in variants.values()}
+    predictors = {passes(v): load(predict=v).predictor for v in variants.values()}
     scores: dict[str, list[float]] = {name: [] for name in variants}
     for sample in tqdm(processed.read_split("validation"), "validation", unit="image", disable=None):
         image, truth = sample.image, sample.labels
-        maps = {views: predictor.maps(image, truth.shape) for views, predictor in predictors.items()}
+        maps = {seen: predictor.maps(image, truth.shape) for seen, predictor in predictors.items()}
         for name, variant in variants.items():
-            found = label_nuclei(maps[_views(variant)], variant, image)
+            found = label_nuclei(maps[passes(variant)], variant, image)
             scores[name].append(metrics.dsb_score(metrics.instance_counts(truth, found)))
     default = np.array(scores["as in params.yaml"])
     rows = []
@@ -68,11 +65,9 @@ def main() -> None:
     print(text)
 
 
-def _views(variant: PredictSettings) -> tuple:
-    return variant.orientations, variant.scales
-
-
 def _plain(value: object) -> str:
+    if isinstance(value, str):
+        return value
     return "[" + ", ".join(f"{v:g}" for v in value) + "]" if isinstance(value, tuple) else f"{value:g}"
 
 

@@ -79,6 +79,12 @@ VARIANTS: dict[str, dict[str, object]] = {
     "pretrained, mix": PRETRAINED | {"train.augment.mix": 0.3},
     "pretrained, cytoplasm, transfer and mix": PRETRAINED | OTHER_LOOKS,
     "pretrained, invert": PRETRAINED | {"train.augment.invert": 0.2},
+    "all three, encoder_rate 0.3": PRETRAINED | OTHER_LOOKS | {"train.encoder_rate": 0.3},
+    "all three, one level more": PRETRAINED
+    | OTHER_LOOKS
+    | {"train.model.filters": [32, 64, 96, 128], "train.model.dropout": [0, 0, 0, 0]},
+    "all three, zoom 0.5 to 2": PRETRAINED | OTHER_LOOKS | {"train.augment.zoom": [0.5, 2.0]},
+    "all three, batches of 8": PRETRAINED | OTHER_LOOKS | {"train.batch_size": 8},
 }
 
 
@@ -156,7 +162,7 @@ def measure(changes: dict[str, object], steps: int, held_out: list[str]) -> dict
         for split in ("train", "validation")
     )
     model, _ = fit.train(training, validation, settings.train, settings.preprocess.channels, lambda *_: None)
-    views = settings.evaluate.one_view()
+    views = settings.evaluate.with_views("fast")
     predictor = Predictor(TensorFlowNetwork(model, settings.train.model), settings.train.model, views)
     samples = {s.image_id: s for split in ("train", "validation") for s in processed.read_split(split)}
     found = {"known looks": score(predictor, validation)}

@@ -52,13 +52,11 @@ def main() -> None:
     images = {split: processed.read_split(split) for split in layout.SPLITS}
 
     load = partial(Segmenter.load, layout.MODEL, precision=settings.train.precision)
-    once = settings.evaluate.one_view()
-    views = settings.evaluate.orientations * len(settings.evaluate.scales)
     finders: dict[str, Callable[[Sample], np.ndarray]] = {
         "Otsu and watershed": lambda s: otsu_nuclei(s.image, settings.evaluate),
         "StarDist": stardist(images["train"], images["validation"], minutes),
-        "U-Net, one view": labels_of(load(predict=once)),
-        f"U-Net, {views} views (default)": labels_of(load()),
+        "U-Net, fast (default)": labels_of(load(predict=settings.evaluate.with_views("fast"))),
+        "U-Net, thorough": labels_of(load(predict=settings.evaluate.with_views("thorough"))),
     }
     if TUTORIAL.is_dir():
         finders = {"tutorial": lambda s: processed.read_labels(TUTORIAL / f"{s.image_id}.png")} | finders

@@ -31,7 +31,7 @@ LARGEST = 1100  # px: larger images are left out, for time
 
 def main() -> None:
     """Write the table as Markdown."""
-    views = params.load().evaluate.one_view()
+    views = params.load().evaluate.with_views("fast")
     segmenter = Segmenter.load(models.PRETRAINED, predict=views, engine="onnx")
     # Every third image: of all kinds, and quick.
     samples = [sample for sample in processed.read_split("validation")[::3] if max(sample.image.shape) <= LARGEST]

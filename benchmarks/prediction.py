@@ -32,10 +32,10 @@ from pipeline.machine import describe
 RESULT = Path("benchmarks/results/prediction.md")
 PREDICT = (sys.executable, "-m", "nuclei_unet", "predict", "--model", str(models.PRETRAINED))
 COMMANDS = {
-    "ONNX Runtime": (*PREDICT, "--engine", "onnx"),
-    "ONNX Runtime, --fast": (*PREDICT, "--engine", "onnx", "--fast"),
-    "TensorFlow": (*PREDICT, "--engine", "tensorflow"),
-    "TensorFlow, --fast": (*PREDICT, "--engine", "tensorflow", "--fast"),
+    "ONNX Runtime, fast": (*PREDICT, "--engine", "onnx", "--views", "fast"),
+    "ONNX Runtime, thorough": (*PREDICT, "--engine", "onnx", "--views", "thorough"),
+    "TensorFlow, fast": (*PREDICT, "--engine", "tensorflow", "--views", "fast"),
+    "TensorFlow, thorough": (*PREDICT, "--engine", "tensorflow", "--views", "thorough"),
 }
 SIDES = (512, 1024)
 LARGEST = 8192

@@ -30,8 +30,6 @@ OVERRIDES = {
     "download.source": "synthetic",
     "train.epochs": 1,
     "train.steps_per_epoch": 20,
-    "evaluate.orientations": 1,
-    "evaluate.scales": [1],
 }
 # A light process starts each stage: Linux counts a parent's memory as its child's, and this one has all of TensorFlow.
 LIGHT = """

@@ -140,6 +140,8 @@ class TrainSettings(Section):
 class PredictSettings(Section):
     """How predicted maps become a label image; see `nuclei_unet.prediction.instances`. Chosen on validation images."""
 
+    # Newer than the first models, so it has a default, and models that do not use it do not name it.
+    views: Annotated[Literal["fast", "thorough"], Field(exclude_if=lambda views: views == "thorough")] = "thorough"
     orientations: Literal[1, 2, 4, 8]
     scales: Annotated[tuple[Annotated[float, Field(ge=0.1, le=4)], ...], Field(min_length=1, max_length=16)]
     foreground_threshold: Annotated[float, Field(gt=0, lt=1)]
@@ -148,10 +150,10 @@ class PredictSettings(Section):
     border_weight: Weight
     smoothing: Sigma
     prominence: Annotated[float, Field(gt=0, lt=1)]
-    # Newer than the first models, so it has a default, and models that do not use it do not name it.
+    # Newer, as `views` is.
     outline_offset: Annotated[float, Field(ge=-4, le=4, exclude_if=lambda offset: offset == 0)] = 0.0
     min_area: Annotated[int, Field(ge=0, le=2**31 - 1)]
 
-    def one_view(self) -> "PredictSettings":
-        """Return the same for a single view of each image, upright and at its own size: much faster."""
-        return self.model_copy(update={"orientations": 1, "scales": (1.0,)})
+    def with_views(self, views: Literal["fast", "thorough"]) -> "PredictSettings":
+        """Return the same with other views of each image."""
+        return self.model_copy(update={"views": views})

@@ -28,10 +28,9 @@ SMALL = {
     "train.batch_size": 4,
     "train.epochs": EPOCHS,
     "train.steps_per_epoch": 10,
+    "train.model.encoder": "none",
     "train.model.filters": [16, 32, 64],
     "train.model.dropout": [0, 0, 0.2],
-    "evaluate.orientations": 1,
-    "evaluate.scales": [1],
     "visualize.examples": 1,
     "visualize.dpi": 40,
 }

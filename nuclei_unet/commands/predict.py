@@ -45,7 +45,7 @@ class Options:
     model: Path
     engine: str
     threads: int
-    fast: bool
+    views: str | None
     channel: str | None
     axes: str | None
     project: str | None
@@ -86,7 +86,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=_positive,
         help="enlarge images by this factor before the network sees them; default: by the pixel size",
     )
-    parser.add_argument("--fast", action="store_true", help="one view instead of many: faster, outlines a bit worse")
+    parser.add_argument(
+        "--views",
+        choices=("fast", "thorough"),
+        help="fast: two views of each image; thorough: sixteen, some ten times slower; default: as the model says",
+    )
     parser.add_argument("--engine", choices=("auto", "tensorflow", "onnx"), default="auto", help="default: auto")
     parser.add_argument("--jobs", type=_count, default=1, metavar="N", help="images at the same time; default: 1")
     parser.add_argument("--overwrite", action="store_true", help="also images that are done")
@@ -123,10 +127,10 @@ def main(arguments: argparse.Namespace) -> int:
         formats=formats,
         key="",
         **{name: getattr(arguments, name) for name in
-           ("fast", "channel", "axes", "project", "pixel_size", "scale", "overwrite")},
+           ("views", "channel", "axes", "project", "pixel_size", "scale", "overwrite")},
     )  # fmt: skip
     facts = {name: getattr(options, name) for name in
-             ("engine", "fast", "channel", "axes", "project", "pixel_size", "scale", "formats")}  # fmt: skip
+             ("engine", "views", "channel", "axes", "project", "pixel_size", "scale", "formats")}  # fmt: skip
     options = replace(options, key=_digest([GENERATION, digest, facts]))
 
     with locked(folder):
@@ -302,7 +306,7 @@ def segment_file(task: Task, options: Options) -> tuple[list, int]:
             found.append(before)
             skipped += 1
             continue
-        segmenter, engine = _segmenter(options.model, options.engine, options.threads, options.fast)
+        segmenter, engine = _segmenter(options.model, options.engine, options.threads, options.views)
         scale = options.scale or scale_for(result.pixel_size, segmenter.card.diameters)
         result = replace(result, scale=scale, engine=engine)
         try:
@@ -333,14 +337,14 @@ def _reason(error: Exception, path: Path, folder: Path) -> str:
 
 
 @functools.cache  # one model a process
-def _segmenter(model: Path, engine: str, threads: int, fast: bool):
+def _segmenter(model: Path, engine: str, threads: int, views: str | None):
     from nuclei_unet.prediction import models
     from nuclei_unet.prediction.segmenter import Segmenter
 
     opened = models.load(model, engine=engine, threads=threads)
     card = opened.card
-    if fast:
-        recipe = card.recipe.model_copy(update={"predict": card.recipe.predict.one_view()})
+    if views:
+        recipe = card.recipe.model_copy(update={"predict": card.recipe.predict.with_views(views)})
         card = card.model_copy(update={"recipe": recipe})
     return Segmenter(opened.network, card), opened.engine
 

@@ -1,5 +1,6 @@
 """From a network and one image to its maps and its nuclei, at any size."""
 
+import itertools
 from typing import Protocol
 
 import numpy as np
@@ -16,6 +17,19 @@ BLOCK = 2560
 MARGIN = 128
 
 
+# The views of `fast`: as the image is, and mirrored at half its size, where large nuclei look as usual ones do. The
+# second costs a quarter of the first.
+FAST = ((1.0, 0), (0.5, 4))
+
+
+def passes(views: PredictSettings) -> tuple[tuple[float, int], ...]:
+    """Return the views of an image whose maps are averaged: its scale, and which of eight orientations it has."""
+    if views.views == "fast":
+        return FAST
+    # Two: upright and mirrored; four: both turned by 180 degrees, too; eight: also by 90 and 270.
+    return tuple((scale, number) for scale in views.scales for number in range(0, 8, 8 // views.orientations))
+
+
 class Network(Protocol):
     """A network ready to predict, whatever computes it."""
 
@@ -28,15 +42,13 @@ class Network(Protocol):
 class Predictor:
     """A network with all that it takes to find nuclei in images of any size.
 
-    Each image is predicted in the orientations and sizes of `views`, and the maps are averaged. The result should not
-    depend on the image's orientation or magnification.
+    Each image is predicted in the views that `views` asks for (`passes`), and the maps are averaged.
     """
 
     def __init__(self, network: Network, settings: NetworkSettings, views: PredictSettings):
         self.views = views
+        self.passes = passes(views)
         self.multiple = settings.size_multiple
-        # Two: upright and mirrored; four: both turned by 180 degrees, too; eight: also by 90 and 270.
-        self.orientations = range(0, 8, 8 // views.orientations)
         self._run = network
 
     def labels(self, image: np.ndarray, shape: tuple[int, int] | None = None) -> np.ndarray:
@@ -50,7 +62,7 @@ class Predictor:
         shape = shape or (height, width)
         factors = shape[0] / height, shape[1] / width
         # A multiple of 128, so pooling falls on the same pixels as in the whole image, also at half its size.
-        core = max(int(BLOCK / max(*self.views.scales, *factors)) - 2 * MARGIN, 128) // 128 * 128
+        core = max(int(BLOCK / max(*(scale for scale, _ in self.passes), *factors)) - 2 * MARGIN, 128) // 128 * 128
         if max(height, width) <= core + 2 * MARGIN:
             return label_nuclei(self.maps(image, shape), self.views, resize(image, shape))
         labels, count = np.zeros(shape, np.uint32), 0
@@ -74,14 +86,14 @@ class Predictor:
         """
         shape = shape or image.shape[:2]
         totals: dict[str, np.ndarray] = {}
-        for scale in self.views.scales:
+        for scale, views in itertools.groupby(self.passes, key=lambda view: view[0]):
             pixels = resize(image.astype(np.float32), [max(round(side * scale), 1) for side in image.shape[:2]])
             pixels = pixels.reshape(*pixels.shape[:2], -1)
-            for number in self.orientations:
+            for _, number in views:
                 for name, values in self._upright(_turn(pixels, number)).items():
                     values = resize(np.ascontiguousarray(_turn_back(values, number)), shape)
                     totals[name] = totals[name] + values if name in totals else values
-        return {name: values / (len(self.views.scales) * len(self.orientations)) for name, values in totals.items()}
+        return {name: values / len(self.passes) for name, values in totals.items()}
 
     def _upright(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
         height, width = pixels.shape[:2]

@@ -20,7 +20,7 @@ from nuclei_unet.network import model_file
 from nuclei_unet.network.tensorflow_engine import TensorFlowNetwork
 from nuclei_unet.prediction import models
 from nuclei_unet.prediction.calibrate import Annotated, Trials, calibrate, enough
-from nuclei_unet.prediction.predictor import Predictor
+from nuclei_unet.prediction.predictor import Predictor, passes
 from nuclei_unet.recipe import Adaptation, Recipe
 from nuclei_unet.sample import ArraySample, Sample
 from nuclei_unet.settings import NormalizeSettings, PredictSettings, TrainSettings
@@ -152,7 +152,7 @@ def adapt(
     parts = [folds.scored_part(piece) for piece in pieces]
     train = settings(finetune.settings_for(recipe, seed, threads or 2, max(stops)))
     engine = TensorFlowNetwork(network, recipe.network, precision)
-    views, once = (Predictor(engine, recipe.network, s) for s in (predict, predict.one_view()))
+    views, once = (Predictor(engine, recipe.network, s) for s in (predict, predict.with_views("fast")))
     fine = crossfitted and not calibrate_only
     work = _Work(progress, _costs(parts, predict, train, stops, len(splits), fine))
 
@@ -293,7 +293,7 @@ class _Work:
     @staticmethod
     def of_views(part: Sample, views: PredictSettings) -> float:
         height, width = part.image.shape[:2]
-        return height * width / 1e6 * views.orientations * sum(scale**2 for scale in views.scales)
+        return height * width / 1e6 * sum(scale**2 for scale, _ in passes(views))
 
     @staticmethod
     def of_step(train: TrainSettings) -> float:
@@ -310,7 +310,7 @@ def _costs(
     fine: bool,
 ) -> float:
     """Return all work that an adaptation may take."""
-    views, once = (sum(_Work.of_views(part, s) for part in parts) for s in (predict, predict.one_view()))
+    views, once = (sum(_Work.of_views(part, s) for part in parts) for s in (predict, predict.with_views("fast")))
     if not fine:
         return views
     return 2 * views + (len(stops) + 1) * once + (n_folds + 1) * max(stops) * _Work.of_step(train)

@@ -28,8 +28,8 @@ OVERRIDES = {
     "train.epochs": 12,
     "train.steps_per_epoch": 100,
     "train.batch_size": 8,
+    "train.model.encoder": "none",
     "train.model.filters": [16, 32, 64, 96],
-    "evaluate.scales": [1],
     "visualize.examples": 2,
 }
 

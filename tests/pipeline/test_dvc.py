@@ -49,10 +49,10 @@ TINY = {
     "train.batch_size": 2,
     "train.epochs": 2,
     "train.steps_per_epoch": 3,
+    "train.model.encoder": "none",
     "train.model.filters": [4, 8],
     "train.model.dropout": [0, 0.1],
     "evaluate.foreground_threshold": 0.5,
-    "evaluate.scales": [1],
     "visualize.examples": 1,
     "visualize.dpi": 50,
 }

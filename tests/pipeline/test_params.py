@@ -100,7 +100,7 @@ def test_a_wrong_value_is_named(tmp_path, key, value, reason):
         ("train.targets", ["foreground", "foreground"], "train.targets: targets must start with foreground"),
         ("train.targets", [], "train.targets: targets must start with foreground"),
         ("train.model.dropout", [0, 0.1], "train.model: dropout needs one value for each entry of filters"),
-        ("train.crop_size", 250, "train: crop_size must be a multiple of 16"),
+        ("train.crop_size", 250, "train: crop_size must be a multiple of 32"),
     ],
 )
 def test_wrong_lists_and_values_that_do_not_fit_together(tmp_path, key, value, starts):

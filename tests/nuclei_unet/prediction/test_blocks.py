@@ -31,7 +31,7 @@ class Bright(Predictor):
     """Sees nuclei where it is bright, and their middles where it is brightest."""
 
     def __init__(self, views):
-        self.views, self.seen = views, []
+        self.views, self.passes, self.seen = views, predict.passes(views), []
 
     def maps(self, image, shape=None):
         self.seen.append(image.shape)

@@ -21,7 +21,7 @@ from tests.recipes import recipe_of
 @pytest.fixture(scope="module")
 def recipe(settings, model_params):
     """Return the whole recipe of a tiny network."""
-    predict = settings.evaluate.model_copy(update={"scales": (1.0,), "orientations": 1, "min_area": 1})
+    predict = settings.evaluate.model_copy(update={"min_area": 1})
     return recipe_of(settings, model_params(stem_stride=2), predict=predict)
 
 

@@ -48,7 +48,7 @@ def test_later_stages_find_the_run_of_the_model(project):
     assert {"machine", "precision", "params_sha256"} <= set(run.data.tags)
     table = client_of("mlflow.db").load_table(run.info.experiment_id, "per_image.json", [run.info.run_id])
     assert table.dsb_score.tolist() == [0.5]
-    assert run.data.params["train.model.filters"] == "(32, 64, 128, 192)"
+    assert run.data.params["train.model.filters"] == "(32, 64, 96, 128)"
     assert run.data.tags["seconds.evaluate"] == "3"
     loaded = mlflow.keras.load_model(f"models:/{run.outputs.model_outputs[0].model_id}")
     assert sorted(loaded.output_names) == sorted(project.train.targets)

@@ -27,7 +27,7 @@ def write_results(settings, seed=1):
 
 def small():
     """Write and return the parameters of the model that `write_results` makes."""
-    values = {"train.model.filters": [2, 4], "train.model.dropout": [0, 0], "evaluate.scales": [1]}
+    values = {"train.model.encoder": "none", "train.model.filters": [2, 4], "train.model.dropout": [0, 0]}
     Path("params.yaml").write_text(params.override(PARAMS.read_text(), values))
     return params.load()
 
