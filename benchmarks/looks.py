@@ -162,7 +162,7 @@ def measure(changes: dict[str, object], steps: int, held_out: list[str]) -> dict
         for split in ("train", "validation")
     )
     model, _ = fit.train(training, validation, settings.train, settings.preprocess.channels, lambda *_: None)
-    views = settings.evaluate.with_views("fast")
+    views = settings.evaluate.model_copy(update={"views": "thorough", "orientations": 1, "scales": (1.0,)})
     predictor = Predictor(TensorFlowNetwork(model, settings.train.model), settings.train.model, views)
     samples = {s.image_id: s for split in ("train", "validation") for s in processed.read_split(split)}
     found = {"known looks": score(predictor, validation)}
