@@ -64,9 +64,9 @@ def test_a_loss_that_explodes_is_an_error(tiny):
 
 
 def test_crops_fit_any_network(settings):
-    deep = settings.train.model.model_copy(update={"filters": (2,) * 7, "dropout": (0.0,) * 7})
+    deep = settings.train.model.model_copy(update={"encoder": "none", "filters": (2,) * 7, "dropout": (0.0,) * 7})
     assert finetune.settings_for(recipe_of(settings, deep), 1, 2, 4).crop_size == 256
-    deeper = settings.train.model.model_copy(update={"filters": (2,) * 9, "dropout": (0.0,) * 9})
+    deeper = settings.train.model.model_copy(update={"encoder": "none", "filters": (2,) * 9, "dropout": (0.0,) * 9})
     assert finetune.settings_for(recipe_of(settings, deeper), 1, 2, 4).crop_size == 512
 
 

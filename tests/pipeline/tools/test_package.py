@@ -95,7 +95,7 @@ def digests(fields):
 def test_what_is_in_it(project, tmp_path, capsys):
     project()
     package.main()
-    assert "nuclei-unet.bioimageio.zip: 1.5 MB" in capsys.readouterr().out
+    assert "nuclei-unet.bioimageio.zip: 2.1 MB" in capsys.readouterr().out
     files, fields = opened()
     # Every file is described, with its digest, but the description itself.
     assert sorted([*(name for name, _ in digests(fields)), "rdf.yaml"]) == sorted(files)
