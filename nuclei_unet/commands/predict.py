@@ -89,7 +89,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--views",
         choices=("fast", "thorough"),
-        help="fast: two views of each image; thorough: sixteen, some ten times slower; default: as the model says",
+        help="fast: two views of each image; thorough: sixteen, some nine times slower; default: as the model says",
     )
     parser.add_argument("--engine", choices=("auto", "tensorflow", "onnx"), default="auto", help="default: auto")
     parser.add_argument("--jobs", type=_count, default=1, metavar="N", help="images at the same time; default: 1")
