@@ -26,7 +26,7 @@ def image(seed, shape=(96, 112), count=7):
 
 
 def write_model(path):
-    """Write the pretrained model, with one view of each image, and return its recipe."""
+    """Write the pretrained model, with the two fast views of each image, and return its recipe."""
     network, card, _ = models.load_weights(None)
     recipe = card.recipe.model_copy(update={"predict": card.recipe.predict.with_views("fast")})
     model_file.save(network, path, recipe)

@@ -101,9 +101,10 @@ def test_fine_tuning_is_crossfitted_and_its_weights_are_kept(model, wide, monkey
 
 
 def test_one_image_is_cut_into_halves(model, wide):
-    adapted = run(model, wide[:1])
-    assert adapted.crossfitted and adapted.recipe.adapted.images == 1
-    assert adapted.helped and adapted.rows[adapt.OFFSET]["dsb_score"] > adapted.rows[adapt.PLAIN]["dsb_score"] + 0.2
+    # Alone: with this model, a step or two of training help as well.
+    adapted = run(model, wide[:1], calibrate_only=True)
+    assert adapted.crossfitted and adapted.chosen == adapt.OFFSET and adapted.recipe.adapted.images == 1
+    assert adapted.rows[adapt.OFFSET]["dsb_score"] > adapted.rows[adapt.PLAIN]["dsb_score"] + 0.2
 
 
 def test_one_nucleus_gives_an_offset_that_is_not_crossfitted(model, wide):
