@@ -218,17 +218,16 @@ def test_one_bad_plane_does_not_stop_the_others(tmp_path, drawn, capsys):
 
 def test_the_pixel_size_chooses_the_scale(tmp_path, drawn):
     image, truth = drawn
-    large = cv2.resize(image, None, fx=6, fy=6, interpolation=cv2.INTER_CUBIC)[:1500, :1500]
+    large = cv2.resize(image, None, fx=8, fy=8, interpolation=cv2.INTER_CUBIC)[:1500, :1500]
     tifffile.imwrite(tmp_path / "l.tif", large)
-    truth = np.kron(truth, np.ones((6, 6), np.uint16))[:1500, :1500]
+    truth = np.kron(truth, np.ones((8, 8), np.uint16))[:1500, :1500]
     found = {}
-    for name, options in (("as it is", ()), ("by pixel size", ("--pixel-size", "0.06"))):
+    for name, options in (("as it is", ()), ("by pixel size", ("--pixel-size", "0.045"))):
         assert call(tmp_path / "l.tif", tmp_path / name, *options) == 0
         (item,) = run_json(tmp_path / name)["images"]
         found[name] = metrics.dsb_score(metrics.instance_counts(truth, read_labels(tmp_path / name / "l_labels.tif")))
     assert item["scale"] < 0.5 and item["pixel_size_from"] == "--pixel-size"
-    # Not by more: one of the two views is at half the size anyway.
-    assert found["by pixel size"] > found["as it is"] + 0.03
+    assert found["by pixel size"] > found["as it is"] + 0.1
 
 
 def test_several_processes_give_the_same_files(images, tmp_path):
