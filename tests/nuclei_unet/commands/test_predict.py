@@ -32,7 +32,7 @@ OUTPUTS = {".nuclei-unet", "measurements.csv", "run.json", "summary.html"}
 @pytest.fixture(scope="module")
 def drawn():
     """Return a fluorescent image, uint8 (H, W), and its label image."""
-    _, image, labels = next(synthetic.held_out_images(1, 2018))
+    *_, (_, image, labels) = synthetic.held_out_images(2, 2018)
     return np.ascontiguousarray(image[..., 0]), labels
 
 
@@ -98,7 +98,7 @@ def test_a_folder_of_all_kinds(images, tmp_path, drawn, capsys):
     labels = {name: read_labels(out / f"{name}_labels.tif") for name in names}
     # The brightness of an image decides nothing.
     assert (labels["a.png"] == labels["a.tif"]).all()
-    assert metrics.dsb_score(metrics.instance_counts(truth, labels["a.png"])) > 0.35
+    assert metrics.dsb_score(metrics.instance_counts(truth, labels["a.png"])) > 0.4
     record = {item["name"]: item for item in run_json(out)["images"]}
     assert list(record) == names
     assert record["plate 1/b"]["channel"] == "DAPI" and record["plate 1/b"]["axes"] == "CYX"
