@@ -4,14 +4,32 @@ import errno
 import hashlib
 import os
 import shutil
+import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 # A disk, a quota or a limit that leaves no room for a file.
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# Part of the names of unfinished files, where several processes may write the same one.
+_writer = ""
 # Less free space than this, in bytes, explains why a library could not write.
 NOTHING = 2**16
+
+
+def tell_apart() -> None:
+    """Give unfinished files of this process names that no other process uses."""
+    global _writer
+    _writer = _writer or f"{uuid.uuid4().hex[:12]}-"
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what is half written in a folder and all below it. Nobody must be writing there."""
+    for path in folder.rglob("*"):
+        if path.name.startswith(".partial-"):
+            path.unlink(missing_ok=True)
+        elif path.name.endswith(".partial"):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 @contextmanager
@@ -42,7 +60,7 @@ def check_room(target: Path, needed: int) -> None:
 def fresh_folder(target: Path) -> Iterator[Path]:
     """Yield an empty folder beside `target`. It replaces `target` at the end, or is deleted on an error."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(target.name + ".partial")
+    partial = target.with_name(f"{_writer}{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
     try:
@@ -60,7 +78,7 @@ def fresh_file(target: Path) -> Iterator[Path]:
     """Yield a path beside `target`. The file written there replaces `target` at the end, or is deleted on an error."""
     target.parent.mkdir(parents=True, exist_ok=True)
     # The suffix stays last, since writers choose the format by it. A file left by a killed run is overwritten.
-    partial = target.with_name(f".partial-{target.name}")
+    partial = target.with_name(f".partial-{_writer}{target.name}")
     try:
         with naming_what_is_full(target):
             yield partial

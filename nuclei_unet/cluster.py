@@ -1,0 +1,293 @@
+"""Do the same with many things: in this process, in several processes of this machine, or on a Dask cluster.
+
+What is done must not depend on where: a function gets a task and what is the same for all tasks, writes files that it
+names itself, and returns little. All machines of a cluster need the same code and the same folders.
+"""
+
+import contextlib
+import functools
+import hashlib
+import logging
+import os
+import platform
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Protocol
+
+from nuclei_unet import files
+from nuclei_unet.errors import InputError
+
+# Where a Dask scheduler listens; Dask's own name for it.
+VARIABLE = "DASK_SCHEDULER_ADDRESS"
+# Packages that shape results. Workers need the client's versions of them.
+PACKAGES = ("numpy", "scipy", "scikit-image", "opencv-python-headless", "onnxruntime", "tensorflow", "keras")
+# A task is tried again if it raises: on a network file system a file may be away for a moment.
+RETRIES = 2
+# A task that has ended so many workers is given up: it needs more memory than they have, perhaps.
+DEATHS = 3
+# After so many seconds without a worker, say so.
+PATIENCE = 10
+# Ctrl-C reaches all processes of a terminal; the first one decides.
+PRELOAD = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+
+
+@dataclass(frozen=True)
+class Lost:
+    """In place of a task's result: it ended each worker that tried it."""
+
+    reason: str
+
+
+class Pool(Protocol):
+    """Where tasks are done."""
+
+    workers: int
+
+    def run(self, function: Callable[[Any, Any], Any], tasks: Iterable, common: Any) -> Iterator[tuple[int, Any]]:
+        """Yield (number of the task, function(task, common)) in the order in which they end.
+
+        Only a few tasks are ahead of what was yielded, so there may be any number of them. Errors of the function are
+        raised here.
+        """
+
+    def stop(self) -> None:
+        """Stop at once, whatever is being done."""
+
+
+def in_order(results: Iterator[tuple[int, Any]]) -> Iterator[Any]:
+    """Yield results in the order of their tasks."""
+    early: dict[int, Any] = {}
+    expected = 0
+    for number, result in results:
+        early[number] = result
+        while expected in early:
+            yield early.pop(expected)
+            expected += 1
+
+
+@contextlib.contextmanager
+def open_pool(jobs: int = 1, scheduler: str | None = None, threads: int = 1) -> Iterator[Pool]:
+    """Yield where to do tasks: at `scheduler`, or in `jobs` processes, or in `threads` threads of this process.
+
+    Parameters
+    ----------
+    jobs : processes on this machine; with more than one, a Dask cluster of its own that ends with the block
+    scheduler : address of a Dask scheduler, such as tcp://host:8786
+    threads : threads of this process, if there is one job and no scheduler
+
+    Raises
+    ------
+    InputError : nobody answers at the address, or its Python is of another version
+    """
+    if scheduler:
+        with _connected(scheduler) as client:
+            print(f"on the Dask cluster of {scheduler}, dashboard: {client.dashboard_link}", flush=True)
+            yield _Dask(client)
+    elif jobs > 1:
+        with _started(jobs) as client:
+            yield _Dask(client)
+    else:
+        pool = _Here(threads)
+        try:
+            yield pool
+        finally:
+            pool.stop()
+
+
+class _Here:
+    """Threads of this process. One thread beside the main one, at least: Ctrl-C then is at once."""
+
+    def __init__(self, threads: int):
+        self.workers = threads
+        self._pool = ThreadPoolExecutor(threads)
+
+    def run(self, function, tasks, common):
+        waiting = iter(enumerate(tasks))
+        running: dict[Future, int] = {}
+        while True:
+            for number, task in waiting:
+                running[self._pool.submit(function, task, common)] = number
+                if len(running) >= 2 * self.workers:
+                    break
+            if not running:
+                return
+            ready, _ = wait(running, return_when=FIRST_COMPLETED)
+            for future in ready:
+                number = running.pop(future)
+                yield number, future.result()
+
+    def stop(self):
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+class _Dask:
+    """Workers of a Dask cluster."""
+
+    def __init__(self, client):
+        self.client = client
+
+    @property
+    def workers(self) -> int:
+        return max(len(self.client.nthreads()), 1)
+
+    def run(self, function, tasks, common):
+        import distributed
+
+        call = functools.partial(_on_worker, function, common, stamp(function))
+        waiting = iter(enumerate(tasks))
+        running: dict[distributed.Future, int] = {}
+        started, told = time.monotonic(), False
+        while True:
+            # Workers that join late get their share.
+            ahead = 2 * max(sum(self.client.nthreads().values()), 1)
+            for number, task in waiting:
+                # Keys of their own: a result of another run at this scheduler is never taken.
+                future = self.client.submit(call, task, pure=False, retries=RETRIES)
+                running[future] = number
+                if len(running) >= ahead:
+                    break
+            if not running:
+                return
+            try:
+                ready = distributed.wait(list(running), timeout=PATIENCE, return_when="FIRST_COMPLETED").done
+            except (TimeoutError, distributed.TimeoutError):
+                self._check(started, told)
+                told = told or not self.client.nthreads()
+                continue
+            for future in ready:
+                yield running.pop(future), self._result(future)
+
+    def _check(self, started: float, told: bool) -> None:
+        """Say once that there is nobody who works; raise InputError if the scheduler has gone."""
+        if self.client.status != "running":
+            raise InputError(
+                f"the scheduler at {self.client.scheduler.address} has gone; start it again, and the same command "
+                "goes on"
+            )
+        if not told and not self.client.nthreads() and time.monotonic() - started > PATIENCE:
+            print("no worker is connected to the scheduler; waiting for one: dask worker ADDRESS", file=sys.stderr)
+
+    @staticmethod
+    def _result(future) -> Any:
+        from distributed.client import FutureCancelledError
+        from distributed.scheduler import KilledWorker
+
+        try:
+            return future.result()
+        except KilledWorker:
+            return Lost(f"ended {DEATHS + 1} workers, one after the other; for lack of memory perhaps")
+        except FutureCancelledError:
+            raise InputError("the scheduler has gone, or somebody stopped this work there; start it again") from None
+
+    def stop(self):
+        """Kill workers that are ours. Those of a cluster finish what they have begun, and get nothing more."""
+        for nanny in getattr(self.client.cluster, "workers", {}).values():
+            if nanny.process is not None and nanny.process.pid:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(nanny.process.pid, 9)
+
+
+@contextlib.contextmanager
+def _connected(address: str):
+    import distributed
+
+    _quiet()
+    try:
+        client = distributed.Client(address, timeout="10s")
+    except (OSError, ValueError, TimeoutError) as error:
+        reason = str(error).splitlines()[0][:200]
+        raise InputError(f"{address}: no Dask scheduler answers ({reason}); start one: dask scheduler") from None
+    try:
+        theirs = client.run_on_scheduler(platform.python_version)
+        if theirs.split(".")[:2] != platform.python_version().split(".")[:2]:
+            raise InputError(f"{address}: runs Python {theirs}, this is {platform.python_version()}; use the same")
+        yield client
+    finally:
+        client.close(timeout=5)
+
+
+@contextlib.contextmanager
+def _started(jobs: int):
+    """Start workers on this machine, for us alone: others would need the certificate that is made for this run."""
+    import dask
+    import distributed
+
+    _quiet()
+    with (
+        dask.config.set({"distributed.scheduler.allowed-failures": DEATHS}),
+        distributed.LocalCluster(
+            n_workers=jobs,
+            threads_per_worker=1,
+            # A worker needs for an image what it needs; the system says when there is no more.
+            memory_limit=0,
+            dashboard_address="127.0.0.1:0",
+            security=True,
+            silence_logs=logging.CRITICAL,
+            preload=[PRELOAD],
+        ) as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        yield client
+
+
+def _quiet() -> None:
+    """Say what matters ourselves."""
+    for name in ("distributed", "tornado.application"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+def _on_worker(function: Callable, common: Any, expected: dict[str, str], task: Any) -> Any:
+    """Do one task on a worker."""
+    found = stamp(function)
+    wrong = [name for name in expected if expected[name] != found.get(name)]
+    if wrong:
+        name = wrong[0]
+        raise InputError(
+            f"a worker on {platform.node()} has another {name} ({found.get(name)}) than this machine "
+            f"({expected[name]}); install the same versions there"
+        )
+    # If the scheduler takes a worker for lost that is not, two of them write the same file.
+    files.tell_apart()
+    # One at a time, and each has all of the worker's threads: a network is as large as the images that it works on.
+    with _TURN:
+        return function(task, common)
+
+
+_TURN = threading.Lock()
+
+
+def stamp(function: Callable) -> dict[str, str]:
+    """Return what has to be equal on all machines: versions of packages, and the code that the function is from."""
+    return _stamp(function.__module__.split(".")[0])
+
+
+@functools.cache
+def _stamp(package: str) -> dict[str, str]:
+    found = {"Python": ".".join(platform.python_version_tuple()[:2])}
+    for name in PACKAGES:
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
+    for name in sorted({"nuclei_unet", package}):
+        digest = hashlib.sha256()
+        folder = Path(sys.modules[name].__file__).parent
+        for path in sorted(folder.rglob("*.py")):
+            digest.update(f"{path.relative_to(folder).as_posix()} {files.file_digest(path)}\n".encode())
+        found[f"code of {name}"] = digest.hexdigest()[:12]
+    return found
+
+
+def threads() -> int | None:
+    """Return how many threads this process may use: as a Dask worker its own; otherwise None, which is unknown."""
+    worker = sys.modules.get("distributed.worker")
+    if worker is None:
+        return None
+    try:
+        return worker.get_worker().state.nthreads
+    except ValueError:
+        return None
