@@ -12,9 +12,8 @@ import os
 import platform
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -31,8 +30,8 @@ PACKAGES = ("numpy", "scipy", "scikit-image", "opencv-python-headless", "onnxrun
 RETRIES = 2
 # A task that has ended so many workers is given up: it needs more memory than they have, perhaps.
 DEATHS = 3
-# After so many seconds without a worker, say so.
-PATIENCE = 10
+PATIENCE = 10  # seconds without a result, before the reason is looked for
+CONNECT = "10s"  # for a scheduler to answer
 # Ctrl-C reaches all processes of a terminal; the first one decides.
 PRELOAD = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"
 
@@ -97,7 +96,7 @@ def open_pool(jobs: int = 1, scheduler: str | None = None, threads: int = 1) -> 
         try:
             yield pool
         finally:
-            pool.stop()
+            pool.close()
 
 
 class _Here:
@@ -125,12 +124,16 @@ class _Here:
     def stop(self):
         self._pool.shutdown(wait=False, cancel_futures=True)
 
+    def close(self):
+        self._pool.shutdown(cancel_futures=True)
+
 
 class _Dask:
     """Workers of a Dask cluster."""
 
     def __init__(self, client):
         self.client = client
+        self.address = client.scheduler.address
 
     @property
     def workers(self) -> int:
@@ -138,52 +141,46 @@ class _Dask:
 
     def run(self, function, tasks, common):
         import distributed
+        from distributed.comm.core import CommClosedError
 
         call = functools.partial(_on_worker, function, common, stamp(function))
         waiting = iter(enumerate(tasks))
         running: dict[distributed.Future, int] = {}
-        started, told = time.monotonic(), False
+        told, gone = False, InputError(f"the Dask scheduler at {self.address} has gone; start it again, and this, too")
         while True:
-            # Workers that join late get their share.
-            ahead = 2 * max(sum(self.client.nthreads().values()), 1)
-            for number, task in waiting:
-                # Keys of their own: a result of another run at this scheduler is never taken.
-                future = self.client.submit(call, task, pure=False, retries=RETRIES)
-                running[future] = number
-                if len(running) >= ahead:
-                    break
-            if not running:
-                return
             try:
+                # Workers that join late get their share.
+                ahead = 2 * max(sum(self.client.nthreads().values()), 1)
+                for number, task in waiting:
+                    # Keys of their own: a result of another run at this scheduler is never taken.
+                    running[self.client.submit(call, task, pure=False, retries=RETRIES)] = number
+                    if len(running) >= ahead:
+                        break
+                if not running:
+                    return
                 ready = distributed.wait(list(running), timeout=PATIENCE, return_when="FIRST_COMPLETED").done
-            except (TimeoutError, distributed.TimeoutError):
-                self._check(started, told)
-                told = told or not self.client.nthreads()
+                results = [(running.pop(future), self._result(future)) for future in ready]
+            except TimeoutError:
+                if self.client.status != "running":
+                    raise gone from None
+                if not told and not self.client.nthreads():
+                    told = True
+                    print(f"no worker is there; waiting for one: dask worker {self.address}", file=sys.stderr)
                 continue
-            for future in ready:
-                yield running.pop(future), self._result(future)
-
-    def _check(self, started: float, told: bool) -> None:
-        """Say once that there is nobody who works; raise InputError if the scheduler has gone."""
-        if self.client.status != "running":
-            raise InputError(
-                f"the scheduler at {self.client.scheduler.address} has gone; start it again, and the same command "
-                "goes on"
-            )
-        if not told and not self.client.nthreads() and time.monotonic() - started > PATIENCE:
-            print("no worker is connected to the scheduler; waiting for one: dask worker ADDRESS", file=sys.stderr)
+            except (CancelledError, CommClosedError):
+                raise gone from None
+            yield from results
 
     @staticmethod
     def _result(future) -> Any:
-        from distributed.client import FutureCancelledError
         from distributed.scheduler import KilledWorker
 
         try:
             return future.result()
         except KilledWorker:
             return Lost(f"ended {DEATHS + 1} workers, one after the other; for lack of memory perhaps")
-        except FutureCancelledError:
-            raise InputError("the scheduler has gone, or somebody stopped this work there; start it again") from None
+        except ModuleNotFoundError as error:
+            raise InputError(f"the cluster has no package {error.name}; install there what is installed here") from None
 
     def stop(self):
         """Kill workers that are ours. Those of a cluster finish what they have begun, and get nothing more."""
@@ -199,7 +196,7 @@ def _connected(address: str):
 
     _quiet()
     try:
-        client = distributed.Client(address, timeout="10s")
+        client = distributed.Client(address, timeout=CONNECT)
     except (OSError, ValueError, TimeoutError) as error:
         reason = str(error).splitlines()[0][:200]
         raise InputError(f"{address}: no Dask scheduler answers ({reason}); start one: dask scheduler") from None
@@ -238,8 +235,10 @@ def _started(jobs: int):
 
 def _quiet() -> None:
     """Say what matters ourselves."""
-    for name in ("distributed", "tornado.application"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
+    # Dask gives many of its loggers a level of their own.
+    for name in [*logging.root.manager.loggerDict, "tornado.application"]:
+        if name.split(".")[0] in ("distributed", "tornado"):
+            logging.getLogger(name).setLevel(logging.CRITICAL + 1)
 
 
 def _on_worker(function: Callable, common: Any, expected: dict[str, str], task: Any) -> Any:

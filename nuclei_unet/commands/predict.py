@@ -3,6 +3,7 @@
 nuclei-unet predict images/ results/
 nuclei-unet predict images/ results/ --write geojson,rois --channel DAPI
 nuclei-unet predict 'plate*/**/*.tif' results/ --pixel-size 0.65
+nuclei-unet predict images/ results/ --scheduler tcp://host:8786
 
 Each image gets NAME_labels.tif; all together measurements.csv, summary.html and run.json. Every plane of a stack or
 time series is an image by itself, unless --project makes one of them. A second start goes on where the first one
@@ -14,24 +15,25 @@ import contextlib
 import functools
 import hashlib
 import json
-import multiprocessing
 import os
-import shutil
-import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
+from typing import TYPE_CHECKING
 
 import filelock
 from tqdm import tqdm
 
+from nuclei_unet import cluster
 from nuclei_unet.errors import InputError, one_line
+from nuclei_unet.files import remove_unfinished
 from nuclei_unet.formats.imagefile import without_suffix
 from nuclei_unet.prediction.scale import scale_for
+
+if TYPE_CHECKING:  # loaded late: it brings what images are computed with
+    from nuclei_unet.commands.results import Outcome
 
 # Part of every result's key: raise it when a change to the code makes older results differ.
 GENERATION = 1
@@ -39,12 +41,12 @@ GENERATION = 1
 
 @dataclass(frozen=True)
 class Options:
-    """What is the same for all images of a run; pickled for each process."""
+    """What is the same for all images of a run. Sent to each worker, so paths are absolute."""
 
     folder: Path
     model: Path
     engine: str
-    threads: int
+    threads: int | None  # None: as many as a worker of the cluster has
     views: str | None
     channel: str | None
     axes: str | None
@@ -58,9 +60,10 @@ class Options:
 
 @dataclass(frozen=True)
 class Task:
-    """One input file and the name of its results."""
+    """One input file, absolute and as the user named it, and the name of its results."""
 
     path: Path
+    source: str
     name: str
 
 
@@ -92,7 +95,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="fast: two views of each image; thorough: sixteen, some nine times slower; default: as the model says",
     )
     parser.add_argument("--engine", choices=("auto", "tensorflow", "onnx"), default="auto", help="default: auto")
-    parser.add_argument("--jobs", type=_count, default=1, metavar="N", help="images at the same time; default: 1")
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--jobs", type=_count, metavar="N", help="processes, with one image each; default: 1")
+    where.add_argument(
+        "--scheduler",
+        metavar="ADDRESS",
+        help="of a Dask cluster, such as tcp://host:8786, whose machines see the same folders; default: none, or, "
+        f"without --jobs, what {cluster.VARIABLE} says",
+    )
     parser.add_argument("--overwrite", action="store_true", help="also images that are done")
 
 
@@ -110,8 +120,9 @@ def main(arguments: argparse.Namespace) -> int:
     tasks = named(find_images(arguments.inputs))
     check_folder(arguments.inputs, folder, tasks)
     # Found once: an address may lead elsewhere a minute later.
-    path = models.find(arguments.model)
-    jobs = min(arguments.jobs, len(tasks))
+    path = models.find(arguments.model).absolute()
+    scheduler = arguments.scheduler or (os.environ.get(cluster.VARIABLE) if arguments.jobs is None else None)
+    jobs = min(arguments.jobs or 1, len(tasks))
     threads = max(_cores() // jobs, 1)
     untrusted.check(path, threads)
     card, _, digest = models.describe(path)
@@ -120,21 +131,22 @@ def main(arguments: argparse.Namespace) -> int:
             f"{arguments.model}: was trained but not evaluated; run `dvc repro evaluate` and use what it writes"
         )
     options = Options(
-        folder=folder,
+        folder=folder.absolute(),
         model=path,
-        engine=arguments.engine,
-        threads=threads,
+        # Chosen here: workers may differ.
+        engine=models.engine_for(path, arguments.engine),
+        threads=None if scheduler else threads,
         formats=formats,
         key="",
         **{name: getattr(arguments, name) for name in
            ("views", "channel", "axes", "project", "pixel_size", "scale", "overwrite")},
     )  # fmt: skip
-    facts = {name: getattr(options, name) for name in
-             ("engine", "views", "channel", "axes", "project", "pixel_size", "scale", "formats")}  # fmt: skip
+    names = ("engine", "views", "channel", "axes", "project", "pixel_size", "scale")
+    facts = {name: getattr(arguments, name) for name in names} | {"formats": formats}
     options = replace(options, key=_digest([GENERATION, digest, facts]))
 
     with locked(folder):
-        found, skipped = run(tasks, options, jobs)
+        found = run(tasks, options, jobs, scheduler)
         described = {
             "versions": results.versions(),
             "model": {"name": arguments.model or "pretrained", "sha256": digest, "commit": card.recipe.commit},
@@ -142,18 +154,22 @@ def main(arguments: argparse.Namespace) -> int:
             "seconds": round(time.monotonic() - started, 1),
         }
         results.finish(found, folder, formats, described)
-    failed = [result for result in found if result.error is not None]
-    nuclei = sum(result.count or 0 for result in found)
+    failed = sum(outcome.error is not None for outcome in found)
+    skipped = sum(outcome.before for outcome in found)
+    nuclei = sum(outcome.count for outcome in found)
     before = f" ({skipped} were done before)" if skipped else ""
-    print(f"{plural(len(found) - len(failed), 'image')}, {nuclei:,} nuclei in {folder}{before}")
+    print(f"{plural(len(found) - failed, 'image')}, {nuclei:,} nuclei in {folder}{before}")
     if options.project:
         print(f"stacks, and time series without Z, were projected to one image: {options.project}")
-    elif any(result.plane for result in found):
+    elif any(outcome.plane for outcome in found):
         print("each plane of a stack or time series is an image by itself; --project max makes one of them")
-    warned = sum(bool(result.warnings) for result in found)
+    engines = {outcome.engine for outcome in found if outcome.engine and not outcome.before}
+    if len(engines) > 1:
+        print(f"warning: workers computed differently, outlines may differ by a pixel: {', '.join(sorted(engines))}")
+    warned = sum(outcome.warned for outcome in found)
     print(f"open {folder / results.SUMMARY}" + (f": warnings about {plural(warned, 'image')}" if warned else ""))
     if failed:
-        print(f"error: {len(failed)} of {len(found)} failed, as said above and in {results.RUN}", file=sys.stderr)
+        print(f"error: {failed} of {len(found)} failed, as said above and in {results.RUN}", file=sys.stderr)
     return 1 if failed else 0
 
 
@@ -178,7 +194,7 @@ def named(found: Sequence[tuple[Path, PurePath]]) -> list[Task]:
         while unique.casefold() in used:
             unique, number = f"{name}-{number}", number + 1
         used.add(unique.casefold())
-        tasks.append(Task(path, Path(unique).as_posix()))
+        tasks.append(Task(path.absolute(), str(path), Path(unique).as_posix()))
     return tasks
 
 
@@ -221,78 +237,79 @@ def locked(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def run(tasks: Sequence[Task], options: Options, jobs: int) -> tuple[list, int]:
-    """Segment all files; return the results of all planes in the order of the tasks, and how many were done before."""
-    pool = (
-        ThreadPoolExecutor(1)
-        if jobs == 1
-        else ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _ignore_interrupts)
-    )
-    found: dict[int, list] = {}
-    skipped = 0
-    bar = tqdm(total=len(tasks), unit="image", disable=None, smoothing=0.1)
-    try:
-        waiting = iter(enumerate(tasks))
-        running: dict[Future, int] = {}
-        while len(found) < len(tasks):
-            # A few ahead, not all: a million tasks would take memory.
-            for number, task in waiting:
-                running[pool.submit(segment_file, task, options)] = number
-                if len(running) >= 2 * jobs:
-                    break
-            ready, _ = wait(running, return_when=FIRST_COMPLETED)
-            for future in ready:
-                number = running.pop(future)
-                found[number], before = future.result()
-                skipped += before
-                for result in found[number]:
-                    if result.error is not None:
-                        bar.write(f"failed: {one_line(result.error)}", file=sys.stderr)
+def run(tasks: Sequence[Task], options: Options, jobs: int, scheduler: str | None = None) -> "list[Outcome]":
+    """Segment all files; return the outcomes of all planes in the order of the tasks."""
+    found: list[list] = [[] for _ in tasks]
+    done = 0
+    with cluster.open_pool(jobs, scheduler) as pool, tqdm(
+        total=len(tasks), unit="image", disable=None, smoothing=0.1
+    ) as bar:  # fmt: skip
+        try:
+            for number, outcomes in pool.run(segment_file, tasks, options):
+                found[number] = _of(tasks[number], outcomes, options.folder)
+                done += 1
                 bar.update()
-    except BrokenProcessPool:
-        _stop(pool, options.folder)
-        raise InputError("a process was ended from outside, for lack of memory perhaps; use fewer --jobs") from None
-    except KeyboardInterrupt:
-        bar.close()
-        _stop(pool, options.folder)
-        done = f"interrupted; {len(found)} of {len(tasks)} files are done, and the same command goes on from there"
-        print(done, file=sys.stderr, flush=True)
-        # Threads cannot be stopped, and may be deep in a computation.
-        os._exit(130)
-    except BaseException:
-        bar.close()
-        pool.shutdown(cancel_futures=True)
-        raise
-    bar.close()
-    pool.shutdown()
-    return [result for number in sorted(found) for result in found[number]], skipped
+                _tell(found[number], "failed, tried again at the end" if scheduler else "failed")
+            # A file may have been away for a moment, or a machine without a package.
+            again = [number for number in range(len(tasks)) if scheduler and any(o.error for o in found[number])]
+            for place, outcomes in pool.run(segment_file, [tasks[number] for number in again], options):
+                found[again[place]] = _of(tasks[again[place]], outcomes, options.folder)
+                _tell(found[again[place]], "failed again")
+        except KeyboardInterrupt:
+            bar.close()
+            pool.stop()
+            remove_unfinished(options.folder)  # the lock is ours, so nobody else writes there
+            said = f"interrupted; {done} of {len(tasks)} files are done, and the same command goes on from there"
+            print(said, file=sys.stderr, flush=True)
+            # Threads cannot be stopped, and may be deep in a computation.
+            os._exit(130)
+    if scheduler or jobs > 1:
+        remove_unfinished(options.folder)  # of workers that were killed
+    return [outcome for outcomes in found for outcome in outcomes]
 
 
-def segment_file(task: Task, options: Options) -> tuple[list, int]:
-    """Segment all planes of a file; return their results, and how many were done before.
+def _of(task: Task, outcomes: "list[Outcome] | cluster.Lost", folder: Path) -> "list[Outcome]":
+    """Return the outcomes of a file, or, if all workers died of it, one that says so."""
+    from nuclei_unet.commands import results
 
-    Whatever is wrong with the file is the error of its result. Raises InputError if results cannot be written.
+    if isinstance(outcomes, cluster.Lost):
+        return [results.Result(task.name, task.source, error=f"{task.source}: {outcomes.reason}").keep(folder)]
+    return outcomes
+
+
+def _tell(outcomes: "Sequence[Outcome]", how: str) -> None:
+    for outcome in outcomes:
+        if outcome.error is not None:
+            tqdm.write(f"{how}: {one_line(outcome.error)}", file=sys.stderr)
+
+
+def segment_file(task: Task, options: Options) -> "list[Outcome]":
+    """Segment all planes of a file, and write their results; return their outcomes.
+
+    Whatever is wrong with the file is the error of its outcome. Raises InputError if results cannot be written.
     """
     from nuclei_unet.commands import results
     from nuclei_unet.formats.planes import planes
     from nuclei_unet.formats.reading import open_images
 
-    found, skipped = [], 0
+    if not (options.folder / results.STATE).is_dir():
+        raise InputError(f"{options.folder}: a worker does not see it; all machines need the same folders")
     try:
         status = task.path.stat()
-        key = _digest([options.key, str(task.path.absolute()), status.st_size, status.st_mtime_ns])
+        key = _digest([options.key, str(task.path), status.st_size, status.st_mtime_ns])
         parts = [
             (image, plane)
             for image in open_images(task.path, options.axes)
             for plane in planes(image, options.channel, options.project)
         ]
     except Exception as error:
-        reason = _reason(error, task.path, options.folder)
-        return [results.Result(task.name, str(task.path), error=reason)], 0
+        reason = _reason(error, task, options.folder)
+        return [results.Result(task.name, task.source, error=reason).keep(options.folder)]
+    found = []
     for image, plane in parts:
         result = results.Result(
             f"{task.name}{plane.suffix}",
-            str(task.path),
+            task.source,
             key=key,
             plane=plane.suffix.strip("_"),
             axes=image.axes,
@@ -303,27 +320,28 @@ def segment_file(task: Task, options: Options) -> tuple[list, int]:
         )
         before = None if options.overwrite else results.read(options.folder, result.name, key)
         if before is not None:
-            found.append(before)
-            skipped += 1
+            found.append(before.outcome(before=True))
             continue
-        segmenter, engine = _segmenter(options.model, options.engine, options.threads, options.views)
+        segmenter, engine = _segmenter(
+            options.model, options.engine, options.threads or cluster.threads(), options.views
+        )
         scale = options.scale or scale_for(result.pixel_size, segmenter.card.diameters)
         result = replace(result, scale=scale, engine=engine)
         try:
             result = results.segment(segmenter, plane, result, options.folder, options.formats)
         except Exception as error:
-            result = replace(result, error=_reason(error, task.path, options.folder))
-        found.append(result)
-    return found, skipped
+            result = replace(result, error=_reason(error, task, options.folder))
+        found.append(result.keep(options.folder))
+    return found
 
 
-def _reason(error: Exception, path: Path, folder: Path) -> str:
+def _reason(error: Exception, task: Task, folder: Path) -> str:
     """Return in one line why an image could not be done. Raises InputError if no other could be done either."""
     from nuclei_unet.commands import results
 
     if isinstance(error, OSError) and results.fatal(error, folder):
         where = error.filename or folder
-        raise InputError(f"{where}: cannot be written ({error.strerror or error}); {path} is not done") from None
+        raise InputError(f"{where}: cannot be written ({error.strerror or error}); {task.source} is not done") from None
     if isinstance(error, InputError):
         reason = str(error)
     elif isinstance(error, MemoryError):
@@ -333,7 +351,8 @@ def _reason(error: Exception, path: Path, folder: Path) -> str:
     else:  # of a library, on a file that it did not expect
         first = next(iter(str(error).strip().splitlines()), "")[:120]
         reason = f"failed unexpectedly ({type(error).__name__}: {first})"
-    return reason if str(path) in reason else f"{path}: {reason}"
+    reason = reason.replace(str(task.path), task.source)
+    return reason if task.source in reason else f"{task.source}: {reason}"
 
 
 @functools.cache  # one model a process
@@ -351,23 +370,6 @@ def _segmenter(model: Path, engine: str, threads: int, views: str | None):
 
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _stop(pool: ThreadPoolExecutor | ProcessPoolExecutor, folder: Path) -> None:
-    """Stop at once, and remove what was half written: the lock is ours, so nobody else writes there."""
-    for process in (getattr(pool, "_processes", None) or {}).values():
-        process.kill()
-        process.join()
-    for path in folder.rglob("*"):
-        if path.name.startswith(".partial-"):
-            path.unlink(missing_ok=True)
-        elif path.name.endswith(".partial"):
-            shutil.rmtree(path, ignore_errors=True)
-
-
-def _ignore_interrupts() -> None:
-    """Leave Ctrl-C, which the terminal sends to all processes, to the first one."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _digest(value: object) -> str:

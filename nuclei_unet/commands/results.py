@@ -6,12 +6,14 @@ import csv
 import json
 import os
 import platform
+import textwrap
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields, replace
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 
@@ -35,6 +37,19 @@ MEASUREMENTS, SUMMARY, RUN = "measurements.csv", "summary.html", "run.json"
 # What a second start needs to know. Hidden: users need not look in there.
 STATE = ".nuclei-unet"
 PACKAGES = ("numpy", "scipy", "scikit-image", "opencv-python-headless", "onnxruntime", "tensorflow", "tifffile")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What of a result is kept in memory: there may be a million of them. The rest is on the disk."""
+
+    name: str
+    count: int
+    plane: str
+    engine: str
+    warned: bool
+    error: str | None
+    before: bool  # done by an earlier run
 
 
 @dataclass(frozen=True)
@@ -62,17 +77,27 @@ class Result:
     diameters: tuple[float, ...] = ()
     thumbnail: str = field(default="", repr=False)
 
-    def write(self, folder: Path) -> None:
-        """Keep it, for a second start."""
+    def keep(self, folder: Path) -> Outcome:
+        """Write it, for the end of the run and for a second start; return what is kept in memory."""
         with fresh_file(_state(folder, self.name, ".json")) as path:
             path.write_text(json.dumps(asdict(self)), encoding="utf-8")
+        return self.outcome()
+
+    def outcome(self, before: bool = False) -> Outcome:
+        """Return what is kept in memory."""
+        warned = bool(self.warnings)
+        return Outcome(self.name, self.count or 0, self.plane, self.engine, warned, self.error, before)
+
+
+def _load(folder: Path, name: str) -> Result:
+    found = json.loads(_state(folder, name, ".json").read_text(encoding="utf-8"))
+    return Result(**{k: tuple(v) if isinstance(v, list) else v for k, v in found.items()})
 
 
 def read(folder: Path, name: str, key: str) -> Result | None:
     """Return the result of a plane if it was made before in the same way, and its files are there."""
     try:
-        found = json.loads(_state(folder, name, ".json").read_text(encoding="utf-8"))
-        result = Result(**{k: tuple(v) if isinstance(v, list) else v for k, v in found.items()})
+        result = _load(folder, name)
     except (OSError, ValueError, TypeError):
         return None
     complete = all((folder / output).exists() for output in result.outputs) and _state(folder, name, ".csv").exists()
@@ -80,7 +105,7 @@ def read(folder: Path, name: str, key: str) -> Result | None:
 
 
 def segment(segmenter: Segmenter, plane: Plane, result: Result, folder: Path, formats: Sequence[str]) -> Result:
-    """Find the nuclei of one plane, write its files, and return the result; `result` says what is known before."""
+    """Find the nuclei of one plane, write its files, and return the result to keep; `result` is what is known."""
     started = time.monotonic()
     seen, channels = plane.read()
     labels = segmenter(seen, scale=result.scale)
@@ -99,7 +124,7 @@ def segment(segmenter: Segmenter, plane: Plane, result: Result, folder: Path, fo
     diameters = segmenter.card.diameters
     told = warnings(seen, labels, (diameters.low, diameters.high) if diameters else None)
     _write_rows(_state(folder, result.name, ".csv"), result, table)
-    done = Result(
+    return Result(
         **asdict(result)
         | {
             "height": labels.shape[0],
@@ -112,13 +137,11 @@ def segment(segmenter: Segmenter, plane: Plane, result: Result, folder: Path, fo
             "thumbnail": base64.b64encode(thumbnail.thumbnail(seen, labels)).decode(),
         }
     )
-    done.write(folder)
-    return done
 
 
-def finish(results: Sequence[Result], folder: Path, formats: Sequence[str], facts: Mapping[str, dict]) -> None:
+def finish(outcomes: Sequence[Outcome], folder: Path, formats: Sequence[str], facts: Mapping[str, dict]) -> None:
     """Write what is about all planes together: tables, summary.html, run.json, and coco and rle if wanted."""
-    done = [result for result in results if result.error is None]
+    done = [outcome.name for outcome in outcomes if outcome.error is None]
     columns = _columns(folder, done)
     with fresh_file(folder / MEASUREMENTS) as path, path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
@@ -126,17 +149,29 @@ def finish(results: Sequence[Result], folder: Path, formats: Sequence[str], fact
         for row in _rows(folder, done):
             writer.writerow(row)
     if "parquet" in formats:
-        tables.write_parquet(folder / MEASUREMENTS, folder / TOGETHER["parquet"])
+        rows = sum(outcome.count for outcome in outcomes)
+        tables.write_parquet(folder / MEASUREMENTS, folder / TOGETHER["parquet"], rows)
     if "coco" in formats:
         coco.write(folder / TOGETHER["coco"], _label_images(folder, done))
     if "rle" in formats:
         kaggle.write_csv(folder / TOGETHER["rle"], _label_images(folder, done))
+    # Read one at a time: all of them would not fit into memory.
+    results = (_load(folder, outcome.name) for outcome in outcomes)
     with fresh_file(folder / SUMMARY) as path:
-        path.write_text(page([_item(result) for result in results], _shown(facts, results)), encoding="utf-8")
+        path.write_text(page(map(_item, results), _shown(facts, outcomes)), encoding="utf-8")
+    results = (_load(folder, outcome.name) for outcome in outcomes)
+    with fresh_file(folder / RUN) as path, path.open("w", encoding="utf-8") as file:
+        _write_run(file, facts, results)
+
+
+def _write_run(file: TextIO, facts: Mapping[str, dict], results: Iterable[Result]) -> None:
+    """Write the facts about the run and about each image as JSON, an image at a time."""
     hidden = ("key", "thumbnail", "diameters")
-    images = [{k: v for k, v in asdict(result).items() if k not in hidden} for result in results]
-    with fresh_file(folder / RUN) as path:
-        path.write_text(json.dumps({**facts, "images": images}, indent=1) + "\n", encoding="utf-8")
+    file.write(json.dumps(facts, indent=1).removesuffix("\n}") + ',\n "images": [')
+    for number, result in enumerate(results):
+        shown = {name: value for name, value in asdict(result).items() if name not in hidden}
+        file.write(("," if number else "") + "\n" + textwrap.indent(json.dumps(shown, indent=1), "  "))
+    file.write("\n ]\n}\n")
 
 
 def versions() -> dict[str, str]:
@@ -164,32 +199,32 @@ def _write_rows(path: Path, result: Result, table: Mapping[str, np.ndarray]) -> 
         partial.write_bytes(tables.csv_bytes({"image": np.array([result.name] * count, object), **table}))
 
 
-def _columns(folder: Path, results: Iterable[Result]) -> list[str]:
+def _columns(folder: Path, names: Iterable[str]) -> list[str]:
     """Return the columns of all results; images of different kinds have different channels."""
     columns: dict[str, None] = {}
-    for result in results:
-        with _state(folder, result.name, ".csv").open(encoding="utf-8", newline="") as file:
+    for name in names:
+        with _state(folder, name, ".csv").open(encoding="utf-8", newline="") as file:
             columns |= dict.fromkeys(next(csv.reader(file), []))
     return list(columns) or ["image", "label"]
 
 
-def _rows(folder: Path, results: Iterable[Result]) -> Iterator[dict[str, str]]:
-    for result in results:
-        with _state(folder, result.name, ".csv").open(encoding="utf-8", newline="") as file:
+def _rows(folder: Path, names: Iterable[str]) -> Iterator[dict[str, str]]:
+    for name in names:
+        with _state(folder, name, ".csv").open(encoding="utf-8", newline="") as file:
             yield from csv.DictReader(file)
 
 
-def _label_images(folder: Path, results: Iterable[Result]) -> Iterator[tuple[str, np.ndarray]]:
-    for result in results:
-        yield result.name, label_tiff.read_labels(folder / f"{result.name}{LABELS}")
+def _label_images(folder: Path, names: Iterable[str]) -> Iterator[tuple[str, np.ndarray]]:
+    for name in names:
+        yield name, label_tiff.read_labels(folder / f"{name}{LABELS}")
 
 
 def _item(result: Result) -> Item:
-    names = Item.__dataclass_fields__
-    return Item(**{name: value for name, value in asdict(result).items() if name in names})
+    item = Item(**{part.name: getattr(result, part.name) for part in fields(Item)})
+    return replace(item, diameters=np.asarray(item.diameters, np.float32))
 
 
-def _shown(facts: Mapping[str, dict], results: Iterable[Result]) -> dict[str, str]:
+def _shown(facts: Mapping[str, dict], outcomes: Iterable[Outcome]) -> dict[str, str]:
     """Return what the page says about the run; run.json has all of it."""
     model = facts["model"]
     commit = f", commit {model['commit'][:7]}" if model["commit"] else ""
@@ -197,7 +232,7 @@ def _shown(facts: Mapping[str, dict], results: Iterable[Result]) -> dict[str, st
     chosen = [f"{name} {' '.join(value) if isinstance(value, tuple) else value}" for name, value in values.items()]
     return {
         "model": f"{model['name']} (SHA-256 {model['sha256'][:12]}…{commit})",
-        "computed by": "; ".join(sorted({result.engine for result in results if result.engine})),
+        "computed by": "; ".join(sorted({outcome.engine for outcome in outcomes if outcome.engine})),
         "settings": ", ".join(chosen) or "none: as they come",
         "more": f"{RUN} has versions, settings and what is known of each image",
     }

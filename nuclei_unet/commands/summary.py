@@ -5,14 +5,16 @@ It needs no other file, no internet and no script. Equal content gives equal byt
 
 import functools
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-# Thumbnails on the page; the table has all images. With 12 kB each, that is a page of some 5 MB.
+# Thumbnails on the page. With 12 kB each, that is a page of some 5 MB.
 MOST_THUMBNAILS = 300
+# Rows of each table. A browser takes a minute for a hundred thousand; run.json has all images.
+MOST_ROWS = 10_000
 # Warnings that show without a click.
 MOST_WARNINGS = 20
 BARS = 30
@@ -47,29 +49,42 @@ class Item:
     thumbnail: str = ""
 
 
-def page(items: Sequence[Item], facts: Mapping[str, str]) -> str:
+def page(items: Iterable[Item], facts: Mapping[str, str]) -> str:
     """Return the page as HTML.
 
     Parameters
     ----------
-    items : in the order in which they are listed; failed ones and those with warnings are shown first as well
+    items : in the order in which they are listed; failed ones and those with warnings are shown first as well. They
+        are taken one at a time, and no more of them is kept than the page shows
     facts : how the results were made, name -> value: the model, the settings ...
 
     Names and values may hold any characters: they are shown as text.
     """
-    segmented = [item for item in items if item.error is None]
-    warned = [item for item in segmented if item.warnings]
-    pictured = [item for item in [*warned, *(item for item in segmented if not item.warnings)] if item.thumbnail]
+    rows: dict[str, list[Item]] = {"failed": [], "segmented": [], "warned": []}
+    pictured: dict[bool, list[Item]] = {True: [], False: []}
+    counts = dict.fromkeys(rows, 0)
+    nuclei, largest, sizes = 0, 0, []
+    for item in items:
+        bare = replace(item, thumbnail="")
+        kinds = ["failed"] if item.error is not None else ["segmented", "warned"] if item.warnings else ["segmented"]
+        for kind in kinds:
+            counts[kind] += 1
+            if len(rows[kind]) < MOST_ROWS:
+                rows[kind].append(bare)
+        if item.error is None:
+            nuclei, largest = nuclei + item.count, max(largest, item.count)
+            sizes.append((np.asarray(item.diameters, np.float32), item.pixel_size))
+            if item.thumbnail and len(pictured[bool(item.warnings)]) < MOST_THUMBNAILS:
+                pictured[bool(item.warnings)].append(item)
     content = _template().render(
-        failed=[item for item in items if item.error is not None],
-        segmented=segmented,
-        warned=warned,
+        **rows,
+        counts=counts,
         shown_warnings=MOST_WARNINGS,
-        pictured=pictured[:MOST_THUMBNAILS],
-        nuclei=sum(item.count for item in segmented),
-        pixel_sizes=any(item.pixel_size for item in segmented),
-        largest_count=max((item.count for item in segmented), default=0),
-        charts=charts(segmented),
+        pictured=[*pictured[True], *pictured[False]][:MOST_THUMBNAILS],
+        nuclei=nuclei,
+        pixel_sizes=any(pixel_size for _, pixel_size in sizes),
+        largest_count=largest,
+        charts=charts(sizes),
         facts=facts,
     )
     # File names that are not valid UTF-8 hold characters that no file can be written with.
@@ -91,13 +106,16 @@ def _template():
     return environment.get_template("summary.html.jinja")
 
 
-def charts(items: Sequence[Item]) -> list[dict]:
-    """Return the size histograms over all nuclei: in µm if all images have a pixel size, and in px."""
-    values = {"px": [np.asarray(item.diameters, np.float64) for item in items]}
-    if items and all(item.pixel_size for item in items):
-        scaled = [size * item.pixel_size for size, item in zip(values["px"], items, strict=True)]
+def charts(sizes: Sequence[tuple[np.ndarray, float | None]]) -> list[dict]:
+    """Return the size histograms over all nuclei: in µm if all images have a pixel size, and in px.
+
+    `sizes` has for each image the diameters in px, and the pixel size in micrometres or None.
+    """
+    values = {"px": [np.asarray(diameters, np.float64) for diameters, _ in sizes]}
+    if sizes and all(pixel_size for _, pixel_size in sizes):
+        scaled = [found * size for found, (_, size) in zip(values["px"], sizes, strict=True)]
         values = {"µm": scaled, **values}
-    return [histogram(np.concatenate(sizes), unit) for unit, sizes in values.items() if sum(map(len, sizes))]
+    return [histogram(np.concatenate(found), unit) for unit, found in values.items() if sum(map(len, found))]
 
 
 def histogram(sizes: np.ndarray, unit: str) -> dict:

@@ -141,10 +141,22 @@ def test_many_warnings_are_folded():
     assert not read(items[:20]).all("details")
 
 
+def sizes(item):
+    return item.diameters, item.pixel_size
+
+
+def test_a_page_of_very_many_images_stays_small(monkeypatch):
+    monkeypatch.setattr(summary, "MOST_ROWS", 5)
+    monkeypatch.setattr(summary, "MOST_THUMBNAILS", 2)
+    reader = read(replace(WARNED if n % 2 else GOOD, name=f"i{n}") for n in range(40))
+    assert "2 of 40 images" in reader.text and "The first 5 of 40 images" in reader.text
+    assert "i1" in reader.text and "i39" not in reader.text
+
+
 def test_micrometres_only_if_all_images_have_a_pixel_size():
     known = replace(GOOD, pixel_size=0.5)
-    assert [chart["unit"] for chart in summary.charts([GOOD, known])] == ["px"]
-    micrometres, pixels = summary.charts([known, replace(known, pixel_size=2.0)])
+    assert [chart["unit"] for chart in summary.charts([sizes(GOOD), sizes(known)])] == ["px"]
+    micrometres, pixels = summary.charts([sizes(known), sizes(replace(known, pixel_size=2.0))])
     assert (micrometres["unit"], pixels["unit"]) == ("µm", "px")
     assert micrometres["median"] == np.median([5, 10, 15, 20, 40, 60]) and pixels["median"] == 20
     assert "0.5 µm/px" in read([known]).text and "µm" not in read([GOOD]).text

@@ -1,0 +1,175 @@
+"""`nuclei-unet predict` on a Dask cluster: a real scheduler, real workers, and what comes of those that are killed."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import tifffile
+
+from nuclei_unet import cluster
+from nuclei_unet.commands.main import main
+from pipeline.dataset import synthetic
+from pipeline.process import free_port
+from tests import ROOT
+
+OPTIONS = ("--views", "fast", "--engine", "onnx")
+
+
+def dask(*arguments):
+    """Start a process of Dask in the checkout."""
+    code = "from distributed.cli import dask_scheduler, dask_worker; import sys; getattr(dask_{0}, 'main')()"
+    command = [sys.executable, "-c", code.format(arguments[0]), *map(str, arguments[1:])]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+@contextmanager
+def scheduler():
+    """Yield the address of a scheduler and a function that starts a worker there; all end with the block."""
+    address = f"tcp://127.0.0.1:{free_port()}"
+    processes = [dask("scheduler", "--host", address, "--no-dashboard")]
+
+    def worker():
+        processes.append(dask("worker", address, "--no-nanny", "--nthreads", 1, "--no-dashboard"))
+        return processes[-1]
+
+    try:
+        yield address, worker
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """Return a folder of 24 different images, one of them broken, and one that is a stack."""
+    folder = tmp_path_factory.mktemp("images")
+    *_, (_, image, _) = synthetic.held_out_images(2, 2018)
+    grey = np.ascontiguousarray(image[..., 0])
+    for number in range(22):
+        assert cv2.imwrite(str(folder / f"{number:02}.png"), np.roll(grey, 7 * number, axis=0))
+    (folder / "22.png").write_bytes(b"\x89PNG\r\n\x1a\nno more")
+    tifffile.imwrite(
+        folder / "23.tif", np.stack([grey, grey[::-1]]), photometric="minisblack", metadata={"axes": "ZYX"}
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def expected(images, tmp_path_factory):
+    """Return the folder of results of one process."""
+    out = tmp_path_factory.mktemp("expected") / "out"
+    assert call(images, out) == 1  # one is broken
+    return out
+
+
+def call(*arguments):
+    with pytest.raises(SystemExit) as stopped:
+        main(["predict", *OPTIONS, *map(str, arguments)])
+    return stopped.value.code
+
+
+def start(*arguments):
+    command = [sys.executable, "-m", "nuclei_unet", "predict", *OPTIONS, *map(str, arguments)]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def same(one: Path, two: Path):
+    """Compare all files but those that name times and folders."""
+    names = {path.relative_to(one) for path in one.rglob("*") if path.is_file() and ".nuclei-unet" not in str(path)}
+    assert names == {p.relative_to(two) for p in two.rglob("*") if p.is_file() and ".nuclei-unet" not in str(p)}
+    assert len(names) > 25
+    for name in names - {Path("run.json"), Path("summary.html")}:
+        assert (one / name).read_bytes() == (two / name).read_bytes(), name
+
+
+def wait_for(out, count, process):
+    deadline = time.monotonic() + 90
+    while len(list(out.glob("*_labels.tif"))) < count and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.02)
+
+
+def test_a_killed_worker_and_one_that_joins_late_change_nothing(images, expected, tmp_path):
+    out = tmp_path / "out"
+    with scheduler() as (address, worker):
+        first = worker()
+        run = start(images, out, "--scheduler", address)
+        wait_for(out, 4, run)
+        worker()
+        wait_for(out, 8, run)
+        first.kill()
+        printed, said = run.communicate(timeout=120)
+    assert run.returncode == 1 and "Traceback" not in said
+    assert address in printed and "dashboard" in printed and "24 images" in printed
+    # Listed, tried again, and never lost.
+    assert "failed, tried again at the end" in said and "failed again" in said and "22.png" in said
+    same(expected, out)
+
+
+def test_processes_of_one_machine(images, expected, tmp_path, capsys):
+    assert call(images, tmp_path / "out", "--jobs", 2) == 1
+    assert "22.png" in capsys.readouterr().err
+    same(expected, tmp_path / "out")
+
+
+def test_a_scheduler_that_goes_is_named_and_the_same_command_goes_on(images, expected, tmp_path):
+    out = tmp_path / "out"
+    with scheduler() as (address, worker):
+        worker()
+        run = start(images, out, "--scheduler", address)
+        wait_for(out, 4, run)
+    _, said = run.communicate(timeout=120)
+    assert run.returncode == 1 and "scheduler" in said and "Traceback" not in said
+    assert 4 <= len(list(out.glob("*_labels.tif"))) < 24
+    assert call(images, out) == 1
+    same(expected, out)
+
+
+def test_ctrl_c_leaves_nothing_half_written(images, tmp_path):
+    out = tmp_path / "out"
+    with scheduler() as (address, worker):
+        worker()
+        run = start(images, out, "--scheduler", address)
+        wait_for(out, 4, run)
+        run.send_signal(signal.SIGINT)
+        _, said = run.communicate(timeout=60)
+    assert run.returncode == 130 and "interrupted" in said and "Traceback" not in said
+    assert not [path for path in out.rglob("*") if "partial" in path.name]
+
+
+def test_nobody_answers(images, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(cluster, "CONNECT", "1s")
+    address = f"tcp://127.0.0.1:{free_port()}"
+    monkeypatch.setenv(cluster.VARIABLE, address)
+    assert call(images, tmp_path / "out") == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {address}: no Dask scheduler answers") and "dask scheduler" in line
+    with pytest.raises(SystemExit):
+        main(["predict", str(images), str(tmp_path / "out"), "--jobs", "2", "--scheduler", address])
+    assert "not allowed with" in capsys.readouterr().err
+
+
+def kill_worker(task, common):
+    os.kill(os.getpid(), 9) if task == common else None
+    return task
+
+
+def test_a_task_that_kills_its_workers_is_given_up_and_the_others_are_done():
+    with cluster.open_pool(2) as pool:
+        found = list(cluster.in_order(pool.run(kill_worker, range(12), 5)))
+    assert isinstance(found[5], cluster.Lost) and "memory" in found[5].reason
+    assert found[:5] + found[6:] == [n for n in range(12) if n != 5]
+
+
+def test_a_worker_with_other_versions_is_refused(monkeypatch):
+    wrong = dict(cluster.stamp(kill_worker), numpy="1.0")
+    monkeypatch.setattr(cluster, "stamp", lambda function: wrong)
+    with cluster.open_pool(2) as pool, pytest.raises(cluster.InputError, match="another numpy .* than this machine"):
+        list(pool.run(kill_worker, range(3), None))
