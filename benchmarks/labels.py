@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nuclei_unet import metrics
+from nuclei_unet import cluster, metrics
 from nuclei_unet.network import runtime
 from nuclei_unet.network.tensorflow_engine import TensorFlowNetwork
 from nuclei_unet.prediction.predictor import Predictor
@@ -22,6 +22,7 @@ from nuclei_unet.sample import ArraySample, Sample
 from nuclei_unet.training import fit
 from pipeline import download, params, preprocess
 from pipeline.dataset import processed
+from pipeline.machine import cpus
 
 SOURCES = ("bbbc038", "bbbc038-fixed")
 RESULT = Path("benchmarks/results/labels.md")
@@ -72,7 +73,8 @@ def read(source: str, folder: Path, settings: params.Params) -> dict[str, Sample
     raw.mkdir(parents=True)
     target.mkdir()
     download.write_published(source, raw)
-    images, _ = preprocess.process(raw / "stage1_train.zip", target, settings.preprocess)
+    with cluster.open_pool(threads=cpus()) as pool:
+        images, _ = preprocess.process(raw / "stage1_train.zip", target, settings.preprocess, pool)
     stand_in = replace(images[0], image_id="no test image")
     preprocess.make_manifest(images, [stand_in], settings.preprocess).to_csv(target / processed.MANIFEST, index=False)
     found = processed.read_split("train", target) + processed.read_split("validation", target)

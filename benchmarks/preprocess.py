@@ -21,6 +21,7 @@ from skimage.io import imread
 from skimage.transform import resize
 from tqdm import tqdm
 
+from nuclei_unet import cluster
 from pipeline import layout, params, preprocess
 from pipeline.dataset import archives
 from pipeline.machine import cpus
@@ -88,7 +89,8 @@ def tutorial(folder: Path, ids: list[str], threshold: int = 0) -> tuple[np.ndarr
 def ours(archive: Path, folder: Path) -> None:
     """Preprocess as the stage does."""
     settings = params.load().preprocess
-    images, _ = preprocess.process(archive, folder, settings)
+    with cluster.open_pool(threads=cpus()) as pool:
+        images, _ = preprocess.process(archive, folder, settings, pool)
     preprocess.make_manifest(images, [replace(images[0], image_id="a test image")], settings)
 
 

@@ -33,12 +33,12 @@ from tqdm import tqdm
 
 from benchmarks.preprocess import SIZE
 from benchmarks.preprocess import tutorial as read_and_resize
-from nuclei_unet import metrics
+from nuclei_unet import cluster, metrics
 from nuclei_unet.images import to_rgb
 from nuclei_unet.sample import Sample
 from pipeline import layout, params, preprocess
 from pipeline.dataset import archives, processed
-from pipeline.machine import describe
+from pipeline.machine import cpus, describe
 
 RESULTS = Path("benchmarks/results")
 PREDICTIONS = Path("data/tutorial")
@@ -164,7 +164,8 @@ def pipeline(steps: int, batch: int) -> dict[str, float]:
     runtime.configure(settings.train)
     with tempfile.TemporaryDirectory() as name:
         started = time.perf_counter()
-        made, _ = preprocess.process(layout.TRAIN_ARCHIVE, Path(name), settings.preprocess)
+        with cluster.open_pool(threads=cpus()) as pool:
+            made, _ = preprocess.process(layout.TRAIN_ARCHIVE, Path(name), settings.preprocess, pool)
         manifest = preprocess.make_manifest(made, [replace(made[0], image_id="a test image")], settings.preprocess)
         seconds = {"preprocessing, s": time.perf_counter() - started}
     splits = {split: processed.read_split(split) for split in layout.SPLITS}

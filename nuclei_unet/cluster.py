@@ -59,6 +59,11 @@ class Pool(Protocol):
         """Stop at once, whatever is being done."""
 
 
+def address(given: str | None) -> str | None:
+    """Return the address of the scheduler to use: the given one, or the one that the environment names, or none."""
+    return given or os.environ.get(VARIABLE) or None
+
+
 def in_order(results: Iterator[tuple[int, Any]]) -> Iterator[Any]:
     """Yield results in the order of their tasks."""
     early: dict[int, Any] = {}

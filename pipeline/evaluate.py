@@ -12,14 +12,19 @@ Reads models/trained.keras, data/processed/ and the `evaluate` section of params
   reports/ap_by_threshold.csv   pooled average precision over IoU thresholds
 """
 
+import functools
 import json
 import time
 from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from nuclei_unet import cluster
+from nuclei_unet.errors import InputError
 from nuclei_unet.files import fresh_file, fresh_folder
 from nuclei_unet.labels import resize_labels
 from nuclei_unet.network import model_file, runtime
@@ -27,33 +32,70 @@ from nuclei_unet.prediction.otsu import otsu_nuclei
 from nuclei_unet.prediction.segmenter import Segmenter
 from nuclei_unet.sample import Sample
 from nuclei_unet.scores import count
+from nuclei_unet.settings import PredictSettings, TrainSettings
 from pipeline import layout, params, stage
 from pipeline.dataset import processed
 from pipeline.report import scores
 from pipeline.tracking import mirror
 
 
+@dataclass(frozen=True)
+class Work:
+    """What is the same for all images; paths are absolute, for workers on other machines."""
+
+    model: Path
+    folder: Path
+    train: TrainSettings
+    evaluate: PredictSettings
+
+
 def main() -> None:
     """Write models/model.keras, data/predictions/ and the tables in reports/."""
     settings = params.load()
-    runtime.configure(settings.train)
-    segmenter = Segmenter.load(layout.TRAINED, predict=settings.evaluate, precision=settings.train.precision)
     started = time.monotonic()
     counted: dict[str, list[scores.ImageCounts]] = {}
-    with fresh_file(layout.MODEL) as model, fresh_folder(layout.PREDICTIONS) as folder:
-        model_file.copy_with_recipe(layout.TRAINED, model, segmenter.recipe)
+    scheduler = cluster.address(settings.run.scheduler)
+    with (
+        fresh_file(layout.MODEL) as model,
+        fresh_folder(layout.PREDICTIONS) as folder,
+        cluster.open_pool(scheduler=scheduler) as pool,
+    ):
+        work = Work(layout.TRAINED.absolute(), folder.absolute(), settings.train, settings.evaluate)
+        recipe = model_file.read_recipe(layout.TRAINED).model_copy(update={"predict": settings.evaluate})
+        model_file.copy_with_recipe(layout.TRAINED, model, recipe)
         for split in layout.SCORED_SPLITS:
-            samples = processed.read_split(split)
-            counted[split] = []
-            for sample in tqdm(samples, split, unit="image", disable=None):
-                predicted, counts = score(sample, segmenter)
-                processed.write_labels(folder / f"{sample.image_id}.png", predicted)
-                counted[split].append(counts)
+            samples = processed.read_split(split, layout.PROCESSED.absolute())
+            results = cluster.in_order(pool.run(score_image, samples, work))
+            counted[split] = list(tqdm(results, split, len(samples), unit="image", disable=None))
+            for sample, result in zip(samples, counted[split], strict=True):
+                if isinstance(result, cluster.Lost):
+                    raise InputError(f"image {sample.image_id}: {result.reason}")
     summary = {split: scores.summarise(items) for split, items in counted.items()}
     write_tables(summary, counted)
     seconds = time.monotonic() - started
     mirror.log_stage(settings, scores.flat_metrics(summary), layout.TABLES, "evaluate", seconds)
     print(scores.text_table(summary))
+
+
+def score_image(sample: Sample, work: Work) -> scores.ImageCounts:
+    """Predict the label image of one image, write it, and count."""
+    if not work.folder.is_dir():
+        raise InputError(f"{work.folder}: a worker does not see it; all machines need the same folders")
+    segmenter = _segmenter(work.model, work.model.stat().st_mtime_ns, work.train, work.evaluate)
+    predicted, counts = score(sample, segmenter)
+    processed.write_labels(work.folder / f"{sample.image_id}.png", predicted)
+    return counts
+
+
+@functools.lru_cache(maxsize=1)  # a process loads a model once, not once an image
+def _segmenter(model: Path, changed: int, train: TrainSettings, evaluate: PredictSettings) -> Segmenter:
+    try:
+        runtime.configure(train)
+    except RuntimeError:
+        raise InputError(
+            "a worker of the cluster has run TensorFlow with other train.threads before; start the workers anew"
+        ) from None
+    return Segmenter.load(model, predict=evaluate, precision=train.precision)
 
 
 def score(sample: Sample, segmenter: Segmenter) -> tuple[np.ndarray, scores.ImageCounts]:

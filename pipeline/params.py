@@ -73,8 +73,14 @@ class TrackSettings(Section):
     champion_margin: Annotated[float, Field(ge=0, le=1)]
 
 
+class RunSettings(Section):
+    """Where stages work; it changes no result."""
+
+    scheduler: Annotated[str, Field(max_length=200)] | None
+
+
 # Sections that affect no output of a stage.
-AROUND = ("track", "verify")
+AROUND = ("track", "verify", "run")
 
 
 class Params(Section):
@@ -87,6 +93,7 @@ class Params(Section):
     visualize: VisualizeSettings
     track: TrackSettings
     verify: VerifySettings
+    run: RunSettings
 
 
 def load(path: Path = layout.PARAMS) -> Params:

@@ -10,9 +10,8 @@ found in the data.
 import hashlib
 import json
 import zipfile
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import lru_cache
 from pathlib import Path
 
 import cv2
@@ -20,6 +19,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from nuclei_unet import cluster
 from nuclei_unet.errors import InputError
 from nuclei_unet.files import fresh_file, fresh_folder
 from nuclei_unet.formats import kaggle
@@ -42,6 +42,15 @@ class Fault:
 
 
 @dataclass(frozen=True)
+class Work:
+    """What is the same for all images of an archive; paths are absolute, for workers on other machines."""
+
+    archive: Path
+    folder: Path
+    settings: PreprocessSettings
+
+
+@dataclass(frozen=True)
 class Image:
     """What is kept in memory of one image after it was written; of its pixels, only the borders."""
 
@@ -56,9 +65,13 @@ def main() -> None:
     """Write data/processed/ and reports/data_audit.json."""
     settings = params.load()
     solution = {name: read() for name, read in kaggle.read_csv(layout.SOLUTION).items()}
-    with fresh_folder(layout.PROCESSED) as folder, fresh_file(layout.AUDIT) as audit:
-        train, train_faults = process(layout.TRAIN_ARCHIVE, folder, settings.preprocess)
-        test, test_faults = process(layout.TEST_ARCHIVE, folder, settings.preprocess, solution)
+    with (
+        fresh_folder(layout.PROCESSED) as folder,
+        fresh_file(layout.AUDIT) as audit,
+        cluster.open_pool(scheduler=cluster.address(settings.run.scheduler), threads=cpus()) as pool,
+    ):
+        train, train_faults = process(layout.TRAIN_ARCHIVE, folder, settings.preprocess, pool)
+        test, test_faults = process(layout.TEST_ARCHIVE, folder, settings.preprocess, pool, solution)
         manifest = make_manifest(train, test, settings.preprocess)
         manifest.to_csv(folder / processed.MANIFEST, index=False, lineterminator="\n")
         summary = audit_of(settings.download.source, manifest, train_faults + test_faults, settings.preprocess.on_fault)
@@ -70,50 +83,58 @@ def main() -> None:
 
 
 def process(
-    archive: Path, folder: Path, settings: PreprocessSettings, solution: dict[str, np.ndarray] | None = None
+    archive: Path,
+    folder: Path,
+    settings: PreprocessSettings,
+    pool: cluster.Pool,
+    solution: dict[str, np.ndarray] | None = None,
 ) -> tuple[list[Image], list[Fault]]:
     """Read, check, normalise and write all images of a canonical zip, several at a time.
 
     `solution` holds label images by id for a zip without masks. Returns the images written, in the order of their
     ids, and the faults that were skipped; a fault that on_fault does not skip raises InputError.
     """
-    zipped = archives.open_archive(archive)
-    masks = archives.mask_members(zipped)
+    with archives.open_archive(archive) as zipped:
+        masks = archives.mask_members(zipped)
     if solution is not None and (wrong := sorted(set(masks) ^ set(solution))):
         raise InputError(f"{archive.parent}: {archive.name} and stage1_solution.csv do not agree on {wrong[0]}")
-    truth = [solution[image_id] for image_id in masks] if solution else masks.values()
-    work = partial(process_image, zipped, folder, settings)
+    tasks = ((image_id, solution[image_id] if solution else masks[image_id]) for image_id in masks)
     images, faults, by_digest = [], [], {}
-    # Threads: OpenCV takes most of the time and lets other threads run, and a thread cannot be killed on its own.
-    with ThreadPoolExecutor(cpus()) as pool:
-        results = pool.map(work, masks, truth)
-        for image, found in tqdm(results, archive.stem, len(masks), unit="image", disable=None):
-            if image is not None and image.digest in by_digest:
-                twin = by_digest[image.digest]
-                found.append(Fault("duplicate_image", image.image_id, f"has the same pixels as {twin}"))
-                for name in ("images", "labels"):
-                    (folder / name / f"{image.image_id}.png").unlink()
-            elif image is not None:
-                by_digest[image.digest] = image.image_id
-                images.append(image)
-            for fault in found:
-                if getattr(settings.on_fault, fault.fault) == "fail":
-                    pool.shutdown(cancel_futures=True)
-                    raise InputError(
-                        f"{archive}: image {fault.image_id}: {fault.detail}; fix it, or set "
-                        f"preprocess.on_fault.{fault.fault} to skip to leave it out"
-                    )
-            faults += found
+    # On this machine threads: OpenCV takes most of the time and lets others run, and no thread is killed on its own.
+    results = cluster.in_order(pool.run(process_image, tasks, Work(archive.absolute(), folder.absolute(), settings)))
+    bar = tqdm(results, archive.stem, len(masks), unit="image", disable=None)
+    for image_id, result in zip(masks, bar, strict=True):
+        if isinstance(result, cluster.Lost):
+            raise InputError(f"{archive}: image {image_id}: {result.reason}")
+        image, found = result
+        if image is not None and image.digest in by_digest:
+            twin = by_digest[image.digest]
+            found.append(Fault("duplicate_image", image.image_id, f"has the same pixels as {twin}"))
+            for name in ("images", "labels"):
+                (folder / name / f"{image.image_id}.png").unlink()
+        elif image is not None:
+            by_digest[image.digest] = image.image_id
+            images.append(image)
+        for fault in found:
+            if getattr(settings.on_fault, fault.fault) == "fail":
+                raise InputError(
+                    f"{archive}: image {fault.image_id}: {fault.detail}; fix it, or set "
+                    f"preprocess.on_fault.{fault.fault} to skip to leave it out"
+                )
+        faults += found
     return images, faults
 
 
-def process_image(
-    archive: zipfile.ZipFile, folder: Path, settings: PreprocessSettings, image_id: str, truth: list[str] | np.ndarray
-) -> tuple[Image | None, list[Fault]]:
+def process_image(task: tuple[str, list[str] | np.ndarray], work: Work) -> tuple[Image | None, list[Fault]]:
     """Read, check, normalise and write one image; None if it has to be left out.
 
-    `truth` is its label image, or the names of its masks in the zip.
+    `task` is its id, and its label image or the names of its masks in the zip.
     """
+    image_id, truth = task
+    if not work.folder.is_dir():
+        raise InputError(f"{work.folder}: a worker does not see it; all machines need the same folders")
+    archive = _opened(work.archive, work.archive.stat().st_mtime_ns)
+    folder, settings = work.folder, work.settings
     try:
         rgb = to_rgb(archives.read_image(archive, archives.image_member(image_id)))
     except InputError as error:
@@ -134,6 +155,12 @@ def process_image(
     kind = kind_of_image(rgb, median_area=float(np.median(np.bincount(labels.ravel())[1:])))
     digest = hashlib.sha256(repr(rgb.shape).encode() + rgb.tobytes()).hexdigest()
     return Image(image_id, kind, nuclei, digest, frames.borders(rgb)), faults
+
+
+@lru_cache(maxsize=2)
+def _opened(path: Path, changed: int) -> zipfile.ZipFile:
+    """Return an archive that stays open: reading its list of files takes longer than an image."""
+    return archives.open_archive(path)
 
 
 def merge_masks(

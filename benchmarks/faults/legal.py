@@ -59,6 +59,7 @@ SMALL: dict[str, dict] = {
     "evaluate.scales": {"items": {"type": "number", "minimum": 0.1, "maximum": 1.5}, "minItems": 1, "maxItems": 3},
     "visualize.examples": {"type": "integer", "minimum": 1, "maximum": 3},
     "visualize.dpi": {"type": "integer", "minimum": 30, "maximum": 60},
+    "run.scheduler": {"type": "null"},  # no cluster is there
 }
 
 

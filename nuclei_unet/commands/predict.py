@@ -121,7 +121,7 @@ def main(arguments: argparse.Namespace) -> int:
     check_folder(arguments.inputs, folder, tasks)
     # Found once: an address may lead elsewhere a minute later.
     path = models.find(arguments.model).absolute()
-    scheduler = arguments.scheduler or (os.environ.get(cluster.VARIABLE) if arguments.jobs is None else None)
+    scheduler = arguments.scheduler if arguments.jobs else cluster.address(arguments.scheduler)
     jobs = min(arguments.jobs or 1, len(tasks))
     threads = max(_cores() // jobs, 1)
     untrusted.check(path, threads)

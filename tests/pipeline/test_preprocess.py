@@ -104,7 +104,8 @@ def process_one(tmp_path, settings, image, masks, **changes):
     (tmp_path / "out").mkdir(exist_ok=True)
     with archives.open_archive(archive) as zipped:
         names = archives.mask_members(zipped)["a"]
-        kept, faults = preprocess.process_image(zipped, tmp_path / "out", section, "a", names)
+    work = preprocess.Work(archive, tmp_path / "out", section)
+    kept, faults = preprocess.process_image(("a", names), work)
     if kept is None:
         assert not any((tmp_path / "out").rglob("*.png"))
         return None, faults, None
