@@ -186,6 +186,12 @@ class _Dask:
             return Lost(f"ended {DEATHS + 1} workers, one after the other; for lack of memory perhaps")
         except ModuleNotFoundError as error:
             raise InputError(f"the cluster has no package {error.name}; install there what is installed here") from None
+        except RuntimeError as error:
+            if "deserialization" not in str(error):
+                raise
+            raise InputError(
+                "the cluster cannot read what it is to do; start scheduler and workers where this code is installed"
+            ) from None
 
     def stop(self):
         """Kill workers that are ours. Those of a cluster finish what they have begun, and get nothing more."""

@@ -129,4 +129,7 @@ def write_tables(summary: dict, counted: dict[str, list[scores.ImageCounts]]) ->
 
 
 if __name__ == "__main__":
-    stage.run(main)
+    # Under its own name, by which workers of a cluster find its functions.
+    from pipeline import evaluate
+
+    stage.run(evaluate.main)

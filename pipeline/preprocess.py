@@ -240,4 +240,7 @@ def audit_of(source: str, manifest: pd.DataFrame, faults: list[Fault], handled: 
 
 
 if __name__ == "__main__":
-    stage.run(main)
+    # Under its own name, by which workers of a cluster find its functions.
+    from pipeline import preprocess
+
+    stage.run(preprocess.main)

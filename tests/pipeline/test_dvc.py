@@ -34,7 +34,7 @@ STAGES = ("download", "preprocess", "train", "evaluate", "visualize")
 # How files are written, checked and mirrored; none of them shapes what an output holds.
 NO_DEPENDENCY = {
     *("nuclei_unet.errors", "nuclei_unet.files", "nuclei_unet.quiet", "nuclei_unet.sample", "nuclei_unet.settings"),
-    *("nuclei_unet.card", "nuclei_unet.network.onnx_engine", "nuclei_unet.network.onnx_file"),
+    *("nuclei_unet.card", "nuclei_unet.cluster", "nuclei_unet.network.onnx_engine", "nuclei_unet.network.onnx_file"),
     "nuclei_unet.network.untrusted",
     *("nuclei_unet.training.resume", "pipeline.git", "pipeline.layout", "pipeline.machine", "pipeline.params"),
     *("pipeline.process", "pipeline.stage", "pipeline.tracking.mirror"),

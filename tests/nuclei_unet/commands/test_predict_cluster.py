@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
@@ -17,34 +16,9 @@ from nuclei_unet import cluster
 from nuclei_unet.commands.main import main
 from pipeline.dataset import synthetic
 from pipeline.process import free_port
-from tests import ROOT
+from tests import ROOT, dask_cluster
 
 OPTIONS = ("--views", "fast", "--engine", "onnx")
-
-
-def dask(*arguments):
-    """Start a process of Dask in the checkout."""
-    code = "from distributed.cli import dask_scheduler, dask_worker; import sys; getattr(dask_{0}, 'main')()"
-    command = [sys.executable, "-c", code.format(arguments[0]), *map(str, arguments[1:])]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-
-
-@contextmanager
-def scheduler():
-    """Yield the address of a scheduler and a function that starts a worker there; all end with the block."""
-    address = f"tcp://127.0.0.1:{free_port()}"
-    processes = [dask("scheduler", "--host", address, "--no-dashboard")]
-
-    def worker():
-        processes.append(dask("worker", address, "--no-nanny", "--nthreads", 1, "--no-dashboard"))
-        return processes[-1]
-
-    try:
-        yield address, worker
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +72,7 @@ def wait_for(out, count, process):
 
 def test_a_killed_worker_and_one_that_joins_late_change_nothing(images, expected, tmp_path):
     out = tmp_path / "out"
-    with scheduler() as (address, worker):
+    with dask_cluster.cluster() as (address, worker):
         first = worker()
         run = start(images, out, "--scheduler", address)
         wait_for(out, 4, run)
@@ -121,7 +95,7 @@ def test_processes_of_one_machine(images, expected, tmp_path, capsys):
 
 def test_a_scheduler_that_goes_is_named_and_the_same_command_goes_on(images, expected, tmp_path):
     out = tmp_path / "out"
-    with scheduler() as (address, worker):
+    with dask_cluster.cluster() as (address, worker):
         worker()
         run = start(images, out, "--scheduler", address)
         wait_for(out, 4, run)
@@ -134,7 +108,7 @@ def test_a_scheduler_that_goes_is_named_and_the_same_command_goes_on(images, exp
 
 def test_ctrl_c_leaves_nothing_half_written(images, tmp_path):
     out = tmp_path / "out"
-    with scheduler() as (address, worker):
+    with dask_cluster.cluster() as (address, worker):
         worker()
         run = start(images, out, "--scheduler", address)
         wait_for(out, 4, run)
