@@ -68,9 +68,10 @@ def check(table: pd.DataFrame) -> list[str]:
         *fitted, last = rows.itertuples()
         cost, start = np.polyfit([row.images for row in fitted], [row.seconds for row in fitted], 1)
         expected = start + cost * last.images
+        off = last.seconds / expected - 1
         found.append(
             f"- {part}: {start:.1f} s + {cost * 1e3:.2f} ms an image, fitted without the largest, says "
-            f"{expected:.0f} s for {last.images:,} images; measured {last.seconds:.0f} s ({last.seconds / expected - 1:+.0%})."
+            f"{expected:.0f} s for {last.images:,} images; measured {last.seconds:.0f} s ({off:+.0%})."
         )
     return found
 
