@@ -48,7 +48,8 @@ def train(
     middles = crops.Crops(validation, settings)
     held_out = crops.as_dataset(middles.middle, range(len(middles)), settings, channels)
     epochs = EpochLog(log_epoch, make_schedule(settings, total), steps)
-    with multiworker.watched(strategy, team, epochs.rows) if team else contextlib.nullcontext():
+    kept_epochs = []
+    with multiworker.watched(strategy, team, kept_epochs) if team else contextlib.nullcontext():
         with strategy.scope():
             model = unet.build(channels, settings.targets, settings.model, batch_normalization(strategy))
             if settings.model.encoder != "none":
@@ -70,8 +71,10 @@ def train(
         if log_picture:
             callbacks.append(Pictures(middles, log_picture))
         if state:
-            shared = functools.partial(multiworker.KeepSharedState, strategy, team) if team else resume.KeepState
-            kept = shared(state, variables + model.optimizer.variables, stop, epochs.rows)
+            keep = resume.KeepState
+            if team:
+                keep = functools.partial(multiworker.KeepSharedState, strategy, team, kept_epochs)
+            kept = keep(state, variables + model.optimizer.variables, stop, epochs.rows)
             callbacks, done = [*callbacks, kept], kept.epoch
         if epochs.rows:
             done_before = f"going on after epoch {len(epochs.rows)} of {settings.epochs}, where an earlier run stopped"

@@ -5,10 +5,10 @@ batch; gradients, the statistics of batch normalization and the measured losses 
 validates and writes; the others get from it what they need to take the same decisions.
 """
 
+import contextlib
 import json
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import keras
@@ -21,26 +21,35 @@ from nuclei_unet.training.cluster import Team
 
 
 class KeepSharedState(resume.KeepState):
-    """`KeepState` of several workers: the chief keeps the state, and all start from its."""
+    """`KeepState` of several workers: the chief keeps the state, and all start from its.
 
-    def __init__(self, strategy, team: Team, path: Path, variables: list, stop, rows: list[dict]):
+    To `kept` it adds the number of each epoch whose state is certainly written.
+    """
+
+    def __init__(self, strategy, team: Team, kept: list[int], path: Path, variables: list, stop, rows: list[dict]):
         if others := cluster.same(strategy, team, path.stem):
             raise InputError(
                 f"train.strategy: worker {', '.join(map(str, others))} has other parameters, code, data, packages or "
                 "precision than worker 0; bring all to the same commit and data"
             )
-        self.team = team
+        self.strategy, self.team, self.kept = strategy, team, kept
         content = cluster.share(strategy, team, path.read_bytes() if team.chief and path.exists() else b"")
         with tempfile.TemporaryDirectory() as folder:
             copy = Path(folder, path.name)
             if content:
                 copy.write_bytes(content)
             super().__init__(path if team.chief else copy, variables, stop, rows)
+        if rows:
+            kept.append(len(rows))
 
     def on_epoch_end(self, epoch, logs=None):
-        """Write the state, if this is the chief."""
+        """Write the state if this is the chief; else wait until it has."""
         if self.team.chief:
             super().on_epoch_end(epoch, logs)
+            self.kept.append(epoch + 1)
+        cluster.share(self.strategy, self.team)
+        if not self.team.chief:
+            self.kept.append(epoch + 1)
 
 
 class ShareLogs(keras.callbacks.Callback):
@@ -107,9 +116,9 @@ def share_of_batches(
     return crops.as_dataset(draw, numbers, settings.model_copy(update={"batch_size": size}), channels)
 
 
-@contextmanager
-def watched(strategy: tf.distribute.Strategy, team: Team, rows: list[dict]) -> Iterator[None]:
-    """Raise InputError instead of TensorFlow's error if a worker is gone. `rows` is the history."""
+@contextlib.contextmanager
+def watched(strategy: tf.distribute.Strategy, team: Team, kept: list[int]) -> Iterator[None]:
+    """Raise InputError instead of TensorFlow's error if a worker is gone. `kept` is that of `KeepSharedState`."""
     try:
         yield
     except tf.errors.OpError as error:
@@ -117,15 +126,13 @@ def watched(strategy: tf.distribute.Strategy, team: Team, rows: list[dict]) -> I
         if not numbers:
             raise
         who = ", ".join(f"worker {number} ({team.addresses[number]})" for number in numbers)
-        go_on = f"they go on after epoch {len(rows)}" if rows else "they start again"
+        go_on = f"they go on after epoch {kept[-1]}" if kept else "they begin anew"
         raise InputError(
             f"{who} {'is' if len(numbers) == 1 else 'are'} gone; start all workers again and {go_on}"
         ) from None
     # All must have what the last step sent them before one ends. If one has ended, it had.
-    try:
+    with contextlib.suppress(tf.errors.OpError):
         cluster.share(strategy, team)
-    except tf.errors.OpError:
-        pass
     cluster.leave(strategy)
 
 
