@@ -25,9 +25,9 @@ INSTEAD = "or set train.strategy to auto"
 PORT = 8888  # of the first worker on each machine under SLURM, as TensorFlow has it
 # How long to wait for the others at the start, s: they may stand in a queue.
 PATIENCE = 600
-# How often to ask whether the others are alive, s, how long to wait for an answer, and how often to ask again: a
-# machine that no longer answers is noticed within half a minute, a process that ended at once.
-INTERVAL, TIMEOUT, TRIES = 2, 10, 2
+# Seconds between two questions whether the others are alive, seconds to wait for an answer, and how many to wait for:
+# a process that ended is noticed at once, a machine that no longer answers after a quarter of a minute.
+INTERVAL, TIMEOUT, TRIES = 2, 5, 3
 
 
 @dataclass(frozen=True)
