@@ -111,7 +111,7 @@ class TrainSettings(Section):
     seed: Seed
     threads: Annotated[int, Field(ge=1, le=1024)]
     precision: Literal["auto", "float32", "mixed_bfloat16"]
-    strategy: Literal["auto", "single", "mirrored"]
+    strategy: Literal["auto", "single", "mirrored", "multiworker"]
     targets: Targets
     crop_size: Annotated[int, Field(ge=32, le=4096)]
     kind_balance: Fraction

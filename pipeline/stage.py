@@ -14,18 +14,19 @@ from nuclei_unet.errors import InputError, one_line
 from pipeline import layout
 
 
-def run(main: Callable[[], None]) -> None:
+def run(main: Callable[[], None], part: Callable[[], str] = str) -> None:
     """Run a stage's `main`: an `InputError` or a failing disk becomes one line on stderr and exit code 1.
 
     A lock in `.locks/` prevents a second run of the same stage in the same folder. If `dvc repro` is killed, its stage
-    goes on running, and the next `dvc repro` would write to the same files.
+    goes on running, and the next `dvc repro` would write to the same files. `part` returns what the lock's name ends
+    with: processes that share a stage's work may also share its folder.
     """
     name = Path(sys.argv[0]).stem
     # The signal of `kill` ends a stage as Ctrl-C does: no half-written file remains.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         layout.LOCKS.mkdir(exist_ok=True)
-        with filelock.FileLock(layout.LOCKS / f"{name}.lock", blocking=False):
+        with filelock.FileLock(layout.LOCKS / f"{name}{part()}.lock", blocking=False):
             check_rights(name)
             main()
     except filelock.Timeout:

@@ -5,13 +5,15 @@
 Reads data/processed/ and the `train` section of params.yaml. Writes models/trained.keras (the weights of the epoch with
 the lowest validation loss, and a recipe of how they were made) and reports/history.csv (one row per epoch). Mirrors
 both to MLflow. A killed training continues after its last complete epoch (see `nuclei_unet/training/resume.py`).
+
+If several machines train together (`train.strategy: multiworker`), each runs this; only worker 0 writes and logs.
 """
 
 from nuclei_unet.files import fresh_file, tree_digest
 from nuclei_unet.network import model_file, runtime
 from nuclei_unet.recipe import Recipe
 from nuclei_unet.settings import NormalizeSettings
-from nuclei_unet.training import fit, resume
+from nuclei_unet.training import cluster, fit, resume
 from pipeline import layout, params, stage
 from pipeline.dataset import processed
 from pipeline.tracking import mirror
@@ -22,12 +24,19 @@ def main() -> None:
     settings = params.load()
     precision = runtime.configure(settings.train)
     training, validation = processed.read_split("train"), processed.read_split("validation")
-    devices = runtime.strategy(settings.train).num_replicas_in_sync
+    team = cluster.team(settings.train)
+    strategy = cluster.start(team, settings.train) if team else runtime.strategy(settings.train)
+    workers = f" of {len(team.addresses)} workers" if team else ""
     channels = settings.preprocess.channels
-    shaping = (f"{channels} channels, {precision} on {devices}", stage.dependencies("train"))
-    state = resume.state_file(layout.RESUME, settings.train, *shaping)
+    machine = f"{channels} channels, {precision} on {strategy.num_replicas_in_sync}{workers}"
+    state = resume.state_file(layout.RESUME, settings.train, machine, stage.dependencies("train"))
+    if team and not team.chief:
+        fit.train(training, validation, settings.train, channels, lambda *_: None, state)
+        print(f"worker {team.index} is done; worker 0 has the model")
+        return
     recipe = recipe_of(settings)
-    with mirror.training_run(settings, precision, state.stem) as log:
+    more = {"workers": str(len(team.addresses))} if team else {}
+    with mirror.training_run(settings, precision, state.stem, more) as log:
         model, history = fit.train(training, validation, settings.train, channels, log.epoch, state, log.picture)
         with fresh_file(layout.TRAINED) as new_model, fresh_file(layout.HISTORY) as new_history:
             model_file.save(model, new_model, recipe)
@@ -35,6 +44,12 @@ def main() -> None:
         state.unlink(missing_ok=True)
     best = history.loc[history.val_loss.idxmin()]
     print(f"kept epoch {best.epoch:.0f}: validation loss {best.val_loss:.4f}, IoU {best.val_foreground_iou:.4f}")
+
+
+def worker() -> str:
+    """Return what sets this process apart from others that train the same network in this folder."""
+    team = cluster.team(params.load().train)
+    return f"-{team.index}" if team and not team.chief else ""
 
 
 def recipe_of(settings: params.Params) -> Recipe:
@@ -50,4 +65,4 @@ def recipe_of(settings: params.Params) -> Recipe:
 
 
 if __name__ == "__main__":
-    stage.run(main)
+    stage.run(main, worker)

@@ -1,5 +1,6 @@
-"""Train a network: Keras' `fit` and what reproducible training needs around it."""
+"""Train a network: Keras' `fit`, or a loop over several machines, and what reproducible training needs around it."""
 
+import contextlib
 import functools
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from nuclei_unet.network.batch_norm import FusedBatchNormalization
 from nuclei_unet.network.encoder import PREFIX
 from nuclei_unet.sample import Sample
 from nuclei_unet.settings import TrainSettings
-from nuclei_unet.training import crops, losses, resume
+from nuclei_unet.training import cluster, crops, losses, multiworker, resume
 from nuclei_unet.training.callbacks import EpochLog, Pictures, Progress, StopOnExplosion, ValidateOnOneDevice
 
 
@@ -34,50 +35,65 @@ def train(
     was stopped continues from it, and its earlier epochs are logged again. `log_picture(epoch, pixels)` gets pictures
     of validation images, their truth and their prediction, which show how the network learns. Raises InputError if
     the loss explodes.
+
+    With `settings.strategy` multiworker, several processes call this and train one network; only the chief's
+    validates, prints progress and writes the state. Also raises InputError if one of them is gone.
     """
+    team = cluster.team(settings)
+    strategy = cluster.start(team, settings) if team else runtime.strategy(settings)
+    chief = not team or team.chief
     source = crops.Crops(training, settings)
     steps = settings.steps_per_epoch or -(-len(source) // settings.batch_size)
     total, size = steps * settings.epochs, steps * settings.batch_size
     middles = crops.Crops(validation, settings)
     held_out = crops.as_dataset(middles.middle, range(len(middles)), settings, channels)
-
-    strategy = runtime.strategy(settings)
-    with strategy.scope():
-        model = unet.build(channels, settings.targets, settings.model, batch_normalization(strategy))
-        if settings.model.encoder != "none":
-            imagenet.load(model)
-        # Not those of metrics: compile adds them later, and each epoch resets them.
-        variables = list(model.variables)
-        model.compile(make_optimizer(settings, total), **measures(settings))
-        model.optimizer.build(model.trainable_variables)
-    stop = keras.callbacks.EarlyStopping(
-        monitor="val_loss", patience=settings.early_stopping or settings.epochs, restore_best_weights=True
-    )
     epochs = EpochLog(log_epoch, make_schedule(settings, total), steps)
-    callbacks, done = [epochs, Progress(), stop, StopOnExplosion()], 0
-    if strategy.num_replicas_in_sync > 1:
-        twin = unet.build(channels, settings.targets, settings.model)
-        twin.compile(**measures(settings))
-        callbacks = [ValidateOnOneDevice(twin, held_out), *callbacks]
-    if log_picture:
-        callbacks.append(Pictures(middles, log_picture))
-    if state:
-        kept = resume.KeepState(state, variables + model.optimizer.variables, stop, epochs.rows)
-        callbacks, done = [*callbacks, kept], kept.epoch
-    if epochs.rows:
-        print(f"going on after epoch {len(epochs.rows)} of {settings.epochs}, where an earlier run stopped", flush=True)
-        for row in epochs.rows:
-            log_epoch(row["epoch"], {name: value for name, value in row.items() if name != "epoch"})
-    model.fit(
-        crops.as_dataset(source.draw, range(done * size, settings.epochs * size), settings, channels),
-        validation_data=held_out if strategy.num_replicas_in_sync == 1 else None,
-        initial_epoch=done,
-        epochs=settings.epochs,
-        steps_per_epoch=steps,
-        shuffle=False,
-        callbacks=callbacks,
-        verbose=0,
-    )
+    kept_epochs = []
+    with multiworker.watched(strategy, team, kept_epochs) if team else contextlib.nullcontext():
+        with strategy.scope():
+            model = unet.build(channels, settings.targets, settings.model, batch_normalization(strategy))
+            if settings.model.encoder != "none":
+                imagenet.load(model)
+            # Not those of metrics: compile adds them later, and each epoch resets them.
+            variables = list(model.variables)
+            model.compile(make_optimizer(settings, total), **measures(settings))
+            model.optimizer.build(model.trainable_variables)
+        stop = keras.callbacks.EarlyStopping(
+            monitor="val_loss", patience=settings.early_stopping or settings.epochs, restore_best_weights=True
+        )
+        callbacks, done = [epochs, *([Progress()] if chief else []), stop, StopOnExplosion()], 0
+        if team:
+            callbacks = [multiworker.ShareLogs(strategy, team), *callbacks]
+        if strategy.num_replicas_in_sync > 1 and chief:
+            twin = unet.build(channels, settings.targets, settings.model)
+            twin.compile(**measures(settings))
+            callbacks = [ValidateOnOneDevice(twin, held_out), *callbacks]
+        if log_picture:
+            callbacks.append(Pictures(middles, log_picture))
+        if state:
+            keep = resume.KeepState
+            if team:
+                keep = functools.partial(multiworker.KeepSharedState, strategy, team, kept_epochs)
+            kept = keep(state, variables + model.optimizer.variables, stop, epochs.rows)
+            callbacks, done = [*callbacks, kept], kept.epoch
+        if epochs.rows:
+            done_before = f"going on after epoch {len(epochs.rows)} of {settings.epochs}, where an earlier run stopped"
+            print(done_before, flush=True)
+            for row in epochs.rows:
+                log_epoch(row["epoch"], {name: value for name, value in row.items() if name != "epoch"})
+        if team:
+            multiworker.fit(model, strategy, source, measures(settings), settings, steps, done, callbacks)
+        else:
+            model.fit(
+                crops.as_dataset(source.draw, range(done * size, settings.epochs * size), settings, channels),
+                validation_data=held_out if strategy.num_replicas_in_sync == 1 else None,
+                initial_epoch=done,
+                epochs=settings.epochs,
+                steps_per_epoch=steps,
+                shuffle=False,
+                callbacks=callbacks,
+                verbose=0,
+            )
     # Only Keras' own layers: loading the model needs none of our code.
     trained = unet.build(channels, settings.targets, settings.model)
     trained.set_weights(model.get_weights())

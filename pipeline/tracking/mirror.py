@@ -76,14 +76,17 @@ class TrainingLog:
 
 
 @contextmanager
-def training_run(settings: Params, precision: str, key: str) -> Iterator[TrainingLog]:
+def training_run(
+    settings: Params, precision: str, key: str, tags: Mapping[str, str] | None = None
+) -> Iterator[TrainingLog]:
     """Open a training's run and yield a log for epochs and pictures; at the end, log the model's files.
 
     `key` names the training: another call with the same key, before the first one has finished, continues its run.
-    The files must be complete when the block ends. If it raises, the run is closed as failed or killed.
+    The files must be complete when the block ends. If it raises, the run is closed as failed or killed. `tags` are set
+    besides those of every training.
     """
     mirror, run = Mirror(), Run(settings)
-    mirror.do(run.open, key, {"precision": precision, "machine": machine.describe()})
+    mirror.do(run.open, key, {"precision": precision, "machine": machine.describe(), **(tags or {})})
     started = time.monotonic()
     train = settings.train
     images = int((processed.read_manifest().split == "train").sum())
