@@ -13,7 +13,7 @@ from nuclei_unet.files import fresh_file, tree_digest
 from nuclei_unet.network import model_file, runtime
 from nuclei_unet.recipe import Recipe
 from nuclei_unet.settings import NormalizeSettings
-from nuclei_unet.training import cluster, fit, resume
+from nuclei_unet.training import fit, machines, resume
 from pipeline import layout, params, stage
 from pipeline.dataset import processed
 from pipeline.tracking import mirror
@@ -24,8 +24,8 @@ def main() -> None:
     settings = params.load()
     precision = runtime.configure(settings.train)
     training, validation = processed.read_split("train"), processed.read_split("validation")
-    team = cluster.team(settings.train)
-    strategy = cluster.start(team, settings.train) if team else runtime.strategy(settings.train)
+    team = machines.team(settings.train)
+    strategy = machines.start(team, settings.train) if team else runtime.strategy(settings.train)
     workers = f" of {len(team.addresses)} workers" if team else ""
     channels = settings.preprocess.channels
     machine = f"{channels} channels, {precision} on {strategy.num_replicas_in_sync}{workers}"
@@ -48,7 +48,7 @@ def main() -> None:
 
 def worker() -> str:
     """Return what sets this process apart from others that train the same network in this folder."""
-    team = cluster.team(params.load().train)
+    team = machines.team(params.load().train)
     return f"-{team.index}" if team and not team.chief else ""
 
 

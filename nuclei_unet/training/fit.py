@@ -14,7 +14,7 @@ from nuclei_unet.network.batch_norm import FusedBatchNormalization
 from nuclei_unet.network.encoder import PREFIX
 from nuclei_unet.sample import Sample
 from nuclei_unet.settings import TrainSettings
-from nuclei_unet.training import cluster, crops, losses, multiworker, resume
+from nuclei_unet.training import crops, losses, machines, multiworker, resume
 from nuclei_unet.training.callbacks import EpochLog, Pictures, Progress, StopOnExplosion, ValidateOnOneDevice
 
 
@@ -39,8 +39,8 @@ def train(
     With `settings.strategy` multiworker, several processes call this and train one network; only the chief's
     validates, prints progress and writes the state. Also raises InputError if one of them is gone.
     """
-    team = cluster.team(settings)
-    strategy = cluster.start(team, settings) if team else runtime.strategy(settings)
+    team = machines.team(settings)
+    strategy = machines.start(team, settings) if team else runtime.strategy(settings)
     chief = not team or team.chief
     source = crops.Crops(training, settings)
     steps = settings.steps_per_epoch or -(-len(source) // settings.batch_size)

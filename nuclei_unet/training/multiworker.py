@@ -16,8 +16,8 @@ import tensorflow as tf
 
 from nuclei_unet.errors import InputError
 from nuclei_unet.settings import TrainSettings
-from nuclei_unet.training import cluster, crops, resume
-from nuclei_unet.training.cluster import Team
+from nuclei_unet.training import crops, machines, resume
+from nuclei_unet.training.machines import Team
 
 
 class KeepSharedState(resume.KeepState):
@@ -27,13 +27,13 @@ class KeepSharedState(resume.KeepState):
     """
 
     def __init__(self, strategy, team: Team, kept: list[int], path: Path, variables: list, stop, rows: list[dict]):
-        if others := cluster.same(strategy, team, path.stem):
+        if others := machines.same(strategy, team, path.stem):
             raise InputError(
                 f"train.strategy: worker {', '.join(map(str, others))} has other parameters, code, data, packages or "
                 "precision than worker 0; bring all to the same commit and data"
             )
         self.strategy, self.team, self.kept = strategy, team, kept
-        content = cluster.share(strategy, team, path.read_bytes() if team.chief and path.exists() else b"")
+        content = machines.share(strategy, team, path.read_bytes() if team.chief and path.exists() else b"")
         with tempfile.TemporaryDirectory() as folder:
             copy = Path(folder, path.name)
             if content:
@@ -47,7 +47,7 @@ class KeepSharedState(resume.KeepState):
         if self.team.chief:
             super().on_epoch_end(epoch, logs)
             self.kept.append(epoch + 1)
-        cluster.share(self.strategy, self.team)
+        machines.share(self.strategy, self.team)
         if not self.team.chief:
             self.kept.append(epoch + 1)
 
@@ -61,7 +61,7 @@ class ShareLogs(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         """Replace the logs."""
-        logs.update(json.loads(cluster.share(self.strategy, self.team, json.dumps(logs).encode())))
+        logs.update(json.loads(machines.share(self.strategy, self.team, json.dumps(logs).encode())))
 
 
 def fit(
@@ -122,7 +122,7 @@ def watched(strategy: tf.distribute.Strategy, team: Team, kept: list[int]) -> It
     try:
         yield
     except tf.errors.OpError as error:
-        numbers = cluster.gone(team, error)
+        numbers = machines.gone(team, error)
         if not numbers:
             raise
         who = ", ".join(f"worker {number} ({team.addresses[number]})" for number in numbers)
@@ -132,8 +132,8 @@ def watched(strategy: tf.distribute.Strategy, team: Team, kept: list[int]) -> It
         ) from None
     # All must have what the last step sent them before one ends. If one has ended, it had.
     with contextlib.suppress(tf.errors.OpError):
-        cluster.share(strategy, team)
-    cluster.leave(strategy)
+        machines.share(strategy, team)
+    machines.leave(strategy)
 
 
 def _names(measures: dict) -> list[str]:

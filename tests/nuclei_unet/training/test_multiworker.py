@@ -13,7 +13,7 @@ import pytest
 
 from nuclei_unet.errors import InputError
 from nuclei_unet.network import runtime
-from nuclei_unet.training import cluster, fit
+from nuclei_unet.training import fit, machines
 from pipeline import params
 from pipeline.process import free_port
 from tests import PARAMS, ROOT
@@ -165,12 +165,12 @@ def several(settings, monkeypatch):
 
 def test_one_machine_needs_no_team(settings, monkeypatch):
     monkeypatch.setenv("TF_CONFIG", "nonsense")
-    assert cluster.team(settings.train) is None
+    assert machines.team(settings.train) is None
 
 
 def test_a_missing_team(several):
     with pytest.raises(InputError, match="^train.strategy: multiworker needs TF_CONFIG, .* set train.strategy to auto"):
-        cluster.team(several)
+        machines.team(several)
 
 
 @pytest.mark.parametrize(
@@ -197,7 +197,7 @@ def test_a_missing_team(several):
 def test_a_damaged_team(text, said, several, monkeypatch):
     monkeypatch.setenv("TF_CONFIG", text)
     with pytest.raises(InputError, match=f"^TF_CONFIG: {said}") as caught:
-        cluster.team(several)
+        machines.team(several)
     assert "\n" not in str(caught.value)
 
 
@@ -205,11 +205,11 @@ def test_a_team_of_slurm(several, monkeypatch):
     for name, value in {"STEP_NODELIST": "node[9-10],gpu1", "STEP_TASKS_PER_NODE": "2(x2),1", "PROCID": "2"}.items():
         monkeypatch.setenv(f"SLURM_{name}", value)
     addresses = ("node9:8888", "node9:8889", "node10:8888", "node10:8889", "gpu1:8888")
-    assert cluster.team(several) == cluster.Team(addresses, 2)
-    assert not cluster.team(several).chief
+    assert machines.team(several) == machines.Team(addresses, 2)
+    assert not machines.team(several).chief
     # What was set by hand counts.
     monkeypatch.setenv("TF_CONFIG", team_of(0, (1, 2)))
-    assert cluster.team(several) == cluster.Team(("localhost:1", "localhost:2"), 0)
+    assert machines.team(several) == machines.Team(("localhost:1", "localhost:2"), 0)
 
 
 @pytest.mark.parametrize(("nodes", "tasks"), [("node[9-", "1"), ("node9,node10", "1"), ("node9,node10", "x")])
@@ -217,11 +217,11 @@ def test_damaged_variables_of_slurm(nodes, tasks, several, monkeypatch):
     for name, value in {"STEP_NODELIST": nodes, "STEP_TASKS_PER_NODE": tasks, "PROCID": "0"}.items():
         monkeypatch.setenv(f"SLURM_{name}", value)
     with pytest.raises(InputError, match="^train.strategy: SLURM_STEP_NODELIST, .* do not say who the workers are"):
-        cluster.team(several)
+        machines.team(several)
 
 
 def test_a_batch_that_cannot_be_shared(several):
     with pytest.raises(
         InputError, match="train.batch_size: 16 crops cannot be shared evenly by 3 devices of 3 workers"
     ):
-        cluster.start(cluster.Team(("a:1", "b:1", "c:1"), 0), several.model_copy(update={"batch_size": 16}))
+        machines.start(machines.Team(("a:1", "b:1", "c:1"), 0), several.model_copy(update={"batch_size": 16}))
