@@ -70,8 +70,7 @@ def normalize(image: np.ndarray, settings: NormalizeSettings) -> np.ndarray:
         return _finish(
             cv2.resize(_stretch(rgb, intensities), (width, height), interpolation=cv2.INTER_AREA), intensities
         )
-    # In strips: floats take four times an image's memory, or more.
-    return np.concatenate([apply(rgb[top : top + 512], intensities) for top in range(0, len(rgb), 512)])
+    return apply(rgb, intensities)
 
 
 @dataclass(frozen=True)
@@ -113,7 +112,9 @@ def measured(sample: np.ndarray, settings: NormalizeSettings) -> Intensities:
 
 def apply(rgb: np.ndarray, intensities: Intensities) -> np.ndarray:
     """Normalize an image or any part of it, (H, W, 3); each pixel by itself. Returns uint8 (H, W) or (H, W, 3)."""
-    return _finish(_stretch(rgb, intensities), intensities)
+    # In strips: floats take four times an image's memory, or more.
+    strips = (rgb[top : top + 512] for top in range(0, len(rgb), 512))
+    return np.concatenate([_finish(_stretch(strip, intensities), intensities) for strip in strips])
 
 
 def _stretch(rgb: np.ndarray, intensities: Intensities) -> np.ndarray:

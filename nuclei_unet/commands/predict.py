@@ -98,11 +98,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> int:
     """Find the nuclei of all images; return the exit code: 1 if any image failed."""
-    from nuclei_unet.commands import results
+    from nuclei_unet.commands import results, slide
     from nuclei_unet.formats.reading import find_images
     from nuclei_unet.network import untrusted
     from nuclei_unet.prediction import models
 
+    if slide.wanted(arguments):
+        return slide.main(arguments)
     started = time.monotonic()
     folder = arguments.folder
     formats = tuple(dict.fromkeys(name for text in arguments.write for name in text.split(",") if name))

@@ -53,6 +53,15 @@ def window(image: ImageFile, rows: slice, columns: slice) -> ImageFile:
     return replace(image, shape=shape, load=partial(image.load, Y=rows, X=columns))
 
 
+def one_channel(image: ImageFile, number: int) -> ImageFile:
+    """Return one of an image's channels as an image of its own; the others are not read."""
+    sizes = image.sizes
+    del sizes["C"]
+    return replace(
+        image, axes="".join(sizes), shape=tuple(sizes.values()), channels=(), load=partial(image.load, C=number)
+    )
+
+
 def _groups(path: Path) -> list:
     """Return the groups of the images in a folder."""
     try:

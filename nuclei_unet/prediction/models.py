@@ -58,12 +58,21 @@ def load(
         return _keras_model(path, name, digest, engine, precision, threads)
     if zipfile.is_zipfile(path):
         data = _packed(path, name)
-    if engine == "tensorflow" or (engine == "auto" and _tensorflow_is_faster()):
+    if engine_for(path, engine) == "tensorflow":
         return _converted(data, name, digest, precision, threads)
     from nuclei_unet.network.onnx_engine import OnnxNetwork
 
     network = OnnxNetwork(data, name, threads)
     return Model(network, network.card, name, digest, "ONNX Runtime, float32")
+
+
+def engine_for(path: Path, engine: Engine) -> Engine:
+    """Return what `auto` means for a model file on this machine; any other engine is returned as it is."""
+    if engine != "auto":
+        return engine
+    quick = hardware.multiplies_bfloat16() or hardware.has_nvidia_gpu()
+    fast = quick and _installed("tensorflow", "keras", "onnx")
+    return "tensorflow" if fast or path.suffix == ".keras" else "onnx"
 
 
 def find(model: Path | str | None) -> Path:
@@ -145,11 +154,6 @@ def _packed(path: Path, name: str) -> bytes:
             return archive.read(members[0])
     except (zipfile.BadZipFile, EOFError, OSError, RuntimeError, NotImplementedError) as error:
         raise InputError(f"{name}: damaged ({error})") from None
-
-
-def _tensorflow_is_faster() -> bool:
-    quick = hardware.multiplies_bfloat16() or hardware.has_nvidia_gpu()
-    return quick and _installed("tensorflow", "keras", "onnx")
 
 
 def _installed(*packages: str) -> bool:
