@@ -1,6 +1,7 @@
 """Find the nuclei of images: files, folders or globs in, label images and tables out.
 
 nuclei-unet predict images/ results/
+nuclei-unet predict slide.zarr out.zarr
 nuclei-unet predict images/ results/ --write geojson,rois --channel DAPI
 nuclei-unet predict 'plate*/**/*.tif' results/ --pixel-size 0.65
 

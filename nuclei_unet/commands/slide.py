@@ -153,6 +153,8 @@ def main(arguments: argparse.Namespace) -> int:
         if not existed and not any((folder / STATE).glob("*/part-*")):
             shutil.rmtree(folder, ignore_errors=True)  # nothing to go on from
         raise
+    if len(record["engines"]) > 1:
+        print(f"warning: workers computed differently, outlines may differ by a pixel: {', '.join(record['engines'])}")
     size = f"{slide.pixel_size:.4g} um a pixel" if slide.pixel_size else "pixel size unknown"
     size = f"{slide.shape[0]:,} x {slide.shape[1]:,} (level {slide.level}, {size})"
     print(f"1 slide {size}, {record['nuclei']:,} nuclei in {folder}{' (was done before)' if before else ''}")
@@ -239,30 +241,36 @@ def _run(
             shutil.rmtree(old)
     remove_unfinished(folder)
     work.state.mkdir(exist_ok=True)
-    with cluster.open_pool(jobs, scheduler) as pool:
-        try:
-            work = replace(work, intensities=_intensities(pool, work, blocks))
-            engines, shares = _numbered(pool, work, blocks)
-            _write_labels(pool, work, blocks, folder)
-            nuclei = shares[-1].last
-            # A block without nuclei of its own gives the table its columns if there are none.
-            shares = [share for share in shares if share.last >= share.first] or shares[:1]
-            (folder / RUN).unlink(missing_ok=True)
-            order = cluster.in_order(_each(pool, slide_tasks.measure_share, shares, work, "measuring"))
-            parquet.write_parts((slide_tasks.read_table(work, shares[number]) for number, _ in order), folder / TABLE)
-            _publish(work, folder)
-        except KeyboardInterrupt:
-            pool.stop()
-            remove_unfinished(folder)  # the lock is ours, so nobody else writes there
-            done = len(list(work.state.glob("part-*")))
-            said = f"interrupted; {done:,} of {len(blocks):,} blocks are done, and the same command goes on from there"
-            print(f"\n{said}" if sys.stderr.isatty() else said, file=sys.stderr, flush=True)
-            # Threads cannot be stopped, and may be deep in a computation.
-            os._exit(130)
-        except InputError:
-            if not any(work.state.glob("part-*")):
-                shutil.rmtree(work.state)
-            raise
+    try:
+        with cluster.open_pool(jobs, scheduler) as pool:
+            try:
+                return _made(pool, work, blocks, folder)
+            except KeyboardInterrupt:
+                pool.stop()
+                remove_unfinished(folder)  # the lock is ours, so nobody else writes there
+                done = len(list(work.state.glob("part-*")))
+                said = f"interrupted; {done:,} of {len(blocks):,} blocks are done"
+                before = "\n" if sys.stderr.isatty() else ""  # under the bar
+                print(f"{before}{said}, and the same command goes on from there", file=sys.stderr, flush=True)
+                # Threads cannot be stopped, and may be deep in a computation.
+                os._exit(130)
+    except InputError:
+        if not any(work.state.glob("part-*")):
+            shutil.rmtree(work.state)  # nothing to go on from
+        raise
+
+
+def _made(pool: cluster.Pool, work: Work, blocks: Sequence[Block], folder: Path) -> dict[str, Any]:
+    work = replace(work, intensities=_intensities(pool, work, blocks))
+    engines, shares = _numbered(pool, work, blocks)
+    _write_labels(pool, work, blocks, folder)
+    nuclei = shares[-1].last
+    # If there are no nuclei at all, a block without any gives the table its columns.
+    shares = [share for share in shares if share.last >= share.first] or shares[:1]
+    (folder / RUN).unlink(missing_ok=True)
+    order = cluster.in_order(_each(pool, slide_tasks.measure_share, shares, work, "measuring"))
+    parquet.write_parts((slide_tasks.read_table(work, shares[number]) for number, _ in order), folder / TABLE)
+    _publish(work, folder)
     return {"nuclei": nuclei, "engines": engines}
 
 
