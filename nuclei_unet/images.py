@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -61,36 +62,70 @@ def normalize(image: np.ndarray, settings: NormalizeSettings) -> np.ndarray:
     InputError : not an image, or NaN or infinite values
     """
     rgb = to_rgb(image)
-    if rgb.dtype.kind == "f" and not np.isfinite(rgb).all():
+    check_finite(rgb)
+    step = sampling_step(rgb.shape)
+    intensities = measured(rgb[::step, ::step], settings)
+    if settings.image_size is not None:
+        height, width = settings.image_size
+        return _finish(
+            cv2.resize(_stretch(rgb, intensities), (width, height), interpolation=cv2.INTER_AREA), intensities
+        )
+    return apply(rgb, intensities)
+
+
+@dataclass(frozen=True)
+class Intensities:
+    """All that `normalize` knows of an image as a whole. Plain numbers, so that they can be kept in JSON."""
+
+    channels: int
+    low: float
+    high: float
+    invert: bool
+    factor: float
+
+
+def check_finite(pixels: np.ndarray) -> None:
+    """Raise InputError if an image, or a part of one, has NaN or infinite values."""
+    if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
         raise InputError("the image has NaN or infinite values; replace them first")
-    # For very large images, every second, third ... row and column is enough.
-    step = max(math.isqrt(rgb.shape[0] * rgb.shape[1] // LARGEST_WHOLE), 1)
-    sample = rgb[::step, ::step]
+
+
+def sampling_step(shape: Sequence[int]) -> int:
+    """Return which rows and columns of an image decide: every one, or of a very large image every second, third ..."""
+    return max(math.isqrt(shape[0] * shape[1] // LARGEST_WHOLE), 1)
+
+
+def measured(sample: np.ndarray, settings: NormalizeSettings) -> Intensities:
+    """Measure the sample of an image, (H, W, 3): every `sampling_step`th row and column of it."""
     pixels = _channels(sample, settings.channels)
     if settings.percentiles is not None:
         low, high = (float(value) for value in np.percentile(pixels, settings.percentiles))
     else:
-        low, high = 0.0, float(np.iinfo(rgb.dtype).max) if rgb.dtype.kind in "ui" else 1.0
+        low, high = 0.0, float(np.iinfo(sample.dtype).max) if sample.dtype.kind in "ui" else 1.0
     invert = settings.invert_light_background and has_light_background(sample)
+    intensities = Intensities(settings.channels, low, high, invert, 1.0)
+    if settings.nucleus_intensity is None:
+        return intensities
+    factor = settings.nucleus_intensity / nucleus_intensity(_stretch(sample, intensities))
+    return replace(intensities, factor=float(np.clip(factor, 0.5, 8)))
 
-    def stretch(part: np.ndarray) -> np.ndarray:
-        stretched = np.clip((_channels(part, settings.channels) - low) / max(high - low, 1e-6), 0, 1)
-        stretched = stretched.astype(np.float32, copy=False)
-        return 1 - stretched if invert else stretched
 
-    factor = (
-        1.0 if settings.nucleus_intensity is None else settings.nucleus_intensity / nucleus_intensity(stretch(sample))
-    )
-    factor = np.float32(np.clip(factor, 0.5, 8))
-
-    def finish(pixels: np.ndarray) -> np.ndarray:
-        return np.rint(np.clip(pixels * factor, 0, 1) * 255).astype(np.uint8)
-
-    if settings.image_size is not None:
-        height, width = settings.image_size
-        return finish(cv2.resize(stretch(rgb), (width, height), interpolation=cv2.INTER_AREA))
+def apply(rgb: np.ndarray, intensities: Intensities) -> np.ndarray:
+    """Normalize an image or any part of it, (H, W, 3); each pixel by itself. Returns uint8 (H, W) or (H, W, 3)."""
     # In strips: floats take four times an image's memory, or more.
-    return np.concatenate([finish(stretch(rgb[top : top + 512])) for top in range(0, len(rgb), 512)])
+    strips = (rgb[top : top + 512] for top in range(0, len(rgb), 512))
+    return np.concatenate([_finish(_stretch(strip, intensities), intensities) for strip in strips])
+
+
+def _stretch(rgb: np.ndarray, intensities: Intensities) -> np.ndarray:
+    low, high = intensities.low, intensities.high
+    stretched = np.clip((_channels(rgb, intensities.channels) - low) / max(high - low, 1e-6), 0, 1)
+    stretched = stretched.astype(np.float32, copy=False)
+    return 1 - stretched if intensities.invert else stretched
+
+
+def _finish(stretched: np.ndarray, intensities: Intensities) -> np.ndarray:
+    return np.rint(np.clip(stretched * np.float32(intensities.factor), 0, 1) * 255).astype(np.uint8)
 
 
 def nucleus_intensity(pixels: np.ndarray) -> float:

@@ -20,7 +20,12 @@ LENGTHS = (
 
 
 def measure(
-    labels: np.ndarray, image: np.ndarray, *, pixel_size: float | None = None, channels: Sequence[str] = ()
+    labels: np.ndarray,
+    image: np.ndarray,
+    *,
+    pixel_size: float | None = None,
+    channels: Sequence[str] = (),
+    origin: tuple[int, int] = (0, 0),
 ) -> dict[str, np.ndarray]:
     """Return the measurements of all nuclei of a label image; `pandas.DataFrame(measure(...))` makes a table of them.
 
@@ -33,6 +38,7 @@ def measure(
     pixel_size : micrometres per pixel; None: unknown
     channels : the names of the image's C channels. Without names, an image of 2 or 4 channels is grey or RGB with
         alpha, which is not measured, and the others are numbered 0, 1 ...
+    origin : row and column of the first pixel, if this is a part of a larger image
 
     Returns
     -------
@@ -53,6 +59,8 @@ def measure(
         raise InputError(f"pixel size {pixel_size}: must be a positive number of micrometres per pixel, or unknown")
     stack, names = _channels(image, channels)
     table = _regions(labels, stack)
+    for axis, offset in enumerate(origin):
+        table[f"centroid-{axis}"] = table[f"centroid-{axis}"] + offset
     means = [table.pop(f"intensity_mean-{number}") for number in range(len(names))]
     table |= {f"intensity_mean{name}": mean for name, mean in zip(names, means, strict=True)}
     table |= {f"intensity_sum{name}": mean * table["area"] for name, mean in zip(names, means, strict=True)}

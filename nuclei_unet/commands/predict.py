@@ -1,6 +1,7 @@
 """Find the nuclei of images: files, folders or globs in, label images and tables out.
 
 nuclei-unet predict images/ results/
+nuclei-unet predict slide.zarr out.zarr
 nuclei-unet predict images/ results/ --write geojson,rois --channel DAPI
 nuclei-unet predict 'plate*/**/*.tif' results/ --pixel-size 0.65
 nuclei-unet predict images/ results/ --scheduler tcp://host:8786
@@ -108,11 +109,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> int:
     """Find the nuclei of all images; return the exit code: 1 if any image failed."""
-    from nuclei_unet.commands import results
+    from nuclei_unet.commands import results, slide
     from nuclei_unet.formats.reading import find_images
     from nuclei_unet.network import untrusted
     from nuclei_unet.prediction import models
 
+    if slide.wanted(arguments):
+        return slide.main(arguments)
     started = time.monotonic()
     folder = arguments.folder
     formats = tuple(dict.fromkeys(name for text in arguments.write for name in text.split(",") if name))

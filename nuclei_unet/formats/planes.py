@@ -57,7 +57,7 @@ def planes(image: ImageFile, channel: str | int | None = None, project: str | No
     _check(image)
     if project not in (None, *PROJECTIONS):
         raise InputError(f"--project {project}: give {' or '.join(PROJECTIONS)}")
-    number = _choose(image, channel)
+    number = choose_channel(image, channel)
     sizes = image.sizes
     over = next((axis for axis in "ZT" if sizes.get(axis, 1) > 1), None) if project else None
     kept = [axis for axis in image.axes if axis in "TZ" and axis != over]
@@ -88,8 +88,8 @@ def _check(image: ImageFile) -> None:
         raise InputError(f"{image.name}: pixels of {image.sizes['S']} samples; colours have up to 4")
 
 
-def _choose(image: ImageFile, channel: str | int | None) -> int | None:
-    """Return the number of the channel to segment; None for all that the plane has."""
+def choose_channel(image: ImageFile, channel: str | int | None) -> int | None:
+    """Return the number of the channel to segment; None for all that the plane has. Raises InputError; see `planes`."""
     has_colours = "C" not in image.axes and image.sizes.get("S", 1) >= 3
     names = COLOURS[: image.sizes["S"]] if has_colours else image.channels or ("0",)
     listed = ", ".join(f"{number} {name}" if name != str(number) else name for number, name in enumerate(names))

@@ -1,5 +1,6 @@
 """Read OME-Zarr images with zarr: NGFF 0.1 to 0.5, Zarr versions 2 and 3."""
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -25,6 +26,44 @@ def open_zarr(path: Path) -> list[ImageFile]:
     refused. A chunk that is not there has the array's fill value, as the format defines.
     Source: https://ngff.openmicroscopy.org/0.5/
     """
+    with clear_errors(path, "is not an OME-Zarr that can be read"):
+        groups = _groups(path)
+        return [_image(path, group, scene) for group, scene in zip(groups, scene_names(len(groups)), strict=True)]
+
+
+def open_levels(path: Path) -> list[ImageFile]:
+    """Return the levels of the one image of an OME-Zarr folder, the finest first, each with its own pixel size.
+
+    `load(Y=slice(0, 512), X=slice(0, 512))` reads a window; see `window`. Channels that are the red, green and blue of
+    colour pixels are the axis S, so the image is segmented whole. Raises InputError as `open_zarr` does, and for
+    several images.
+    """
+    with clear_errors(path, "is not an OME-Zarr that can be read"):
+        groups = _groups(path)
+        if len(groups) > 1:
+            raise InputError(f"{path}: holds {len(groups)} images; give one of them, such as {path}/0")
+        datasets = _metadata(groups[0])["multiscales"][0]["datasets"]
+        return [_colours(_image(path, groups[0], "", number)) for number in range(len(datasets))]
+
+
+def window(image: ImageFile, rows: slice, columns: slice) -> ImageFile:
+    """Return a part of an image that `open_levels` opened, as an image of its own; nothing is read."""
+    lengths = {"Y": rows.stop - rows.start, "X": columns.stop - columns.start}
+    shape = tuple(lengths.get(axis, size) for axis, size in image.sizes.items())
+    return replace(image, shape=shape, load=partial(image.load, Y=rows, X=columns))
+
+
+def one_channel(image: ImageFile, number: int) -> ImageFile:
+    """Return one of an image's channels as an image of its own; the others are not read."""
+    sizes = image.sizes
+    del sizes["C"]
+    return replace(
+        image, axes="".join(sizes), shape=tuple(sizes.values()), channels=(), load=partial(image.load, C=number)
+    )
+
+
+def _groups(path: Path) -> list:
+    """Return the groups of the images in a folder."""
     try:
         import zarr
     except ImportError:
@@ -42,7 +81,7 @@ def open_zarr(path: Path) -> list[ImageFile]:
             groups = []
         if not groups:
             raise InputError(f"{path}: has no images by OME-Zarr's metadata (multiscales)")
-        return [_image(path, group, scene) for group, scene in zip(groups, scene_names(len(groups)), strict=True)]
+        return groups
 
 
 def _metadata(group) -> dict:
@@ -51,10 +90,10 @@ def _metadata(group) -> dict:
     return attributes.get("ome", attributes)
 
 
-def _image(path: Path, group, scene: str) -> ImageFile:
+def _image(path: Path, group, scene: str, number: int = 0) -> ImageFile:
     about = _metadata(group)
     scales = about["multiscales"][0]
-    level = scales["datasets"][0]
+    level = scales["datasets"][number]
     array = group[level["path"]]
     # Up to 0.2 the axes were always these; in 0.3, plain names.
     described = [axis if isinstance(axis, dict) else {"name": axis} for axis in scales.get("axes", "tczyx")]
@@ -72,6 +111,21 @@ def _image(path: Path, group, scene: str) -> ImageFile:
         *_pixel_size(described, axes, scales, level),
         partial(_load, path, array, axes),
     )
+
+
+# What files call the channels of colour pixels. Without names they are numbered.
+RED_GREEN_BLUE = ("red", "green", "blue"), ("r", "g", "b"), ("0", "1", "2"), ("channel 0", "channel 1", "channel 2")
+
+
+def _colours(image: ImageFile) -> ImageFile:
+    names = tuple(name.casefold() for name in image.channels)
+    if names not in RED_GREEN_BLUE or image.dtype != np.uint8 or "S" in image.axes:
+        return image
+    return replace(image, axes=image.axes.replace("C", "S"), channels=(), load=partial(_load_samples, image.load))
+
+
+def _load_samples(load, **index) -> np.ndarray:
+    return load(**{"C" if axis == "S" else axis: at for axis, at in index.items()})
 
 
 def _letter(axis: dict) -> str:
@@ -94,6 +148,6 @@ def _pixel_size(described: list[dict], axes: str, scales: dict, level: dict) -> 
     return square(*(micrometres(float(lengths[axis]), units[axis]) for axis in "XY"), "OME-Zarr metadata")
 
 
-def _load(path: Path, array, axes: str, **index: int) -> np.ndarray:
+def _load(path: Path, array, axes: str, **index: int | slice) -> np.ndarray:
     with clear_errors(path):
         return np.asarray(array[tuple(index.get(axis, slice(None)) for axis in axes)])

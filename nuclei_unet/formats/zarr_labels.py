@@ -73,30 +73,70 @@ def _zarr() -> ModuleType:
 
 
 def _write_pyramid(group, planes: np.ndarray, pixel_size: float | None, about: dict) -> None:
+    axes = [{"name": "c", "type": "channel"}] if planes.ndim == 3 else []
+    for level, array in enumerate(_create_arrays(group, planes.shape, planes.dtype)):
+        array[:] = planes[..., :: 2**level, :: 2**level]
+    _describe(group, axes, pixel_size, about)
+
+
+def create(path: Path, shape: tuple[int, int], pixel_size: float | None, source: str) -> None:
+    """Create an OME-Zarr group that holds a pyramid of label images alone, without nuclei so far.
+
+    Parameters
+    ----------
+    path : the folder, which becomes `labels` of an OME-Zarr; replaced if it exists
+    shape : height and width of the label image, which is uint32
+    pixel_size : micrometres per pixel; None: not known
+    source : where the image is, from the group of the label image on
+    """
+    root = _zarr().open_group(str(path), mode="w", zarr_format=2)
+    root.attrs["labels"] = [NAME]
+    group = root.create_group(NAME)
+    _create_arrays(group, shape, np.dtype(np.uint32))
+    _describe(group, [], pixel_size, {"name": NAME, "type": "nearest"})
+    group.attrs["image-label"] = {"version": VERSION, "source": {"image": source}}
+
+
+def open_arrays(path: Path) -> list:
+    """Return the levels of what `create` made, to write to and to read from. Several processes may write to chunks."""
+    group = _zarr().open_group(str(path), mode="r+")[NAME]
+    return [group[level["path"]] for level in group.attrs["multiscales"][0]["datasets"]]
+
+
+def _shapes(shape: tuple[int, ...]) -> list[tuple[int, ...]]:
+    """Return the shapes of all levels: every second row and column, down to one chunk."""
+    shapes = [tuple(shape)]
+    while max(shapes[-1][-2:]) > CHUNK:
+        shapes.append((*shape[:-2], *(-(-side // 2) for side in shapes[-1][-2:])))
+    return shapes
+
+
+def _create_arrays(group, shape: tuple[int, ...], dtype: np.dtype) -> list:
     from numcodecs import Zlib
 
-    unit = {"unit": "micrometer"} if pixel_size else {}
-    axes = [{"name": name, "type": "space", **unit} for name in "yx"]
-    axes = [{"name": "c", "type": "channel"}, *axes] if planes.ndim == 3 else axes
-    datasets, step = [], 1
-    while True:
-        scale = [1.0] * (planes.ndim - 2) + [step * (pixel_size or 1.0)] * 2
-        path = str(len(datasets))
-        datasets.append({"path": path, "coordinateTransformations": [{"type": "scale", "scale": scale}]})
-        level = planes[..., ::step, ::step]
-        array = group.create_array(
-            path,
-            shape=level.shape,
-            dtype=level.dtype,
-            chunks=(1,) * (planes.ndim - 2) + tuple(min(side, CHUNK) for side in level.shape[-2:]),
+    return [
+        group.create_array(
+            str(number),
+            shape=level,
+            dtype=dtype,
+            chunks=(1,) * (len(level) - 2) + tuple(min(side, CHUNK) for side in level[-2:]),
             compressors=Zlib(level=6),  # slower than others, but readers in every language have it
             chunk_key_encoding={"name": "v2", "separator": "/"},
             fill_value=0,
         )
-        array[:] = level
-        if max(level.shape[-2:]) <= CHUNK:
-            break
-        step *= 2
+        for number, level in enumerate(_shapes(shape))
+    ]
+
+
+def _describe(group, axes: list[dict], pixel_size: float | None, about: dict) -> None:
+    """Write the metadata of a pyramid; `axes` are those before y and x."""
+    unit = {"unit": "micrometer"} if pixel_size else {}
+    datasets = []
+    for number in range(len(list(group.array_keys()))):
+        scale = [1.0] * len(axes) + [2**number * (pixel_size or 1.0)] * 2
+        transform = {"type": "scale", "scale": scale}
+        datasets.append({"path": str(number), "coordinateTransformations": [transform]})
+    axes = [*axes, *({"name": name, "type": "space", **unit} for name in "yx")]
     group.attrs["multiscales"] = [{"version": VERSION, "axes": axes, "datasets": datasets, **about}]
 
 

@@ -23,6 +23,8 @@ class OnnxNetwork:
         options.intra_op_num_threads = threads or 0
         options.inter_op_num_threads = 1
         options.log_severity_level = 4
+        # Otherwise it keeps a plan, and memory for it, for each size of image: twice as much for blocks of a few sizes.
+        options.enable_mem_pattern = False
         # A model may name files for its weights, which would be looked for in the working folder: there are none.
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
         try:

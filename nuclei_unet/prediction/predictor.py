@@ -6,7 +6,7 @@ from typing import Protocol
 import numpy as np
 
 from nuclei_unet.images import resize
-from nuclei_unet.prediction.blocks import add_block, blocks, relative
+from nuclei_unet.prediction.blocks import Block, add_block, cut, relative
 from nuclei_unet.prediction.instances import label_nuclei
 from nuclei_unet.settings import NetworkSettings, PredictSettings
 
@@ -58,26 +58,28 @@ class Predictor:
         `instances.label_nuclei` does, of `shape` if that is given. An image larger than a block is processed block by
         block, so memory grows only by the image and its label image.
         """
-        height, width = image.shape[:2]
-        shape = shape or (height, width)
-        factors = shape[0] / height, shape[1] / width
+        shape = shape or image.shape[:2]
+        found = self.cut(image.shape[:2], shape)
+        if len(found) == 1:
+            return self.part(image[found[0].seen], found[0].size)
+        labels, count = np.zeros(shape, np.uint32), 0
+        for block in found:
+            part = self.part(image[block.seen], block.size)
+            count = add_block(labels[block.window], part, relative(block.core, block.window), count)
+        return labels if count >= 2**16 else labels.astype(np.uint16)
+
+    def cut(self, seen: tuple[int, int], shape: tuple[int, int]) -> list[Block]:
+        """Return the blocks of an image whose size is `seen` for the network; its label image is of `shape`."""
+        factors = shape[0] / seen[0], shape[1] / seen[1]
         # A multiple of 128, so pooling falls on the same pixels as in the whole image, also at half its size.
         core = max(int(BLOCK / max(*(scale for scale, _ in self.passes), *factors)) - 2 * MARGIN, 128) // 128 * 128
-        if max(height, width) <= core + 2 * MARGIN:
-            return label_nuclei(self.maps(image, shape), self.views, resize(image, shape))
-        labels, count = np.zeros(shape, np.uint32), 0
-        for inner, outer in blocks((height, width), core, MARGIN):
-            # The same block of the label image, which may be of another size.
-            inner_there, outer_there = (
-                tuple(slice(round(s.start * f), round(s.stop * f)) for s, f in zip(part, factors, strict=True))
-                for part in (inner, outer)
-            )
-            size = tuple(s.stop - s.start for s in outer_there)
-            if 0 in size:
-                continue
-            part = label_nuclei(self.maps(image[outer], size), self.views, resize(image[outer], size))
-            count = add_block(labels[outer_there], part, relative(inner_there, outer_there), count)
-        return labels if count >= 2**16 else labels.astype(np.uint16)
+        if max(seen) <= core + 2 * MARGIN:
+            core = max(seen)  # it fits
+        return list(cut(seen, shape, core, MARGIN))
+
+    def part(self, image: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+        """Find the nuclei of one block, all at once; see `labels`."""
+        return label_nuclei(self.maps(image, shape), self.views, resize(image, shape))
 
     def maps(self, image: np.ndarray, shape: tuple[int, int] | None = None) -> dict[str, np.ndarray]:
         """Predict the maps of one image, all at once.
