@@ -21,7 +21,18 @@ from nuclei_unet.commands import targets
 from nuclei_unet.commands.summary import Item, page
 from nuclei_unet.errors import InputError
 from nuclei_unet.files import fresh_file
-from nuclei_unet.formats import coco, geojson, kaggle, label_tiff, overlay, rois, tables, thumbnail, zarr_labels
+from nuclei_unet.formats import (
+    coco,
+    geojson,
+    kaggle,
+    label_tiff,
+    overlay,
+    parquet,
+    rois,
+    tables,
+    thumbnail,
+    zarr_labels,
+)
 from nuclei_unet.formats.planes import Plane
 from nuclei_unet.prediction.checks import warnings
 from nuclei_unet.prediction.segmenter import Segmenter
@@ -150,7 +161,7 @@ def finish(outcomes: Sequence[Outcome], folder: Path, formats: Sequence[str], fa
             writer.writerow(row)
     if "parquet" in formats:
         rows = sum(outcome.count for outcome in outcomes)
-        tables.write_parquet(folder / MEASUREMENTS, folder / TOGETHER["parquet"], rows)
+        parquet.write_csv(folder / MEASUREMENTS, folder / TOGETHER["parquet"], rows)
     if "coco" in formats:
         coco.write(folder / TOGETHER["coco"], _label_images(folder, done))
     if "rle" in formats:

@@ -84,8 +84,7 @@ def main(arguments: argparse.Namespace) -> int:
     for level in levels:
         _check_level(level)
     model = models.find(arguments.model).absolute()
-    scheduler = getattr(arguments, "scheduler", None)
-    scheduler = scheduler or (os.environ.get(cluster.VARIABLE) if arguments.jobs is None else None)
+    scheduler = arguments.scheduler if arguments.jobs else cluster.address(arguments.scheduler)
     jobs = arguments.jobs or 1
     threads = max(_cores() // jobs, 1)
     untrusted.check(model, threads)
