@@ -8,6 +8,7 @@ import zarr
 from nuclei_unet import InputError
 from nuclei_unet.formats.planes import planes
 from nuclei_unet.formats.reading import open_images
+from nuclei_unet.formats.zarr_images import one_channel, open_levels, window
 
 ARRAY = np.random.default_rng(0).integers(0, 60_000, (2, 2, 3, 40, 60), np.uint16)  # TCZYX
 
@@ -120,3 +121,27 @@ def test_a_damaged_chunk(tmp_path):
     chunk.write_bytes(chunk.read_bytes()[:50])
     with pytest.raises(InputError, match=r"a\.zarr: cannot be read"):
         image.load()
+
+
+def test_levels_windows_and_channels(tmp_path):
+    levels = open_levels(write(tmp_path / "a.zarr", ARRAY[0, :, 0], axes("cyx"), (1, 0.5, 0.5)))
+    assert [level.shape for level in levels] == [(2, 40, 60), (2, 20, 30)]
+    assert [level.pixel_size for level in levels] == [0.5, None]  # the second has no scale here
+    part = window(levels[1], slice(3, 9), slice(10, 30))
+    assert part.shape == (2, 6, 20)
+    np.testing.assert_array_equal(part.load(), ARRAY[0, :, 0, 6:18:2, 20::2])
+    alone = one_channel(part, 1)
+    assert (alone.axes, alone.shape, alone.channels) == ("YX", (6, 20), ())
+    np.testing.assert_array_equal(planes(alone)[0].read()[0], ARRAY[0, 1, 0, 6:18:2, 20::2])
+
+
+@pytest.mark.parametrize("names", [(), ("Red", "Green", "Blue")])
+def test_three_channels_that_are_colours(tmp_path, names):
+    array = (ARRAY[0, 0] // 256).astype(np.uint8)
+    (level, _) = open_levels(write(tmp_path / "a.zarr", array, axes("cyx"), (1, 0.5, 0.5), names=names))
+    assert (level.axes, level.channels) == ("SYX", ())
+    (plane,) = planes(window(level, slice(0, 8), slice(4, 9)))
+    np.testing.assert_array_equal(plane.read()[0], np.moveaxis(array, 0, -1)[:8, 4:9])
+    # Other names, or other values, are channels.
+    (level, _) = open_levels(write(tmp_path / "b.zarr", array, axes("cyx"), (1, 0.5, 0.5), names=("a", "b", "c")))
+    assert level.axes == "CYX"
