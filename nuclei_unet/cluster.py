@@ -208,7 +208,7 @@ def _connected(address: str):
     _quiet()
     try:
         client = distributed.Client(address, timeout=CONNECT)
-    except (OSError, ValueError, TimeoutError) as error:
+    except (OSError, ValueError, TypeError, ImportError, RuntimeError) as error:  # Dask checks addresses late
         reason = str(error).splitlines()[0][:200]
         raise InputError(f"{address}: no Dask scheduler answers ({reason}); start one: dask scheduler") from None
     try:
