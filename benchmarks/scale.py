@@ -6,7 +6,7 @@ Images are small and drawn (64 x 64 pixels, three nuclei and noise; no two are e
 image costs besides its pixels, and whether memory stays flat. Three parts:
   predict      nuclei-unet predict, in --jobs processes: a Dask cluster of its own
   preprocess   the stage, from a zip with masks
-  input        drawing training crops of 256 x 256 from the images that preprocess wrote
+  input        drawing training crops of 256 x 256 from the images that preprocess wrote, and from the project's own
 The cost model, seconds = start + images * cost, is fitted to all counts but the largest, and checked on that one.
 Writes benchmarks/results/scale.md. With 20,000 images it takes about 20 minutes on 2 cores.
 """
@@ -29,13 +29,13 @@ from tqdm import tqdm
 
 from nuclei_unet.formats.run_lengths import encode_run_lengths
 from pipeline import layout, process
-from pipeline.dataset import archives
+from pipeline.dataset import archives, processed
 from pipeline.machine import describe
 from pipeline.tools.project import copy_project
 
 RESULT = Path("benchmarks/results/scale.md")
 SIDE = 64
-CROPS = 2000  # training crops that are drawn
+CROPS = 1600  # training crops that are drawn
 PARTS = ("predict", "preprocess", "input")
 
 
@@ -53,6 +53,11 @@ def main() -> None:
             for part in arguments.only:
                 rows.append({"part": part, "images": count} | MEASURE[part](Path(name), count, arguments.jobs))
                 print(rows[-1], flush=True)
+    if "input" in arguments.only and (layout.PROCESSED / "manifest.csv").is_file():
+        with tempfile.TemporaryDirectory() as name:
+            count = len(processed.read_split("train"))
+            found = crops(Path.cwd(), Path(name, "log"))
+            rows.append({"part": "input, the images of this project", "images": count} | found)
     table = pd.DataFrame(rows).sort_values(["part", "images"], ascending=[False, True])
     text = [describe("distributed"), "", table.to_markdown(index=False, floatfmt=".4g"), "", *check(table)]
     arguments.output.write_text("\n".join(text) + "\n")
@@ -135,6 +140,11 @@ def write_raw(raw: Path, count: int) -> None:
 
 def training_input(folder: Path, count: int, _: int) -> dict:
     """Draw crops for training from what preprocess wrote."""
+    return crops(folder / "project", folder / "input.log")
+
+
+def crops(project: Path, log: Path) -> dict:
+    """Draw crops from the images of a project, once kept in memory and once read again from the disk for each crop."""
     code = f"""
 import time
 from nuclei_unet.training import crops
@@ -143,15 +153,16 @@ from pipeline import params
 from pipeline.dataset import processed
 settings = params.load().train
 runtime.configure(settings)
-source = crops.Crops(processed.read_split("train"), settings)
-batches = crops.as_dataset(source.draw, range({CROPS + 160}), settings, 1).skip(10)
-started = time.perf_counter()
-for _ in batches: pass
-print("seconds", time.perf_counter() - started)
+for crops.MEMORY in (crops.MEMORY, 0):
+    source = crops.Crops(processed.read_split("train"), settings)
+    batches = crops.as_dataset(source.draw, range({CROPS + 160}), settings, 1).skip(10)
+    started = time.perf_counter()
+    for _ in batches: pass
+    print("seconds", time.perf_counter() - started)
 """
-    found = run(["-c", code], folder / "project", folder / "input.log")
-    drawing = float((folder / "input.log").read_text().rsplit("seconds", 1)[1])
-    return found | {"ms a crop": drawing / CROPS * 1e3}
+    found = run(["-c", code], project, log)
+    memory, files = (float(part.split()[0]) / CROPS * 1e3 for part in log.read_text().split("seconds")[1:])
+    return found | {"ms a crop": memory, "ms a crop, from files": files}
 
 
 def png(pixels: np.ndarray) -> bytes:
