@@ -27,7 +27,7 @@ def _(project):
     command = (sys.executable, "-m", "benchmarks.faults.legal", "--jobs", f"{os.cpu_count() or 1}")
     done = subprocess.run(command, env=project.environment, capture_output=True, text=True)
     if done.returncode:
-        raise Failed(done.stderr[-500:])
+        raise Failed((done.stdout + done.stderr)[-2000:])
     counts = re.findall(r"^ *(\d+)  (works|error: .*)$", done.stdout, re.MULTILINE)
     total, fine = sum(int(n) for n, _ in counts), sum(int(n) for n, said in counts if said == "works")
     return f"{total} sets: {fine} ran to the end, {total - fine} were refused in one line."
