@@ -207,7 +207,7 @@ def run(numbers: Sequence[int], jobs: int) -> tuple[Counter[str], list[str]]:
                     outcomes[re.sub(r"[-+]?\d\S*", "…", said)[:110]] += 1
                 except Failed as error:
                     wrong.append(f"set {number}: {error}")
-                    tqdm.write(wrong[-1])
+                    tqdm.write(wrong[-1], file=sys.stderr)
                 shutil.rmtree(folder)
             time.sleep(0.1)
     bar.close()

@@ -83,11 +83,18 @@ class StopOnExplosion(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         """Check the running mean of the loss; once NaN, it stays NaN."""
-        if not logs["loss"] < EXPLODED:
+        self._check("loss", logs["loss"])
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Check the validation loss: the weights may be NaN after a last step whose loss was fine."""
+        self._check("validation loss", logs["val_loss"])
+
+    def _check(self, name: str, loss: float) -> None:
+        if not loss < EXPLODED:
             step, rate = int(self.model.optimizer.iterations), float(self.model.optimizer.learning_rate)
             raise InputError(
-                f"train.learning_rate: the loss became {logs['loss']:.4g} at step {step} with a learning rate of "
-                f"{rate:.3g}; lower it"
+                f"train.learning_rate: the {name} became {loss:.4g} at step {step} with a learning rate of {rate:.3g}; "
+                "lower it"
             )
 
 

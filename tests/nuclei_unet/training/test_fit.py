@@ -67,6 +67,15 @@ def test_a_loss_that_is_no_number_stops(train_params, monkeypatch):
         trained(train_params())
 
 
+def test_weights_that_are_no_numbers_after_a_last_step_that_was_fine_stop(train_params):
+    # The loss of a step is that of the weights before it: of a single step, a finite one.
+    params = train_params(epochs=1, steps_per_epoch=1, learning_rate=1e38, schedule="constant", optimizer="adam")
+    with pytest.raises(
+        InputError, match="train.learning_rate: the validation loss became nan at step 1 with .*; lower"
+    ):
+        trained(params)
+
+
 def test_pictures_show_the_network_learn_and_change_nothing(long_training):
     pictures = {}
     same_training(trained(long_training, log_picture=pictures.__setitem__), trained(long_training))
