@@ -78,23 +78,30 @@ def _neighbours(tiles: list[Borders], indices: list[int]) -> set[tuple[int, int]
             for found, correlated in ((strong, sharp >= STRONG), (weak, (sharp >= STRONG) | (whole >= WEAK))):
                 links = np.argwhere(smooth & correlated)
                 found.update((indices[first + a], indices[b], direction) for a, b in links)
-    links = strong | {link for square in _squares(weak) if strong & set(square) for link in square}
+    links = strong | _supported(strong, weak)
     return {(a, b) for a, b, _ in links}
 
 
-def _squares(links: set[tuple[int, int, str]]) -> list[tuple[tuple[int, int, str], ...]]:
-    """Return the four links of each 2x2 square of tiles: top, bottom, left and right pair."""
-    after = defaultdict(set)
-    for a, b, direction in links:
+def _supported(strong: set[tuple[int, int, str]], weak: set[tuple[int, int, str]]) -> set[tuple[int, int, str]]:
+    """Return the links of all 2x2 squares of tiles of which at least one link is strong; `weak` holds all links.
+
+    Squares are looked for around strong links alone: among many small and noisy tiles, weak ones form billions.
+    """
+    after, before = defaultdict(set), defaultdict(set)
+    for a, b, direction in weak:
         after[a, direction].add(b)
-    return [
-        ((a, b, RIGHT), (c, d, RIGHT), (a, c, BELOW), (b, d, BELOW))
-        for a in {a for a, _, _ in links}
-        for b in after[a, RIGHT]
-        for c in after[a, BELOW]
-        for d in after[b, BELOW] & after[c, RIGHT]
-        if len({a, b, c, d}) == 4
-    ]
+        before[b, direction].add(a)
+    found = set()
+    for a, b, direction in strong:
+        across = BELOW if direction == RIGHT else RIGHT
+        # The opposite side of the square lies after this one, or before it.
+        for beside, forward in ((after, True), (before, False)):
+            for c in beside[a, across]:
+                for d in beside[b, across] & after[c, direction]:
+                    if len({a, b, c, d}) == 4:
+                        sides = ((a, c), (b, d)) if forward else ((c, a), (d, b))
+                        found |= {(a, b, direction), (c, d, direction), *((*side, across) for side in sides)}
+    return found
 
 
 def _step(ends: np.ndarray, starts: np.ndarray) -> np.ndarray:

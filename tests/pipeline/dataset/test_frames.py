@@ -1,5 +1,7 @@
 """Crops of one source frame are found from their borders, and a validation split never cuts a frame."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -149,3 +151,34 @@ def test_a_frame_has_the_kind_of_most_of_its_images():
     # By image, "b" would have two frames to choose from; by frame it has one, which stays in training.
     chosen = frames.split_by_frame(np.array([0, 0, 0, 1, 2, 3]), ["a", "a", "b", "b", "a", "a"], 0.9, seed=0)
     assert not chosen[3]
+
+
+def squares(links):
+    """Return the links of each 2x2 square, by looking at all of them."""
+    right, below = ({(a, b) for a, b, d in links if d == direction} for direction in (frames.RIGHT, frames.BELOW))
+    for a, b in right:
+        for c, d in right:
+            if (a, c) in below and (b, d) in below and len({a, b, c, d}) == 4:
+                yield {(a, b, frames.RIGHT), (c, d, frames.RIGHT), (a, c, frames.BELOW), (b, d, frames.BELOW)}
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_squares_are_found_around_strong_links(seed):
+    rng = np.random.default_rng(seed)
+    tiles = range(12)
+    pairs = [(a, b) for a in tiles for b in tiles if a != b]
+    weak = {(*pair, d) for pair in pairs for d in (frames.RIGHT, frames.BELOW) if rng.random() < 0.3}
+    strong = {link for link in sorted(weak) if rng.random() < 0.1}
+    expected = {link for square in squares(weak) if square & strong for link in square}
+    assert expected and frames._supported(strong, weak) == expected
+
+
+def test_many_small_noisy_tiles_take_little_memory():
+    # One in six pairs looks alike by chance; the squares that they form would be billions.
+    rng = np.random.default_rng(0)
+    tiles = [frames.borders(rng.normal(50, 5, (64, 64, 3)).clip(0, 255).astype(np.uint8)) for _ in range(300)]
+    tracemalloc.start()
+    assert len(frames.group_frames(tiles)) == 300
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 100e6
