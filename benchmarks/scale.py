@@ -2,8 +2,8 @@
 
     python -m benchmarks.scale [--counts 1000 5000 20000] [--jobs 2] [--only predict preprocess input]
 
-Images are small and drawn (64 x 64 pixels, three nuclei and noise; no two are equal): what is asked here is what each
-image costs besides its pixels, and whether memory stays flat. Three parts:
+Images are small and drawn (three nuclei and noise, 64 x 64 pixels to predict and 128 x 128 to preprocess; no two are
+equal): what is asked here is what each image costs besides its pixels, and whether memory stays flat. Three parts:
   predict      nuclei-unet predict, in --jobs processes: a Dask cluster of its own
   preprocess   the stage, from a zip with masks
   input        drawing training crops of 256 x 256 from the images that preprocess wrote, and from the project's own
@@ -35,7 +35,7 @@ from pipeline.tools.project import copy_project
 
 RESULT = Path("benchmarks/results/scale.md")
 SIDE = 64
-CROPS = 1600  # training crops that are drawn
+CROPS = 800  # training crops that are drawn
 PARTS = ("predict", "preprocess", "input")
 
 
@@ -52,16 +52,23 @@ def main() -> None:
         with tempfile.TemporaryDirectory(prefix="scale-") as name:
             for part in arguments.only:
                 rows.append({"part": part, "images": count} | MEASURE[part](Path(name), count, arguments.jobs))
-                print(rows[-1], flush=True)
-    if "input" in arguments.only and (layout.PROCESSED / "manifest.csv").is_file():
+                write(rows, arguments.output)
+    if "input" in arguments.only and (layout.PROCESSED / processed.MANIFEST).is_file():
         with tempfile.TemporaryDirectory() as name:
             count = len(processed.read_split("train"))
-            found = crops(Path.cwd(), Path(name, "log"))
-            rows.append({"part": "input, the images of this project", "images": count} | found)
+            rows.append(
+                {"part": "input, the images of this project", "images": count} | crops(Path.cwd(), Path(name, "log"))
+            )
+    write(rows, arguments.output)
+    print(arguments.output.read_text())
+
+
+def write(rows: list[dict], output: Path) -> None:
+    """Write the tables, after each row: a run takes long."""
+    print(rows[-1], flush=True)
     table = pd.DataFrame(rows).sort_values(["part", "images"], ascending=[False, True])
     text = [describe("distributed"), "", table.to_markdown(index=False, floatfmt=".4g"), "", *check(table)]
-    arguments.output.write_text("\n".join(text) + "\n")
-    print("\n".join(text))
+    output.write_text("\n".join(text) + "\n")
 
 
 def check(table: pd.DataFrame) -> list[str]:
@@ -81,10 +88,10 @@ def check(table: pd.DataFrame) -> list[str]:
     return found
 
 
-def draw(number: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return image `number`, uint8 (64, 64), and its label image: three nuclei and noise."""
+def draw(number: int, side: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return image `number`, uint8 (side, side), and its label image: three nuclei and noise."""
     rng = np.random.default_rng(number)
-    labels = np.zeros((SIDE, SIDE), np.uint16)
+    labels = np.zeros((side, side), np.uint16)
     for label, (x, y) in enumerate([(16, 16), (44, 20), (28, 46)], 1):
         centre = (x + int(rng.integers(-4, 5)), y + int(rng.integers(-4, 5)))
         cv2.ellipse(labels, centre, (int(rng.integers(6, 10)), 7), float(rng.uniform(0, 180)), 0, 360, label, -1)
@@ -99,7 +106,7 @@ def predict(folder: Path, count: int, jobs: int) -> dict:
     for number in tqdm(range(count), "draw", disable=None):
         path = images / f"{number // 1000:04}" / f"{number:06}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        cv2.imwrite(str(path), draw(number)[0])
+        cv2.imwrite(str(path), draw(number, SIDE)[0])
     command = ["-m", "nuclei_unet", "predict", images, folder / "results", "--engine", "onnx", "--jobs", jobs]
     found = run(command, Path.cwd(), folder / "predict.log")
     return found | {"disk, kB an image": disk(folder / "results") / count / 1e3}
@@ -120,7 +127,7 @@ def write_raw(raw: Path, count: int) -> None:
     """Write what the stage reads."""
     with zipfile.ZipFile(raw / layout.TRAIN_ARCHIVE.name, "w") as train:
         for number in tqdm(range(count), "draw", disable=None):
-            image, labels = draw(number)
+            image, labels = draw(number, 2 * SIDE)
             name = f"train{number:06}"
             train.writestr(archives.image_member(name), png(image))
             for label in range(1, 4):
@@ -132,11 +139,11 @@ def write_raw(raw: Path, count: int) -> None:
         solution = csv.writer(file, lineterminator="\n")
         solution.writerow(["ImageId", "EncodedPixels", "Height", "Width", "Usage"])
         for number in range(count, count + 10):
-            image, labels = draw(number)
+            image, labels = draw(number, 2 * SIDE)
             test.writestr(archives.image_member(f"test{number:06}"), png(image))
             for label in range(1, 4):
                 lengths = encode_run_lengths(labels == label)
-                solution.writerow([f"test{number:06}", lengths, SIDE, SIDE, "Public"])
+                solution.writerow([f"test{number:06}", lengths, 2 * SIDE, 2 * SIDE, "Public"])
 
 
 def training_input(folder: Path, count: int, _: int) -> dict:
