@@ -46,8 +46,6 @@ class Lost:
 class Pool(Protocol):
     """Where tasks are done."""
 
-    workers: int
-
     def run(self, function: Callable[[Any, Any], Any], tasks: Iterable, common: Any) -> Iterator[tuple[int, Any]]:
         """Yield (number of the task, function(task, common)) in the order in which they end.
 
@@ -62,6 +60,12 @@ class Pool(Protocol):
 def address(given: str | None) -> str | None:
     """Return the address of the scheduler to use: the given one, or the one that the environment names, or none."""
     return given or os.environ.get(VARIABLE) or None
+
+
+def check_seen(folder: Path) -> None:
+    """Raise InputError if a folder is not there, as on a worker whose machine has other folders."""
+    if not folder.is_dir():
+        raise InputError(f"{folder}: a worker does not see it; all machines need the same folders")
 
 
 def in_order(results: Iterator[tuple[int, Any]]) -> Iterator[Any]:
@@ -108,7 +112,7 @@ class _Here:
     """Threads of this process. One thread beside the main one, at least: Ctrl-C then is at once."""
 
     def __init__(self, threads: int):
-        self.workers = threads
+        self.threads = threads
         self._pool = ThreadPoolExecutor(threads)
 
     def run(self, function, tasks, common):
@@ -117,7 +121,7 @@ class _Here:
         while True:
             for number, task in waiting:
                 running[self._pool.submit(function, task, common)] = number
-                if len(running) >= 2 * self.workers:
+                if len(running) >= 2 * self.threads:
                     break
             if not running:
                 return
@@ -139,10 +143,6 @@ class _Dask:
     def __init__(self, client):
         self.client = client
         self.address = client.scheduler.address
-
-    @property
-    def workers(self) -> int:
-        return max(len(self.client.nthreads()), 1)
 
     def run(self, function, tasks, common):
         import distributed

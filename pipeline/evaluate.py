@@ -79,8 +79,7 @@ def main() -> None:
 
 def score_image(sample: Sample, work: Work) -> scores.ImageCounts:
     """Predict the label image of one image, write it, and count."""
-    if not work.folder.is_dir():
-        raise InputError(f"{work.folder}: a worker does not see it; all machines need the same folders")
+    cluster.check_seen(work.folder)
     segmenter = _segmenter(work.model, work.model.stat().st_mtime_ns, work.train, work.evaluate)
     predicted, counts = score(sample, segmenter)
     processed.write_labels(work.folder / f"{sample.image_id}.png", predicted)

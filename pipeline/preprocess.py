@@ -131,8 +131,7 @@ def process_image(task: tuple[str, list[str] | np.ndarray], work: Work) -> tuple
     `task` is its id, and its label image or the names of its masks in the zip.
     """
     image_id, truth = task
-    if not work.folder.is_dir():
-        raise InputError(f"{work.folder}: a worker does not see it; all machines need the same folders")
+    cluster.check_seen(work.folder)
     archive = _opened(work.archive, work.archive.stat().st_mtime_ns)
     folder, settings = work.folder, work.settings
     try:

@@ -9,7 +9,6 @@ scored on images that it was not adapted to, beside the model as it was. If none
 """
 
 import argparse
-import os
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from tqdm import tqdm
 
+from nuclei_unet.commands import running
 from nuclei_unet.errors import InputError
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def run(arguments: argparse.Namespace, replay: Callable[["Card"], Sequence["Samp
         raise InputError(f"{out}: exists; --overwrite replaces it")
     pairs = find(arguments)
     path = models.find(arguments.model)
-    untrusted.check(path, arguments.threads or _cores())
+    untrusted.check(path, arguments.threads or running.cores())
     card, _, _ = models.describe(path)
     bar = tqdm(desc="read", total=len(pairs), unit="image", disable=None, leave=False)
     with bar:
@@ -97,7 +97,7 @@ def run(arguments: argparse.Namespace, replay: Callable[["Card"], Sequence["Samp
             frames=[pair.frame for pair in pairs],
             calibrate_only=arguments.calibrate_only,
             seed=arguments.seed,
-            threads=arguments.threads or _cores(),
+            threads=arguments.threads or running.cores(),
             progress=progress,
         )
     if adapted.helped:
@@ -241,7 +241,3 @@ def _natural(value: str) -> int:
     if not re.fullmatch(r"\d{1,9}", value):
         raise argparse.ArgumentTypeError(f"{value!r} is no whole number from 0 on")
     return int(value)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

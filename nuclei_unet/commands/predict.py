@@ -12,25 +12,21 @@ stopped.
 """
 
 import argparse
-import contextlib
-import functools
-import hashlib
-import json
-import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
-import filelock
 from tqdm import tqdm
 
 from nuclei_unet import cluster
+from nuclei_unet.commands import running
 from nuclei_unet.errors import InputError, one_line
 from nuclei_unet.files import remove_unfinished
 from nuclei_unet.formats.imagefile import without_suffix
+from nuclei_unet.formats.zarr_images import is_zarr
 from nuclei_unet.prediction.scale import scale_for
 
 if TYPE_CHECKING:  # loaded late: it brings what images are computed with
@@ -109,36 +105,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> int:
     """Find the nuclei of all images; return the exit code: 1 if any image failed."""
-    from nuclei_unet.commands import results, slide
-    from nuclei_unet.formats.reading import find_images
-    from nuclei_unet.network import untrusted
-    from nuclei_unet.prediction import models
+    if is_slide(arguments):
+        from nuclei_unet.commands import slide
 
-    if slide.wanted(arguments):
         return slide.main(arguments)
+    from nuclei_unet.commands import results
+    from nuclei_unet.formats.reading import find_images
+
     started = time.monotonic()
     folder = arguments.folder
     formats = tuple(dict.fromkeys(name for text in arguments.write for name in text.split(",") if name))
     results.check_formats(formats)
     tasks = named(find_images(arguments.inputs))
     check_folder(arguments.inputs, folder, tasks)
-    # Found once: an address may lead elsewhere a minute later.
-    path = models.find(arguments.model).absolute()
-    scheduler = arguments.scheduler if arguments.jobs else cluster.address(arguments.scheduler)
-    jobs = min(arguments.jobs or 1, len(tasks))
-    threads = max(_cores() // jobs, 1)
-    untrusted.check(path, threads)
-    card, _, digest = models.describe(path)
-    if card.recipe.predict is None:
-        raise InputError(
-            f"{arguments.model}: was trained but not evaluated; run `dvc repro evaluate` and use what it writes"
-        )
+    chosen = running.chosen(arguments, len(tasks))
     options = Options(
         folder=folder.absolute(),
-        model=path,
-        # Chosen here: workers may differ.
-        engine=models.engine_for(path, arguments.engine),
-        threads=None if scheduler else threads,
+        model=chosen.model,
+        engine=chosen.engine,
+        threads=chosen.threads,
         formats=formats,
         key="",
         **{name: getattr(arguments, name) for name in
@@ -146,13 +131,13 @@ def main(arguments: argparse.Namespace) -> int:
     )  # fmt: skip
     names = ("engine", "views", "channel", "axes", "project", "pixel_size", "scale")
     facts = {name: getattr(arguments, name) for name in names} | {"formats": formats}
-    options = replace(options, key=_digest([GENERATION, digest, facts]))
+    options = replace(options, key=running.digest([GENERATION, chosen.digest, facts]))
 
-    with locked(folder):
-        found = run(tasks, options, jobs, scheduler)
+    with running.locked(folder):
+        found = run(tasks, options, chosen.jobs, chosen.scheduler)
         described = {
             "versions": results.versions(),
-            "model": {"name": arguments.model or "pretrained", "sha256": digest, "commit": card.recipe.commit},
+            "model": chosen.about,
             "parameters": facts,
             "seconds": round(time.monotonic() - started, 1),
         }
@@ -166,14 +151,18 @@ def main(arguments: argparse.Namespace) -> int:
         print(f"stacks, and time series without Z, were projected to one image: {options.project}")
     elif any(outcome.plane for outcome in found):
         print("each plane of a stack or time series is an image by itself; --project max makes one of them")
-    engines = {outcome.engine for outcome in found if outcome.engine and not outcome.before}
-    if len(engines) > 1:
-        print(f"warning: workers computed differently, outlines may differ by a pixel: {', '.join(sorted(engines))}")
+    running.warn_of_engines({outcome.engine for outcome in found if outcome.engine and not outcome.before})
     warned = sum(outcome.warned for outcome in found)
     print(f"open {folder / results.SUMMARY}" + (f": warnings about {plural(warned, 'image')}" if warned else ""))
     if failed:
         print(f"error: {failed} of {len(found)} failed, as said above and in {results.RUN}", file=sys.stderr)
     return 1 if failed else 0
+
+
+def is_slide(arguments: argparse.Namespace) -> bool:
+    """Tell whether the command was given one OME-Zarr folder, and a name for another."""
+    one = len(arguments.inputs) == 1 and arguments.folder.suffix.lower() == ".zarr"
+    return one and is_zarr(Path(arguments.inputs[0]))
 
 
 def plural(count: int, thing: str) -> str:
@@ -221,25 +210,6 @@ def check_folder(inputs: Sequence[str], folder: Path, tasks: Sequence[Task]) -> 
                 raise InputError(f"{path}: exists, and is not from nuclei-unet; choose another folder for results")
 
 
-@contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Keep other runs out of the folder of results, which is made."""
-    from nuclei_unet.commands import results
-
-    lock = filelock.FileLock(folder / results.STATE / "lock", blocking=False)
-    try:
-        (folder / results.STATE).mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except filelock.Timeout:
-        raise InputError(f"{folder}: another run is writing there; wait for it or stop it") from None
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be written ({error.strerror or error})") from None
-    try:
-        yield
-    finally:
-        lock.release()
-
-
 def run(tasks: Sequence[Task], options: Options, jobs: int, scheduler: str | None = None) -> "list[Outcome]":
     """Segment all files; return the outcomes of all planes in the order of the tasks."""
     found: list[list] = [[] for _ in tasks]
@@ -260,12 +230,7 @@ def run(tasks: Sequence[Task], options: Options, jobs: int, scheduler: str | Non
                 _tell(found[again[place]], "failed again")
         except KeyboardInterrupt:
             bar.close()
-            pool.stop()
-            remove_unfinished(options.folder)  # the lock is ours, so nobody else writes there
-            said = f"interrupted; {done} of {len(tasks)} files are done, and the same command goes on from there"
-            print(said, file=sys.stderr, flush=True)
-            # Threads cannot be stopped, and may be deep in a computation.
-            os._exit(130)
+            running.interrupted(pool, options.folder, f"{done} of {len(tasks)} files")
     if scheduler or jobs > 1:
         remove_unfinished(options.folder)  # of workers that were killed
     return [outcome for outcomes in found for outcome in outcomes]
@@ -295,11 +260,10 @@ def segment_file(task: Task, options: Options) -> "list[Outcome]":
     from nuclei_unet.formats.planes import planes
     from nuclei_unet.formats.reading import open_images
 
-    if not (options.folder / results.STATE).is_dir():
-        raise InputError(f"{options.folder}: a worker does not see it; all machines need the same folders")
+    cluster.check_seen(options.folder / results.STATE)
     try:
         status = task.path.stat()
-        key = _digest([options.key, str(task.path), status.st_size, status.st_mtime_ns])
+        key = running.digest([options.key, str(task.path), status.st_size, status.st_mtime_ns])
         parts = [
             (image, plane)
             for image in open_images(task.path, options.axes)
@@ -325,9 +289,7 @@ def segment_file(task: Task, options: Options) -> "list[Outcome]":
         if before is not None:
             found.append(before.outcome(before=True))
             continue
-        segmenter, engine = _segmenter(
-            options.model, options.engine, options.threads or cluster.threads(), options.views
-        )
+        segmenter, engine = running.segmenter(options.model, options.engine, options.threads, options.views)
         scale = options.scale or scale_for(result.pixel_size, segmenter.card.diameters)
         result = replace(result, scale=scale, engine=engine)
         try:
@@ -356,27 +318,6 @@ def _reason(error: Exception, task: Task, folder: Path) -> str:
         reason = f"failed unexpectedly ({type(error).__name__}: {first})"
     reason = reason.replace(str(task.path), task.source)
     return reason if task.source in reason else f"{task.source}: {reason}"
-
-
-@functools.cache  # one model a process
-def _segmenter(model: Path, engine: str, threads: int, views: str | None):
-    from nuclei_unet.prediction import models
-    from nuclei_unet.prediction.segmenter import Segmenter
-
-    opened = models.load(model, engine=engine, threads=threads)
-    card = opened.card
-    if views:
-        recipe = card.recipe.model_copy(update={"predict": card.recipe.predict.with_views(views)})
-        card = card.model_copy(update={"recipe": recipe})
-    return Segmenter(opened.network, card), opened.engine
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _digest(value: object) -> str:
-    return hashlib.sha256(json.dumps(value, default=str, sort_keys=True).encode()).hexdigest()
 
 
 def _positive(text: str) -> float:

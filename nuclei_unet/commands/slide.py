@@ -22,8 +22,7 @@ from scipy import ndimage
 from tqdm import tqdm
 
 from nuclei_unet import cluster
-from nuclei_unet.commands import slide_tasks
-from nuclei_unet.commands.predict import _cores, _digest, locked
+from nuclei_unet.commands import running, slide_tasks
 from nuclei_unet.commands.results import RUN, STATE, TOGETHER, versions
 from nuclei_unet.commands.slide_tasks import SIDE, Share, Window, Work
 from nuclei_unet.errors import InputError
@@ -31,9 +30,8 @@ from nuclei_unet.files import fresh_file, remove_unfinished
 from nuclei_unet.formats import parquet, zarr_labels
 from nuclei_unet.formats.imagefile import ImageFile, without_suffix
 from nuclei_unet.formats.planes import choose_channel, planes
-from nuclei_unet.formats.zarr_images import MARKS, is_zarr, open_levels, window
+from nuclei_unet.formats.zarr_images import MARKS, open_levels, window
 from nuclei_unet.images import Intensities
-from nuclei_unet.prediction import models
 from nuclei_unet.prediction.blocks import Block, match, relative
 from nuclei_unet.prediction.predictor import Predictor
 from nuclei_unet.prediction.scale import scale_for
@@ -63,16 +61,8 @@ class Slide:
         return self.image.sizes["Y"], self.image.sizes["X"]
 
 
-def wanted(arguments: argparse.Namespace) -> bool:
-    """Tell whether `nuclei-unet predict` was given one OME-Zarr folder, and a name for another."""
-    one = len(arguments.inputs) == 1 and arguments.folder.suffix.lower() == ".zarr"
-    return one and is_zarr(Path(arguments.inputs[0]))
-
-
 def main(arguments: argparse.Namespace) -> int:
     """Find the nuclei of a slide; return the exit code."""
-    from nuclei_unet.network import untrusted
-
     started = time.monotonic()
     path, folder = Path(arguments.inputs[0]), arguments.folder
     for name in ("write", "project", "axes"):
@@ -83,18 +73,11 @@ def main(arguments: argparse.Namespace) -> int:
     levels = open_levels(path)
     for level in levels:
         _check_level(level)
-    model = models.find(arguments.model).absolute()
-    scheduler = arguments.scheduler if arguments.jobs else cluster.address(arguments.scheduler)
-    jobs = arguments.jobs or 1
-    threads = max(_cores() // jobs, 1)
-    untrusted.check(model, threads)
-    card, _, digest = models.describe(model)
-    if card.recipe.predict is None:
-        raise InputError(
-            f"{arguments.model}: was trained but not evaluated; run `dvc repro evaluate` and use what it writes"
-        )
+    chosen = running.chosen(arguments)
+    card = chosen.card
     if card.recipe.normalize.image_size is not None:
-        raise InputError(f"{arguments.model or model}: sees images at one size only, so it cannot be used for slides")
+        name = arguments.model or chosen.model
+        raise InputError(f"{name}: sees images at one size only, so it cannot be used for slides")
     slide = choose_level(levels, card.diameters, arguments.pixel_size, arguments.scale)
     print(slide.line, flush=True)
 
@@ -106,7 +89,7 @@ def main(arguments: argparse.Namespace) -> int:
     facts = {name: getattr(arguments, name) for name in names}
     about = [slide.level, slide.image.axes, slide.image.shape, str(slide.image.dtype), slide.pixel_size, slide.scale]
     tiling = [len(blocks), blocks[0].seen, blocks[0].seen_core]
-    key = _digest([GENERATION, digest, facts, str(path.absolute()), about, _marks(path), tiling])
+    key = running.digest([GENERATION, chosen.digest, facts, str(path.absolute()), about, _marks(path), tiling])
     work = Work(
         slide=path.absolute(),
         level=slide.level,
@@ -114,22 +97,22 @@ def main(arguments: argparse.Namespace) -> int:
         pixel_size=slide.pixel_size,
         shape=slide.shape,
         seen=seen,
-        model=model,
-        engine=models.engine_for(model, arguments.engine),
-        threads=None if scheduler else threads,
+        model=chosen.model,
+        engine=chosen.engine,
+        threads=chosen.threads,
         views=arguments.views,
         state=folder.absolute() / STATE / key[:16],
         name=without_suffix(Path(path.name)).name,
     )
     existed = folder.exists()
     try:
-        with locked(folder):
+        with running.locked(folder):
             before = None if arguments.overwrite else _done(folder, key)
-            record = before or _run(work, blocks, folder, arguments.overwrite, jobs, scheduler)
+            record = before or _run(work, blocks, folder, arguments.overwrite, chosen.jobs, chosen.scheduler)
             if before is None:
                 record |= {
                     "versions": versions(),
-                    "model": {"name": arguments.model or "pretrained", "sha256": digest, "commit": card.recipe.commit},
+                    "model": chosen.about,
                     "parameters": facts,
                     "slide": {
                         "path": str(path),
@@ -152,8 +135,7 @@ def main(arguments: argparse.Namespace) -> int:
         if not existed and not any((folder / STATE).glob("*/part-*")):
             shutil.rmtree(folder, ignore_errors=True)  # nothing to go on from
         raise
-    if len(record["engines"]) > 1:
-        print(f"warning: workers computed differently, outlines may differ by a pixel: {', '.join(record['engines'])}")
+    running.warn_of_engines(record["engines"])
     size = f"{slide.pixel_size:.4g} um a pixel" if slide.pixel_size else "pixel size unknown"
     size = f"{slide.shape[0]:,} x {slide.shape[1]:,} (level {slide.level}, {size})"
     print(f"1 slide {size}, {record['nuclei']:,} nuclei in {folder}{' (was done before)' if before else ''}")
@@ -245,14 +227,10 @@ def _run(
             try:
                 return _made(pool, work, blocks, folder)
             except KeyboardInterrupt:
-                pool.stop()
-                remove_unfinished(folder)  # the lock is ours, so nobody else writes there
+                if sys.stderr.isatty():
+                    print(file=sys.stderr)  # under the bar
                 done = len(list(work.state.glob("part-*")))
-                said = f"interrupted; {done:,} of {len(blocks):,} blocks are done"
-                before = "\n" if sys.stderr.isatty() else ""  # under the bar
-                print(f"{before}{said}, and the same command goes on from there", file=sys.stderr, flush=True)
-                # Threads cannot be stopped, and may be deep in a computation.
-                os._exit(130)
+                running.interrupted(pool, folder, f"{done:,} of {len(blocks):,} blocks")
     except InputError:
         if not any(work.state.glob("part-*")):
             shutil.rmtree(work.state)  # nothing to go on from

@@ -11,8 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nuclei_unet import cluster
-from nuclei_unet.commands.predict import _segmenter
+from nuclei_unet.commands import running
 from nuclei_unet.errors import InputError
 from nuclei_unet.files import fresh_file
 from nuclei_unet.formats import zarr_labels
@@ -98,13 +97,13 @@ def predict(block: Block, work: Work) -> str | None:
     path = _file(work, "part", block.number, ".npz")
     if path.exists():
         return None
-    _, engine = segmenter = _segmenter(work.model, work.engine, work.threads or cluster.threads(), work.views)
+    segmenter, engine = running.segmenter(work.model, work.engine, work.threads, work.views)
     pixels = _pixels(work, block.window, block.seen)
     if (pixels == pixels[0, 0]).all():
         value = apply(pixels[:1, :1], work.intensities)
-        part = _even(segmenter[0], value.tobytes(), (*pixels.shape[:2], *value.shape[2:]), block.size)
+        part = _even(segmenter, value.tobytes(), (*pixels.shape[:2], *value.shape[2:]), block.size)
     else:
-        part = segmenter[0].predictor.part(apply(pixels, work.intensities), block.size)
+        part = segmenter.predictor.part(apply(pixels, work.intensities), block.size)
     numbers = np.zeros(int(part.max()) + 1, part.dtype)
     inside = np.unique(part[relative(block.core, block.window)])
     numbers[inside] = inside
