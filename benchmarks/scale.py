@@ -12,21 +12,18 @@ Writes benchmarks/results/scale.md. With 20,000 images it takes about 20 minutes
 """
 
 import argparse
-import contextlib
 import csv
-import subprocess
 import sys
 import tempfile
-import time
 import zipfile
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pandas as pd
-import psutil
 from tqdm import tqdm
 
+from benchmarks import memory
 from nuclei_unet.formats.run_lengths import encode_run_lengths
 from pipeline import layout, process
 from pipeline.dataset import archives, processed
@@ -184,27 +181,13 @@ def disk(folder: Path) -> int:
 
 
 def run(command: list, cwd: Path, log: Path) -> dict:
-    """Run Python; return the seconds, the peak memory of the process and of the largest of its children, MB."""
-    started = time.perf_counter()
-    peaks = {"first": 0, "child": 0}
-    with log.open("w") as file:
-        running = subprocess.Popen(
-            [sys.executable, *map(str, command)], cwd=cwd, env=process.environment(), stdout=file, stderr=file
-        )
-        watched = psutil.Process(running.pid)
-        while running.poll() is None:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                peaks["first"] = max(peaks["first"], watched.memory_info().rss)
-                for child in watched.children():
-                    peaks["child"] = max(peaks["child"], child.memory_info().rss)
-            time.sleep(0.1)
-    if running.returncode:
-        raise SystemExit(f"error: {command}: exit code {running.returncode}\n{log.read_text()[-2000:]}")
-    seconds = time.perf_counter() - started
+    """Run Python; return what is known of it as a row of the table."""
+    command = [sys.executable, *map(str, command)]
+    watched = memory.watch(command, log, cwd=cwd, env=process.environment())
     return {
-        "seconds": seconds,
-        "peak memory, MB": peaks["first"] / 1e6,
-        "of a worker, MB": peaks["child"] / 1e6 or float("nan"),
+        "seconds": watched.seconds,
+        "peak memory, MB": watched.own / 1e6,
+        "of a worker, MB": watched.child / 1e6 or float("nan"),
     }
 
 

@@ -13,17 +13,15 @@ Writes benchmarks/results/slides.md. The largest takes an hour on two cores. Lin
 
 import argparse
 import json
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import psutil
 import zarr
 
+from benchmarks import memory
 from nuclei_unet.prediction import models
 from pipeline.dataset import synthetic
 from pipeline.machine import describe
@@ -54,7 +52,7 @@ def main() -> None:
             for number, options in enumerate(where):
                 out = Path(temporary, f"{number}.zarr")
                 command = [*PREDICT, "--views", "fast", "--engine", arguments.engine, *options, str(slide), str(out)]
-                seconds, own, workers = watched(command)
+                seconds, own, workers = memory.watch(command, Path(temporary, "log"))
                 rows.append(
                     {
                         "slide": f"{side:,} x {side:,}",
@@ -63,7 +61,7 @@ def main() -> None:
                         "megapixels/s": side**2 / 1e6 / seconds,
                         "of nuclei": side**2 / 4e6 / seconds,
                         "peak memory, MB": own / 1e6,
-                        "largest worker, MB": workers / 1e6,
+                        "largest worker, MB": (workers or own) / 1e6,
                         "nuclei": f"{json.loads((out / 'run.json').read_text())['nuclei']:,}",
                     }
                 )
@@ -93,24 +91,6 @@ def draw(path: Path, side: int) -> Path:
         }
     ]
     return path
-
-
-def watched(command: list[str]) -> tuple[float, int, int]:
-    """Run a command; return seconds, and the peak memory in bytes of its process and of the largest of its children."""
-    started, peaks = time.perf_counter(), {}
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
-        watch = psutil.Process(process.pid)
-        while process.poll() is None:
-            try:
-                for one in (watch, *watch.children(recursive=True)):
-                    peaks[one.pid] = max(peaks.get(one.pid, 0), one.memory_info().rss)
-            except psutil.Error:  # it has ended
-                pass
-            time.sleep(0.1)
-    if process.returncode:
-        raise SystemExit(f"error: {' '.join(command)}")
-    own = peaks.pop(process.pid, 0)
-    return time.perf_counter() - started, own, max(peaks.values(), default=own)
 
 
 if __name__ == "__main__":
