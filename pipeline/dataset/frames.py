@@ -22,8 +22,11 @@ WEAK = 0.12
 
 # Number of tiles that are compared with all others at a time.
 CHUNK = 500
+# Added to changes in grey levels: keeps flat, noiseless images from dividing by zero.
+FLAT = 0.1
 
-RIGHT, BELOW = "right", "below"
+# Number of pairs whose lines are compared pixel by pixel at a time.
+PAIRS = 10_000
 
 
 @dataclass(frozen=True)
@@ -48,85 +51,128 @@ def group_frames(tiles: list[Borders]) -> np.ndarray:
 
     Tiles of different shape are never neighbours.
     """
-    pairs = set()
     by_shape = defaultdict(list)
     for index, tile in enumerate(tiles):
         by_shape[tile.shape].append(index)
+    links = [np.zeros((0, 2), int)]
     for shape, indices in by_shape.items():
-        if min(shape) < 2:  # has no line inside its border to compare with
-            continue
-        pairs |= _neighbours(tiles, indices)
-    rows, columns = np.array(sorted(pairs), dtype=int).reshape(-1, 2).T
+        if min(shape) >= 2:  # else it has no line inside its border to compare with
+            alike = [tiles[index] for index in indices]
+            pairs = _neighbours(_Meetings(alike, "bottom", "top"), _Meetings(alike, "right", "left"))
+            links.append(np.array(indices)[pairs])
+    rows, columns = np.concatenate(links).T
     graph = coo_array((np.ones(len(rows)), (rows, columns)), shape=(len(tiles), len(tiles)))
     _, component = connected_components(graph, directed=False)
     _, first, inverse = np.unique(component, return_index=True, return_inverse=True)
     return np.argsort(np.argsort(first))[inverse]
 
 
-def _neighbours(tiles: list[Borders], indices: list[int]) -> set[tuple[int, int]]:
-    """Return the pairs of tiles (all of one shape) that touched in their source frame."""
-    strong, weak = set(), set()
-    for direction, end, start in ((BELOW, "bottom", "top"), (RIGHT, "right", "left")):
-        starts = np.stack([getattr(tiles[i], start) for i in indices])
-        # A few tiles at a time against all, so memory grows with the number of tiles, not with its square.
-        for first in range(0, len(indices), CHUNK):
-            ends = np.stack([getattr(tiles[i], end) for i in indices[first : first + CHUNK]])
-            smooth = _step(ends, starts) <= MAX_STEP
-            sharp = _correlation(_detrend(ends[:, 0]), _detrend(starts[:, 0]))
-            whole = _correlation(_centre(ends[:, 0]), _centre(starts[:, 0]))
-            smooth[np.arange(len(ends)), np.arange(first, first + len(ends))] = False
-            for found, correlated in ((strong, sharp >= STRONG), (weak, (sharp >= STRONG) | (whole >= WEAK))):
-                links = np.argwhere(smooth & correlated)
-                found.update((indices[first + a], indices[b], direction) for a, b in links)
-    links = strong | _supported(strong, weak)
-    return {(a, b) for a, b, _ in links}
+def _neighbours(below: "_Meetings", right: "_Meetings") -> np.ndarray:
+    """Return the pairs of tiles that touched in their source frame, in any order, int (n, 2)."""
+    found = []
+    for along, across in ((below, right), (right, below)):
+        links = along.strong()
+        found.append(links)
+        across.compare(np.unique(links))
+        # A weak link counts only in a square with a strong one, so weak ones are looked for around strong ones: all
+        # weak ones are many. The opposite side of the square lies after this one, or before it.
+        for a, b in links:
+            for beside in (across.after, across.before):
+                c, d = along.weak(beside[a], beside[b])
+                square = (c != b) & (d != a) & (c != d)
+                for side in ((a, c), (b, d), (c, d)):
+                    found.append(np.column_stack(np.broadcast_arrays(*side))[square])
+    return np.unique(np.concatenate(found), axis=0)
 
 
-def _supported(strong: set[tuple[int, int, str]], weak: set[tuple[int, int, str]]) -> set[tuple[int, int, str]]:
-    """Return the links of all 2x2 squares of tiles of which at least one link is strong; `weak` holds all links.
+class _Meetings:
+    """Compares one side of tiles, where they may end, with the opposite one, where others may start.
 
-    Squares are looked for around strong links alone: among many small and noisy tiles, weak ones form billions.
+    `after` and `before` hold of the tiles that were compared: those that may start where it ends, and end where it
+    starts, int (n,).
     """
-    after, before = defaultdict(set), defaultdict(set)
-    for a, b, direction in weak:
-        after[a, direction].add(b)
-        before[b, direction].add(a)
-    found = set()
-    for a, b, direction in strong:
-        across = BELOW if direction == RIGHT else RIGHT
-        # The opposite side of the square lies after this one, or before it.
-        for beside, forward in ((after, True), (before, False)):
-            for c in beside[a, across]:
-                for d in beside[b, across] & after[c, direction]:
-                    if len({a, b, c, d}) == 4:
-                        sides = ((a, c), (b, d)) if forward else ((c, a), (d, b))
-                        found |= {(a, b, direction), (c, d, direction), *((*side, across) for side in sides)}
-    return found
+
+    def __init__(self, tiles: list[Borders], end: str, start: str):
+        self.after: dict[int, np.ndarray] = {}
+        self.before: dict[int, np.ndarray] = {}
+        self._ends, self._starts = (_Lines([getattr(tile, side) for tile in tiles]) for side in (end, start))
+        self._all = np.arange(len(tiles))
+
+    def strong(self) -> np.ndarray:
+        """Return the pairs (end, start) of tiles whose borders continue each other beyond doubt, int (n, 2)."""
+        found = [np.zeros((0, 2), int)]
+        for ends in self._chunks(self._all):
+            pairs = np.argwhere(self._ends.sharp[ends] @ self._starts.sharp.T >= STRONG)
+            pairs[:, 0] += ends[0]
+            found.append(pairs[self._smooth(*pairs.T)])
+        return np.concatenate(found)
+
+    def compare(self, tiles: np.ndarray) -> None:
+        """Fill in `after` and `before` of these tiles."""
+        self._compare_ends(tiles)
+        for starts in self._chunks(tiles):
+            ends, numbers = self._may_meet(self._all, starts)
+            for number, start in enumerate(starts):
+                self.before[start] = ends[numbers == number]
+
+    def weak(self, ends: np.ndarray, starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the pairs of these tiles whose borders may continue each other: ends (n,) and starts (n,)."""
+        self._compare_ends(np.array([end for end in ends if end not in self.after], int))
+        wanted = np.zeros(len(self._all), bool)
+        wanted[starts] = True
+        after = [self.after[end] for end in ends]
+        found = np.concatenate([self._all[:0], *after])
+        kept = wanted[found]
+        return np.repeat(ends, [len(one) for one in after])[kept], found[kept]
+
+    def _compare_ends(self, tiles: np.ndarray) -> None:
+        for ends in self._chunks(tiles):
+            numbers, starts = self._may_meet(ends, self._all)
+            for end, part in zip(ends, np.split(starts, np.searchsorted(numbers, range(1, len(ends)))), strict=True):
+                self.after[end] = part
+
+    def _chunks(self, tiles: np.ndarray) -> list[np.ndarray]:
+        """A few tiles at a time against all: memory grows with the number of tiles, not with its square."""
+        return [tiles[first : first + CHUNK] for first in range(0, len(tiles), CHUNK)]
+
+    def _may_meet(self, ends: np.ndarray, starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the pairs with a weak link: numbers among `ends` (n,), in order, and among `starts` (n,)."""
+        alike = self._ends.sharp[ends] @ self._starts.sharp[starts].T >= STRONG
+        alike |= self._ends.whole[ends] @ self._starts.whole[starts].T >= WEAK
+        # Lines differ by no less than their means do: numbers rule out most pairs before pixels do.
+        apart = np.abs(self._ends.mean[ends][:, None] - self._starts.mean[starts])
+        alike &= (
+            apart <= MAX_STEP * ((self._ends.inside[ends][:, None] + self._starts.inside[starts]) / 2 + FLAT) + FLAT
+        )
+        rows, columns = np.nonzero(alike)
+        kept = self._smooth(ends[rows], starts[columns])
+        return rows[kept], columns[kept]
+
+    def _smooth(self, ends: np.ndarray, starts: np.ndarray) -> np.ndarray:
+        """Tell of each pair if the change across the border is like that between lines inside the tiles, bool (n,)."""
+        found = np.zeros(len(ends), bool)
+        for first in range(0, len(ends), PAIRS):
+            end, start = ends[first : first + PAIRS], starts[first : first + PAIRS]
+            across = np.abs(self._ends.outermost[end] - self._starts.outermost[start]).mean(axis=1)
+            inside = (self._ends.inside[end] + self._starts.inside[start]) / 2
+            found[first : first + PAIRS] = across / (inside + FLAT) <= MAX_STEP
+        return found & (ends != starts)
 
 
-def _step(ends: np.ndarray, starts: np.ndarray) -> np.ndarray:
-    """Return the change across each border divided by that between lines inside the tiles, (n_ends, n_starts).
+class _Lines:
+    """What is compared of one side of all tiles, float32."""
 
-    `ends` and `starts` are (n, 2, length), outermost line first.
-    """
-    across = np.stack([np.abs(end[0] - starts[:, 0]).mean(axis=1) for end in ends])
-    inside_ends = np.abs(ends[:, 0] - ends[:, 1]).mean(axis=1)
-    inside_starts = np.abs(starts[:, 0] - starts[:, 1]).mean(axis=1)
-    # A tenth of a grey level keeps flat, noiseless images from dividing by zero.
-    return across / ((inside_ends[:, None] + inside_starts[None]) / 2 + 0.1)
-
-
-def _detrend(lines: np.ndarray) -> np.ndarray:
-    return lines - gaussian_filter1d(lines, SMOOTHING, axis=1)
+    def __init__(self, lines: list[np.ndarray]):
+        both = np.stack(lines)
+        self.outermost = both[:, 0]
+        self.inside = np.abs(both[:, 0] - both[:, 1]).mean(axis=1)
+        self.mean = self.outermost.mean(axis=1)
+        self.sharp = _unit(self.outermost - gaussian_filter1d(self.outermost, SMOOTHING, axis=1))
+        self.whole = _unit(self.outermost - self.mean[:, None])
 
 
-def _centre(lines: np.ndarray) -> np.ndarray:
-    return lines - lines.mean(axis=1, keepdims=True)
-
-
-def _correlation(ends: np.ndarray, starts: np.ndarray) -> np.ndarray:
-    norms = np.linalg.norm(ends, axis=1)[:, None] * np.linalg.norm(starts, axis=1)[None]
-    return ends @ starts.T / (norms + 1e-6)
+def _unit(lines: np.ndarray) -> np.ndarray:
+    return lines / (np.linalg.norm(lines, axis=1, keepdims=True) + 1e-6)
 
 
 def split_by_frame(frames: np.ndarray, kinds: list[str], fraction: float, seed: int) -> np.ndarray:
@@ -137,17 +183,19 @@ def split_by_frame(frames: np.ndarray, kinds: list[str], fraction: float, seed: 
     training.
     """
     chosen = np.zeros(len(frames), bool)
-    kind_of_frame = {}
-    for frame in np.unique(frames):
-        names, counts = np.unique([kinds[i] for i in np.flatnonzero(frames == frame)], return_counts=True)
-        kind_of_frame[int(frame)] = str(names[np.argmax(counts)])
-    for kind in sorted(set(kind_of_frame.values())):
-        members = [frame for frame, name in kind_of_frame.items() if name == kind]
-        sizes = {frame: int((frames == frame).sum()) for frame in members}
-        wanted, taken = fraction * sum(sizes.values()), 0
-        order = np.random.default_rng([seed, *kind.encode()]).permutation(members)
-        for frame in order[: len(members) - 1]:
-            if abs(taken + sizes[int(frame)] - wanted) < abs(taken - wanted):
-                chosen |= frames == frame
-                taken += sizes[int(frame)]
+    order = np.argsort(frames, kind="stable")
+    numbers, starts = np.unique(frames[order], return_index=True)
+    members = dict(zip(numbers.tolist(), np.split(order, starts[1:]), strict=True))
+    by_kind = defaultdict(list)
+    for frame, indices in members.items():
+        names, counts = np.unique([kinds[i] for i in indices], return_counts=True)
+        by_kind[str(names[np.argmax(counts)])].append(frame)
+    for kind in sorted(by_kind):
+        wanted, taken = fraction * sum(len(members[frame]) for frame in by_kind[kind]), 0
+        order = np.random.default_rng([seed, *kind.encode()]).permutation(by_kind[kind])
+        for frame in order[:-1]:
+            indices = members[int(frame)]
+            if abs(taken + len(indices) - wanted) < abs(taken - wanted):
+                chosen[indices] = True
+                taken += len(indices)
     return chosen

@@ -153,24 +153,44 @@ def test_a_frame_has_the_kind_of_most_of_its_images():
     assert not chosen[3]
 
 
-def squares(links):
-    """Return the links of each 2x2 square, by looking at all of them."""
-    right, below = ({(a, b) for a, b, d in links if d == direction} for direction in (frames.RIGHT, frames.BELOW))
-    for a, b in right:
-        for c, d in right:
-            if (a, c) in below and (b, d) in below and len({a, b, c, d}) == 4:
-                yield {(a, b, frames.RIGHT), (c, d, frames.RIGHT), (a, c, frames.BELOW), (b, d, frames.BELOW)}
+class Drawn:
+    """Stands for the comparison of tiles in one direction: its links are drawn at random."""
+
+    def __init__(self, rng, count):
+        pairs = [(a, b) for a in range(count) for b in range(count) if a != b]
+        self.links = {pair for pair in pairs if rng.random() < 0.3}
+        self.sure = {pair for pair in sorted(self.links) if rng.random() < 0.1}
+
+    def strong(self):
+        return np.array(sorted(self.sure), int).reshape(-1, 2)
+
+    def compare(self, tiles):
+        self.after = {tile: np.array([b for a, b in self.links if a == tile], int) for tile in tiles}
+        self.before = {tile: np.array([a for a, b in self.links if b == tile], int) for tile in tiles}
+
+    def weak(self, ends, starts):
+        met = [(end, start) for end in ends for start in starts if (end, start) in self.links]
+        return np.array(met, int).reshape(-1, 2).T
+
+
+def squares(below, right):
+    """Return the pairs of each 2x2 square with a strong link, by looking at all of them."""
+    for a, b in right.links:
+        for c, d in right.links:
+            meet = (a, c) in below.links and (b, d) in below.links and len({a, b, c, d}) == 4
+            if meet and ({(a, b), (c, d)} & right.sure or {(a, c), (b, d)} & below.sure):
+                yield {(a, b), (c, d), (a, c), (b, d)}
 
 
 @pytest.mark.parametrize("seed", range(8))
 def test_squares_are_found_around_strong_links(seed):
     rng = np.random.default_rng(seed)
-    tiles = range(12)
-    pairs = [(a, b) for a in tiles for b in tiles if a != b]
-    weak = {(*pair, d) for pair in pairs for d in (frames.RIGHT, frames.BELOW) if rng.random() < 0.3}
-    strong = {link for link in sorted(weak) if rng.random() < 0.1}
-    expected = {link for square in squares(weak) if square & strong for link in square}
-    assert expected and frames._supported(strong, weak) == expected
+    below, right = Drawn(rng, 12), Drawn(rng, 12)
+    expected = {pair for square in squares(below, right) for pair in square} | below.sure | right.sure
+    assert len(expected) > len(below.sure | right.sure)
+    found = frames._neighbours(below, right)
+    # Which one of two comes first is all the same.
+    assert set(map(frozenset, found.tolist())) == set(map(frozenset, expected))
 
 
 def test_many_small_noisy_tiles_take_little_memory():
