@@ -94,8 +94,7 @@ def process(
     `solution` holds label images by id for a zip without masks. Returns the images written, in the order of their
     ids, and the faults that were skipped; a fault that on_fault does not skip raises InputError.
     """
-    with archives.open_archive(archive) as zipped:
-        masks = archives.mask_members(zipped)
+    masks = archives.mask_members(opened(archive.absolute()))
     if solution is not None and (wrong := sorted(set(masks) ^ set(solution))):
         raise InputError(f"{archive.parent}: {archive.name} and stage1_solution.csv do not agree on {wrong[0]}")
     tasks = ((image_id, solution[image_id] if solution else masks[image_id]) for image_id in masks)
@@ -132,7 +131,7 @@ def process_image(task: tuple[str, list[str] | np.ndarray], work: Work) -> tuple
     """
     image_id, truth = task
     cluster.check_seen(work.folder)
-    archive = _opened(work.archive, work.archive.stat().st_mtime_ns)
+    archive = opened(work.archive)
     folder, settings = work.folder, work.settings
     try:
         rgb = to_rgb(archives.read_image(archive, archives.image_member(image_id)))
@@ -156,9 +155,13 @@ def process_image(task: tuple[str, list[str] | np.ndarray], work: Work) -> tuple
     return Image(image_id, kind, nuclei, digest, frames.borders(rgb)), faults
 
 
-@lru_cache(maxsize=2)
+def opened(path: Path) -> zipfile.ZipFile:
+    """Return an archive that stays open until another is asked for: reading its list of files takes long."""
+    return _opened(path, path.stat().st_mtime_ns if path.exists() else 0)
+
+
+@lru_cache(maxsize=1)
 def _opened(path: Path, changed: int) -> zipfile.ZipFile:
-    """Return an archive that stays open: reading its list of files takes longer than an image."""
     return archives.open_archive(path)
 
 

@@ -4,6 +4,8 @@ So crops do not depend on the order of work, the number of threads or a restart 
 """
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -12,6 +14,7 @@ import tensorflow as tf
 from nuclei_unet.sample import Sample
 from nuclei_unet.settings import AugmentSettings, TrainSettings
 from nuclei_unet.training import augment
+from nuclei_unet.training.pixel_store import PixelStore
 from nuclei_unet.training.targets import TARGETS, target_maps
 
 # Bytes of images and maps that training keeps in memory: enough for five times BBBC038.
@@ -21,20 +24,17 @@ MEMORY = 2 * 10**9
 class Crops:
     """Draws crops of images and of the maps that the network has to learn from them.
 
-    The first images stay in memory, up to `MEMORY` bytes with their maps; others are read again for each crop.
+    The first images stay in memory, up to `MEMORY` bytes with their maps. Those of others are computed when they are
+    first drawn, and stay in a temporary file, in `folder` or where the system has its own.
     """
 
-    def __init__(self, samples: Sequence[Sample], settings: TrainSettings):
+    def __init__(self, samples: Sequence[Sample], settings: TrainSettings, folder: Path | None = None):
         self.settings, self.samples = settings, samples
-        self.weights = kind_weights([sample.kind for sample in samples], settings.kind_balance)
-        self._kept: dict[int, tuple[np.ndarray, np.ndarray]] = {}
-        kept = 0
-        for index in range(len(samples)):
-            pixels = self._read(index)
-            kept += sum(array.nbytes for array in pixels)
-            if kept > MEMORY:
-                break
-            self._kept[index] = pixels
+        weights = kind_weights([sample.kind for sample in samples], settings.kind_balance)
+        # As in numpy's Generator.choice, which would do this for each crop again.
+        self._cumulative = weights.cumsum()
+        self._cumulative /= self._cumulative[-1]
+        self._pixels = PixelStore(self._compute, len(samples), MEMORY, folder)
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -43,12 +43,11 @@ class Crops:
         """Return crop `number`: image uint8 (size, size, channels) and maps uint8 (size, size, targets)."""
         rng = np.random.default_rng([self.settings.seed, number])
         if self.settings.kind_balance:
-            index = rng.choice(len(self), p=self.weights)
+            index = self._choose(rng)
         else:
             # Each image is used once before any is used again.
-            order = np.random.default_rng([self.settings.seed, number // len(self), 1]).permutation(len(self))
-            index = order[number % len(self)]
-        image, maps = self._read(index)
+            index = int(_order(len(self), self.settings.seed, number // len(self))[number % len(self)])
+        image, maps = self._pixels.get(index)
         crop, flags = window(image.shape[:2], self.settings.crop_size, self.settings.augment, rng)
         image, maps = self._cut(image, crop, flags), self._cut(maps, crop, flags)
         image = augment.augment(image, maps[..., 0], self.settings.augment, self._other, rng)
@@ -56,13 +55,13 @@ class Crops:
 
     def _other(self, rng: np.random.Generator) -> np.ndarray:
         """Return a crop of any image, without its maps."""
-        image = self._read(rng.choice(len(self), p=self.weights))[0]
+        image = self._pixels.get(self._choose(rng))[0]
         return self._cut(image, *window(image.shape[:2], self.settings.crop_size, self.settings.augment, rng))
 
     def middle(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the middle of image `index`, not augmented, in the form of `draw`."""
         size = self.settings.crop_size
-        image, maps = self._read(index)
+        image, maps = self._pixels.get(index)
         top, left = ((side - size) // 2 for side in image.shape[:2])
         move = np.array([[1, 0, left], [0, 1, top]], float)
         image, maps = (self._cut(pixels, move, cv2.INTER_NEAREST) for pixels in (image, maps))
@@ -74,11 +73,18 @@ class Crops:
         flags |= cv2.WARP_INVERSE_MAP
         return cv2.warpAffine(pixels, crop, size, flags=flags, borderMode=cv2.BORDER_REFLECT_101)
 
-    def _read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        if index in self._kept:
-            return self._kept[index]
+    def _choose(self, rng: np.random.Generator) -> int:
+        return int(self._cumulative.searchsorted(rng.random(), side="right"))
+
+    def _compute(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         image = self.samples[index].image
         return image, _fit(target_maps(self.samples[index].labels), image)
+
+
+@lru_cache(maxsize=4)  # of two rounds, whose crops several threads may draw at once, and of two sets of images
+def _order(count: int, seed: int, turn: int) -> np.ndarray:
+    """Return the order in which `count` images are used in a round over all of them."""
+    return np.random.default_rng([seed, turn, 1]).permutation(count)
 
 
 def window(

@@ -31,10 +31,10 @@ def train(
 
     `log_epoch(epoch, metrics)` is called after each epoch, counted from 1. The history has one row per epoch: epoch,
     learning_rate, and loss, foreground_iou, foreground_dice ..., of training crops and (val_...) of the middles of
-    the validation images. `state`, a path from `resume.state_file`, keeps the state of the training. A training that
-    was stopped continues from it, and its earlier epochs are logged again. `log_picture(epoch, pixels)` gets pictures
-    of validation images, their truth and their prediction, which show how the network learns. Raises InputError if
-    the loss explodes.
+    the validation images. `state`, a path from `resume.state_file`, keeps the state of the training; pixels that do not
+    fit into memory lie in its folder. A training that was stopped continues from it, and its earlier epochs are logged
+    again. `log_picture(epoch, pixels)` gets pictures of validation images, their truth and their prediction, which
+    show how the network learns. Raises InputError if the loss explodes.
 
     With `settings.strategy` multiworker, several processes call this and train one network; only the chief's
     validates, prints progress and writes the state. Also raises InputError if one of them is gone.
@@ -42,10 +42,11 @@ def train(
     team = machines.team(settings)
     strategy = machines.start(team, settings) if team else runtime.strategy(settings)
     chief = not team or team.chief
-    source = crops.Crops(training, settings)
+    folder = state.parent if state else None
+    source = crops.Crops(training, settings, folder)
     steps = settings.steps_per_epoch or -(-len(source) // settings.batch_size)
     total, size = steps * settings.epochs, steps * settings.batch_size
-    middles = crops.Crops(validation, settings)
+    middles = crops.Crops(validation, settings, folder)
     held_out = crops.as_dataset(middles.middle, range(len(middles)), settings, channels)
     epochs = EpochLog(log_epoch, make_schedule(settings, total), steps)
     kept_epochs = []

@@ -2,7 +2,6 @@
 
 import cv2
 import numpy as np
-from scipy import ndimage
 
 TARGETS = ("foreground", "border", "distance")
 
@@ -37,9 +36,8 @@ def _relative_distance(exact: np.ndarray, labels: np.ndarray) -> np.ndarray:
     window = np.ones((3, 3), np.uint8)
     inner = (exact > 0) & (cv2.dilate(exact, window) == exact) & (cv2.erode(exact, window) == exact)
     distance = (cv2.distanceTransform(inner.astype(np.uint8), cv2.DIST_L2, 5) + 1) * (exact > 0)
-    count = int(labels.max())
-    if count == 0:
-        return np.zeros(labels.shape, np.uint8)
-    highest = np.ones(count + 1, np.float32)
-    highest[1:] = np.maximum(ndimage.maximum(distance, labels, np.arange(1, count + 1)), 1)
+    highest = np.ones(int(labels.max()) + 1, np.float32)
+    inside = labels > 0
+    # Many times faster than ndimage.maximum, which sorts.
+    np.maximum.at(highest, labels[inside], distance[inside])
     return np.rint(distance / highest[labels] * 255).astype(np.uint8)
