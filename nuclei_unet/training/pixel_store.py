@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from nuclei_unet.files import check_room
 
@@ -35,7 +36,7 @@ class PixelStore:
         self._in_file: dict[int, tuple[int, Forms]] = {}
         self._file, self._end, self._full = None, 0, False
         self._lock = threading.Lock()
-        for number in range(count):
+        for number in tqdm(range(count), "reading", unit="image", delay=1, leave=False, disable=None):
             pixels = make(number)
             memory -= _bytes(pixels)
             if memory < 0:
