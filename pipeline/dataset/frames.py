@@ -3,6 +3,10 @@
 About 87% of the training images of BBBC038 are tiles that were cut from larger frames. Neighbouring tiles share
 cells and noise, so a validation split by image would measure memory. Where two tiles met, the last line of one
 continues in the first line of the other. This module looks for such pairs.
+
+Among many images, some borders match by chance, and the more images, the more matches: few wrong ones join all to one
+frame. How many to expect is counted with borders shifted by half of their length, which continue nothing but look as
+borders do. If they are too many, a match has to be better.
 """
 
 from collections import defaultdict
@@ -20,10 +24,18 @@ STRONG, SMOOTHING = 0.4, 25
 # Correlation of the whole lines: enough if four tiles form a 2x2 square with at least one strong border.
 WEAK = 0.12
 
+# Links by chance that are put up with: so many, and one more for each so many tiles.
+CHANCE, PER_TILES = 10, 20
+# Squares by chance that are put up with for each strong link, and correlations that are tried until they are as few.
+CHANCE_SQUARES, WEAK_STEPS = 0.05, (WEAK, 0.16, 0.2, 0.24, 0.28, 0.32, 0.36, STRONG)
+
 # Number of tiles that are compared with all others at a time.
 CHUNK = 500
 # Added to changes in grey levels: keeps flat, noiseless images from dividing by zero.
 FLAT = 0.1
+
+# Number of tiles by which the squares by chance are estimated.
+SAMPLE = 1000
 
 # Number of pairs whose lines are compared pixel by pixel at a time.
 PAIRS = 10_000
@@ -95,23 +107,49 @@ class _Meetings:
     def __init__(self, tiles: list[Borders], end: str, start: str):
         self.after: dict[int, np.ndarray] = {}
         self.before: dict[int, np.ndarray] = {}
-        self._ends, self._starts = (_Lines([getattr(tile, side) for tile in tiles]) for side in (end, start))
+        self._ends, self._starts = (_Lines.of([getattr(tile, side) for tile in tiles]) for side in (end, start))
         self._all = np.arange(len(tiles))
+        self._weak = self._weak_enough()
 
     def strong(self) -> np.ndarray:
         """Return the pairs (end, start) of tiles whose borders continue each other beyond doubt, int (n, 2)."""
-        found = [np.zeros((0, 2), int)]
+        pairs, alike = self._strong(self._starts)
+        _, by_chance = self._strong(self._starts.shifted())
+        allowed = CHANCE + len(self._all) // PER_TILES
+        if len(by_chance) > allowed:
+            pairs = pairs[alike > np.sort(by_chance)[-allowed - 1]]
+        return pairs
+
+    def _strong(self, starts: "_Lines") -> tuple[np.ndarray, np.ndarray]:
+        """Return pairs (n, 2) and their correlations (n,)."""
+        found, values = [np.zeros((0, 2), int)], [np.zeros(0, np.float32)]
         for ends in self._chunks(self._all):
-            pairs = np.argwhere(self._ends.sharp[ends] @ self._starts.sharp.T >= STRONG)
-            pairs[:, 0] += ends[0]
-            found.append(pairs[self._smooth(*pairs.T)])
-        return np.concatenate(found)
+            alike = self._ends.sharp[ends] @ starts.sharp.T
+            rows, columns = np.nonzero(alike >= STRONG)
+            kept = self._smooth(ends[rows], columns, starts)
+            rows, columns = rows[kept], columns[kept]
+            found.append(np.column_stack([ends[rows], columns]))
+            values.append(alike[rows, columns])
+        return np.concatenate(found), np.concatenate(values)
+
+    def _weak_enough(self) -> float:
+        """Return the correlation of weak links at which few squares come by chance."""
+        # A chance square has three weak links: from and to the strong one, and between what they lead to.
+        ends = self._all[:: -(-len(self._all) // SAMPLE)]
+        shifted = self._starts.shifted()
+        rows, columns = self._may_meet(ends, self._all, shifted, WEAK)
+        alike = (self._ends.whole[ends[rows]] * shifted.whole[columns]).sum(axis=1)
+        for weak in WEAK_STEPS:
+            share = (alike >= weak).sum() / (len(ends) * len(self._all))
+            if share**3 * len(self._all) ** 2 <= CHANCE_SQUARES:
+                break
+        return weak
 
     def compare(self, tiles: np.ndarray) -> None:
         """Fill in `after` and `before` of these tiles."""
         self._compare_ends(tiles)
         for starts in self._chunks(tiles):
-            ends, numbers = self._may_meet(self._all, starts)
+            ends, numbers = self._may_meet(self._all, starts, self._starts, self._weak)
             for number, start in enumerate(starts):
                 self.before[start] = ends[numbers == number]
 
@@ -127,7 +165,7 @@ class _Meetings:
 
     def _compare_ends(self, tiles: np.ndarray) -> None:
         for ends in self._chunks(tiles):
-            numbers, starts = self._may_meet(ends, self._all)
+            numbers, starts = self._may_meet(ends, self._all, self._starts, self._weak)
             for end, part in zip(ends, np.split(starts, np.searchsorted(numbers, range(1, len(ends)))), strict=True):
                 self.after[end] = part
 
@@ -135,40 +173,55 @@ class _Meetings:
         """A few tiles at a time against all: memory grows with the number of tiles, not with its square."""
         return [tiles[first : first + CHUNK] for first in range(0, len(tiles), CHUNK)]
 
-    def _may_meet(self, ends: np.ndarray, starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _may_meet(
+        self, ends: np.ndarray, starts: np.ndarray, lines: "_Lines", weak: float
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Return the pairs with a weak link: numbers among `ends` (n,), in order, and among `starts` (n,)."""
-        alike = self._ends.sharp[ends] @ self._starts.sharp[starts].T >= STRONG
-        alike |= self._ends.whole[ends] @ self._starts.whole[starts].T >= WEAK
+        alike = self._ends.sharp[ends] @ lines.sharp[starts].T >= STRONG
+        alike |= self._ends.whole[ends] @ lines.whole[starts].T >= weak
         # Lines differ by no less than their means do: numbers rule out most pairs before pixels do.
-        apart = np.abs(self._ends.mean[ends][:, None] - self._starts.mean[starts])
-        alike &= (
-            apart <= MAX_STEP * ((self._ends.inside[ends][:, None] + self._starts.inside[starts]) / 2 + FLAT) + FLAT
-        )
+        apart = np.abs(self._ends.mean[ends][:, None] - lines.mean[starts])
+        inside = (self._ends.inside[ends][:, None] + lines.inside[starts]) / 2
+        alike &= apart <= MAX_STEP * (inside + FLAT) + FLAT  # one more, so that rounding decides nothing
         rows, columns = np.nonzero(alike)
-        kept = self._smooth(ends[rows], starts[columns])
+        kept = self._smooth(ends[rows], starts[columns], lines)
         return rows[kept], columns[kept]
 
-    def _smooth(self, ends: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    def _smooth(self, ends: np.ndarray, starts: np.ndarray, lines: "_Lines") -> np.ndarray:
         """Tell of each pair if the change across the border is like that between lines inside the tiles, bool (n,)."""
         found = np.zeros(len(ends), bool)
         for first in range(0, len(ends), PAIRS):
             end, start = ends[first : first + PAIRS], starts[first : first + PAIRS]
-            across = np.abs(self._ends.outermost[end] - self._starts.outermost[start]).mean(axis=1)
-            inside = (self._ends.inside[end] + self._starts.inside[start]) / 2
+            across = np.abs(self._ends.outermost[end] - lines.outermost[start]).mean(axis=1)
+            inside = (self._ends.inside[end] + lines.inside[start]) / 2
             found[first : first + PAIRS] = across / (inside + FLAT) <= MAX_STEP
         return found & (ends != starts)
 
 
+@dataclass(frozen=True)
 class _Lines:
-    """What is compared of one side of all tiles, float32."""
+    """What is compared of one side of all tiles, float32: by line (n, length), and by tile (n,)."""
 
-    def __init__(self, lines: list[np.ndarray]):
+    outermost: np.ndarray
+    sharp: np.ndarray
+    whole: np.ndarray
+    inside: np.ndarray
+    mean: np.ndarray
+
+    @classmethod
+    def of(cls, lines: list[np.ndarray]) -> "_Lines":
+        """Return what is compared of lines (2, length), the outermost first."""
         both = np.stack(lines)
-        self.outermost = both[:, 0]
-        self.inside = np.abs(both[:, 0] - both[:, 1]).mean(axis=1)
-        self.mean = self.outermost.mean(axis=1)
-        self.sharp = _unit(self.outermost - gaussian_filter1d(self.outermost, SMOOTHING, axis=1))
-        self.whole = _unit(self.outermost - self.mean[:, None])
+        outermost = both[:, 0]
+        mean = outermost.mean(axis=1)
+        sharp = _unit(outermost - gaussian_filter1d(outermost, SMOOTHING, axis=1))
+        inside = np.abs(outermost - both[:, 1]).mean(axis=1)
+        return cls(outermost, sharp, _unit(outermost - mean[:, None]), inside, mean)
+
+    def shifted(self) -> "_Lines":
+        """Return lines that begin in their middle and go on at their start."""
+        turned = (np.roll(lines, lines.shape[1] // 2, axis=1) for lines in (self.outermost, self.sharp, self.whole))
+        return _Lines(*turned, self.inside, self.mean)
 
 
 def _unit(lines: np.ndarray) -> np.ndarray:

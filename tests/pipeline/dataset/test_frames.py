@@ -61,6 +61,15 @@ def test_unrelated_images_stay_apart():
     assert group(noise(6, 60, 80)) == list(range(6))
 
 
+def test_chance_joins_few_of_many_tiles_and_frames_stay_whole():
+    # At a fixed threshold, what looks alike by chance among a thousand joins them all.
+    alone = [np.random.default_rng(n).normal(120, 20, (64, 64, 1)).clip(0, 255).repeat(3, axis=2) for n in range(1000)]
+    found = group([*[crop for image in smooth(10, 128, 128) for crop in quarters(image)], *alone])
+    sizes = np.bincount(found)
+    assert [len(set(found[n : n + 4])) for n in range(0, 40, 4)] == [1] * 10
+    assert len(sizes) > 850 and sizes.max() < 20
+
+
 def test_crops_of_different_shape_are_no_neighbours():
     (image,) = smooth(1, 100, 100)
     assert group([image[:50], image[50:]]) == [0, 0]
