@@ -34,8 +34,8 @@ CHUNK = 500
 # Added to changes in grey levels: keeps flat, noiseless images from dividing by zero.
 FLAT = 0.1
 
-# Number of tiles by which the squares by chance are estimated.
-SAMPLE = 1000
+# Number of tiles by which chance is estimated.
+SAMPLE = 2000
 
 # Number of pairs whose lines are compared pixel by pixel at a time.
 PAIRS = 10_000
@@ -85,9 +85,12 @@ def _neighbours(below: "_Meetings", right: "_Meetings") -> np.ndarray:
     for along, across in ((below, right), (right, below)):
         links = along.strong()
         found.append(links)
-        across.compare(np.unique(links))
         # A weak link counts only in a square with a strong one, so weak ones are looked for around strong ones: all
         # weak ones are many. The opposite side of the square lies after this one, or before it.
+        linked = np.unique(links)
+        across.compare_ends(linked)
+        across.compare_starts(linked)
+        along.compare_ends(np.unique(np.concatenate([links[:0, 0], *across.after.values(), *across.before.values()])))
         for a, b in links:
             for beside in (across.after, across.before):
                 c, d = along.weak(beside[a], beside[b])
@@ -109,21 +112,22 @@ class _Meetings:
         self.before: dict[int, np.ndarray] = {}
         self._ends, self._starts = (_Lines.of([getattr(tile, side) for tile in tiles]) for side in (end, start))
         self._all = np.arange(len(tiles))
+        self._sample = self._all[:: -(-len(tiles) // SAMPLE)]
         self._weak = self._weak_enough()
 
     def strong(self) -> np.ndarray:
         """Return the pairs (end, start) of tiles whose borders continue each other beyond doubt, int (n, 2)."""
-        pairs, alike = self._strong(self._starts)
-        _, by_chance = self._strong(self._starts.shifted())
-        allowed = CHANCE + len(self._all) // PER_TILES
+        pairs, alike = self._strong(self._all, self._starts)
+        _, by_chance = self._strong(self._sample, self._starts.shifted())
+        allowed = int((CHANCE + len(self._all) / PER_TILES) * len(self._sample) / len(self._all))
         if len(by_chance) > allowed:
             pairs = pairs[alike > np.sort(by_chance)[-allowed - 1]]
         return pairs
 
-    def _strong(self, starts: "_Lines") -> tuple[np.ndarray, np.ndarray]:
-        """Return pairs (n, 2) and their correlations (n,)."""
+    def _strong(self, tiles: np.ndarray, starts: "_Lines") -> tuple[np.ndarray, np.ndarray]:
+        """Return pairs (n, 2), the ends of which are of these tiles, and their correlations (n,)."""
         found, values = [np.zeros((0, 2), int)], [np.zeros(0, np.float32)]
-        for ends in self._chunks(self._all):
+        for ends in self._chunks(tiles):
             alike = self._ends.sharp[ends] @ starts.sharp.T
             rows, columns = np.nonzero(alike >= STRONG)
             kept = self._smooth(ends[rows], columns, starts)
@@ -135,27 +139,35 @@ class _Meetings:
     def _weak_enough(self) -> float:
         """Return the correlation of weak links at which few squares come by chance."""
         # A chance square has three weak links: from and to the strong one, and between what they lead to.
-        ends = self._all[:: -(-len(self._all) // SAMPLE)]
-        shifted = self._starts.shifted()
-        rows, columns = self._may_meet(ends, self._all, shifted, WEAK)
-        alike = (self._ends.whole[ends[rows]] * shifted.whole[columns]).sum(axis=1)
-        for weak in WEAK_STEPS:
-            share = (alike >= weak).sum() / (len(ends) * len(self._all))
-            if share**3 * len(self._all) ** 2 <= CHANCE_SQUARES:
-                break
-        return weak
+        shifted, found = self._starts.shifted(), np.zeros(len(WEAK_STEPS))
+        for ends in self._chunks(self._sample):
+            rows, columns = self._may_meet(ends, np.s_[:], shifted, WEAK)
+            alike = (self._ends.whole[ends[rows]] * shifted.whole[columns]).sum(axis=1)
+            found += [(alike >= weak).sum() for weak in WEAK_STEPS]
+        share = found / (len(self._sample) * len(self._all))
+        few = share**3 * len(self._all) ** 2 <= CHANCE_SQUARES
+        return WEAK_STEPS[np.argmax(few)] if few.any() else WEAK_STEPS[-1]
 
-    def compare(self, tiles: np.ndarray) -> None:
-        """Fill in `after` and `before` of these tiles."""
-        self._compare_ends(tiles)
+    def compare_ends(self, tiles: np.ndarray) -> None:
+        """Fill in `after` of these tiles, int (n,)."""
+        for ends in self._chunks(tiles):
+            numbers, starts = self._may_meet(ends, np.s_[:], self._starts, self._weak)
+            for end, part in zip(ends, np.split(starts, np.searchsorted(numbers, range(1, len(ends)))), strict=True):
+                self.after[end] = part
+
+    def compare_starts(self, tiles: np.ndarray) -> None:
+        """Fill in `before` of these tiles, int (n,)."""
         for starts in self._chunks(tiles):
-            ends, numbers = self._may_meet(self._all, starts, self._starts, self._weak)
-            for number, start in enumerate(starts):
-                self.before[start] = ends[numbers == number]
+            ends, numbers = self._may_meet(np.s_[:], starts, self._starts, self._weak)
+            order = np.argsort(numbers, kind="stable")
+            parts = np.split(ends[order], np.searchsorted(numbers[order], range(1, len(starts))))
+            self.before.update(zip(starts, parts, strict=True))
 
     def weak(self, ends: np.ndarray, starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the pairs of these tiles whose borders may continue each other: ends (n,) and starts (n,)."""
-        self._compare_ends(np.array([end for end in ends if end not in self.after], int))
+        """Return the pairs of these tiles whose borders may continue each other: ends (n,) and starts (n,).
+
+        The ends are those of tiles whose `after` is known.
+        """
         wanted = np.zeros(len(self._all), bool)
         wanted[starts] = True
         after = [self.after[end] for end in ends]
@@ -163,18 +175,12 @@ class _Meetings:
         kept = wanted[found]
         return np.repeat(ends, [len(one) for one in after])[kept], found[kept]
 
-    def _compare_ends(self, tiles: np.ndarray) -> None:
-        for ends in self._chunks(tiles):
-            numbers, starts = self._may_meet(ends, self._all, self._starts, self._weak)
-            for end, part in zip(ends, np.split(starts, np.searchsorted(numbers, range(1, len(ends)))), strict=True):
-                self.after[end] = part
-
     def _chunks(self, tiles: np.ndarray) -> list[np.ndarray]:
         """A few tiles at a time against all: memory grows with the number of tiles, not with its square."""
         return [tiles[first : first + CHUNK] for first in range(0, len(tiles), CHUNK)]
 
     def _may_meet(
-        self, ends: np.ndarray, starts: np.ndarray, lines: "_Lines", weak: float
+        self, ends: np.ndarray | slice, starts: np.ndarray | slice, lines: "_Lines", weak: float
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return the pairs with a weak link: numbers among `ends` (n,), in order, and among `starts` (n,)."""
         alike = self._ends.sharp[ends] @ lines.sharp[starts].T >= STRONG
@@ -184,7 +190,7 @@ class _Meetings:
         inside = (self._ends.inside[ends][:, None] + lines.inside[starts]) / 2
         alike &= apart <= MAX_STEP * (inside + FLAT) + FLAT  # one more, so that rounding decides nothing
         rows, columns = np.nonzero(alike)
-        kept = self._smooth(ends[rows], starts[columns], lines)
+        kept = self._smooth(self._all[ends][rows], self._all[starts][columns], lines)
         return rows[kept], columns[kept]
 
     def _smooth(self, ends: np.ndarray, starts: np.ndarray, lines: "_Lines") -> np.ndarray:

@@ -173,8 +173,10 @@ class Drawn:
     def strong(self):
         return np.array(sorted(self.sure), int).reshape(-1, 2)
 
-    def compare(self, tiles):
+    def compare_ends(self, tiles):
         self.after = {tile: np.array([b for a, b in self.links if a == tile], int) for tile in tiles}
+
+    def compare_starts(self, tiles):
         self.before = {tile: np.array([a for a, b in self.links if b == tile], int) for tile in tiles}
 
     def weak(self, ends, starts):
