@@ -10,6 +10,7 @@ borders do. If they are too many, a match has to be better.
 """
 
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -127,12 +128,12 @@ class _Meetings:
     def _strong(self, tiles: np.ndarray, starts: "_Lines") -> tuple[np.ndarray, np.ndarray]:
         """Return pairs (n, 2), the ends of which are of these tiles, and their correlations (n,)."""
         found, values = [np.zeros((0, 2), int)], [np.zeros(0, np.float32)]
-        for ends in self._chunks(tiles):
-            alike = self._ends.sharp[ends] @ starts.sharp.T
+        for ends, near in _near(tiles, self._ends, starts):
+            alike = self._ends.sharp[ends] @ starts.sharp[near].T
             rows, columns = np.nonzero(alike >= STRONG)
-            kept = self._smooth(ends[rows], columns, starts)
+            kept = self._smooth(ends[rows], near[columns], starts)
             rows, columns = rows[kept], columns[kept]
-            found.append(np.column_stack([ends[rows], columns]))
+            found.append(np.column_stack([ends[rows], near[columns]]))
             values.append(alike[rows, columns])
         return np.concatenate(found), np.concatenate(values)
 
@@ -140,28 +141,25 @@ class _Meetings:
         """Return the correlation of weak links at which few squares come by chance."""
         # A chance square has three weak links: from and to the strong one, and between what they lead to.
         shifted, found = self._starts.shifted(), np.zeros(len(WEAK_STEPS))
-        for ends in self._chunks(self._sample):
-            rows, columns = self._may_meet(ends, np.s_[:], shifted, WEAK)
-            alike = (self._ends.whole[ends[rows]] * shifted.whole[columns]).sum(axis=1)
+        for ends, starts in _near(self._sample, self._ends, shifted):
+            rows, columns = self._may_meet(ends, starts, shifted, WEAK)
+            alike = (self._ends.whole[ends[rows]] * shifted.whole[starts[columns]]).sum(axis=1)
             found += [(alike >= weak).sum() for weak in WEAK_STEPS]
         share = found / (len(self._sample) * len(self._all))
         few = share**3 * len(self._all) ** 2 <= CHANCE_SQUARES
         return WEAK_STEPS[np.argmax(few)] if few.any() else WEAK_STEPS[-1]
 
     def compare_ends(self, tiles: np.ndarray) -> None:
-        """Fill in `after` of these tiles, int (n,)."""
-        for ends in self._chunks(tiles):
-            numbers, starts = self._may_meet(ends, np.s_[:], self._starts, self._weak)
-            for end, part in zip(ends, np.split(starts, np.searchsorted(numbers, range(1, len(ends)))), strict=True):
-                self.after[end] = part
+        """Fill in `after` of these tiles."""
+        for ends, starts in _near(tiles, self._ends, self._starts):
+            rows, columns = self._may_meet(ends, starts, self._starts, self._weak)
+            self.after.update(zip(ends, _parted(rows, starts[columns], len(ends)), strict=True))
 
     def compare_starts(self, tiles: np.ndarray) -> None:
-        """Fill in `before` of these tiles, int (n,)."""
-        for starts in self._chunks(tiles):
-            ends, numbers = self._may_meet(np.s_[:], starts, self._starts, self._weak)
-            order = np.argsort(numbers, kind="stable")
-            parts = np.split(ends[order], np.searchsorted(numbers[order], range(1, len(starts))))
-            self.before.update(zip(starts, parts, strict=True))
+        """Fill in `before` of these tiles."""
+        for starts, ends in _near(tiles, self._starts, self._ends):
+            rows, columns = self._may_meet(ends, starts, self._starts, self._weak)
+            self.before.update(zip(starts, _parted(columns, ends[rows], len(starts)), strict=True))
 
     def weak(self, ends: np.ndarray, starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the pairs of these tiles whose borders may continue each other: ends (n,) and starts (n,).
@@ -175,22 +173,14 @@ class _Meetings:
         kept = wanted[found]
         return np.repeat(ends, [len(one) for one in after])[kept], found[kept]
 
-    def _chunks(self, tiles: np.ndarray) -> list[np.ndarray]:
-        """A few tiles at a time against all: memory grows with the number of tiles, not with its square."""
-        return [tiles[first : first + CHUNK] for first in range(0, len(tiles), CHUNK)]
-
     def _may_meet(
-        self, ends: np.ndarray | slice, starts: np.ndarray | slice, lines: "_Lines", weak: float
+        self, ends: np.ndarray, starts: np.ndarray, lines: "_Lines", weak: float
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return the pairs with a weak link: numbers among `ends` (n,), in order, and among `starts` (n,)."""
+        """Return the pairs with a weak link: numbers among `ends` (n,) and among `starts` (n,)."""
         alike = self._ends.sharp[ends] @ lines.sharp[starts].T >= STRONG
         alike |= self._ends.whole[ends] @ lines.whole[starts].T >= weak
-        # Lines differ by no less than their means do: numbers rule out most pairs before pixels do.
-        apart = np.abs(self._ends.mean[ends][:, None] - lines.mean[starts])
-        inside = (self._ends.inside[ends][:, None] + lines.inside[starts]) / 2
-        alike &= apart <= MAX_STEP * (inside + FLAT) + FLAT  # one more, so that rounding decides nothing
         rows, columns = np.nonzero(alike)
-        kept = self._smooth(self._all[ends][rows], self._all[starts][columns], lines)
+        kept = self._smooth(ends[rows], starts[columns], lines)
         return rows[kept], columns[kept]
 
     def _smooth(self, ends: np.ndarray, starts: np.ndarray, lines: "_Lines") -> np.ndarray:
@@ -228,6 +218,28 @@ class _Lines:
         """Return lines that begin in their middle and go on at their start."""
         turned = (np.roll(lines, lines.shape[1] // 2, axis=1) for lines in (self.outermost, self.sharp, self.whole))
         return _Lines(*turned, self.inside, self.mean)
+
+
+def _near(tiles: np.ndarray, lines: _Lines, others: _Lines) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield a few of these tiles at a time, and all whose `others` are near enough in grey level to be compared.
+
+    So memory grows with the number of tiles, not with its square, and most pairs are not looked at: two lines differ
+    by no less than their means do.
+    """
+    tiles = tiles[np.argsort(lines.mean[tiles], kind="stable")]
+    # One FLAT more than in `_smooth`, so that rounding decides nothing.
+    reach = MAX_STEP * (others.inside / 2 + FLAT) + FLAT
+    for first in range(0, len(tiles), CHUNK):
+        some = tiles[first : first + CHUNK]
+        own = MAX_STEP * lines.inside[some] / 2
+        low, high = (lines.mean[some] - own).min(), (lines.mean[some] + own).max()
+        yield some, np.flatnonzero((others.mean + reach >= low) & (others.mean - reach <= high))
+
+
+def _parted(numbers: np.ndarray, values: np.ndarray, count: int) -> list[np.ndarray]:
+    """Return the values of each number below `count`."""
+    order = np.argsort(numbers, kind="stable")
+    return np.split(values[order], np.searchsorted(numbers[order], range(1, count)))
 
 
 def _unit(lines: np.ndarray) -> np.ndarray:
