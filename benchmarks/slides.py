@@ -8,7 +8,8 @@ from the shell to the last file. Megapixels a second are of the whole slide, and
 Memory is the highest of each process, looked at ten times a second: the process that was started, and the largest
 worker. With one job they are the same one. Workers at a scheduler are not seen.
 
-Writes benchmarks/results/slides.md. The largest takes an hour on two cores. Linux and macOS.
+Writes benchmarks/results/slides.md; slides-large.md is of --engine tensorflow --jobs 2 --sides 16384 32768 65536. The
+largest took 20 minutes on two cores with TensorFlow and bfloat16; ONNX Runtime takes longer. Linux and macOS.
 """
 
 import argparse
