@@ -91,7 +91,8 @@ def _neighbours(below: "_Meetings", right: "_Meetings") -> np.ndarray:
         linked = np.unique(links)
         across.compare_ends(linked)
         across.compare_starts(linked)
-        along.compare_ends(np.unique(np.concatenate([links[:0, 0], *across.after.values(), *across.before.values()])))
+        opposite = [table[tile] for table in (across.after, across.before) for tile in linked]
+        along.compare_ends(np.unique(np.concatenate([linked, *opposite])))
         for a, b in links:
             for beside in (across.after, across.before):
                 c, d = along.weak(beside[a], beside[b])
