@@ -136,12 +136,17 @@ def as_dataset(
         maps = tf.cast(maps, tf.float32) / 255
         return tf.cast(image, tf.float32), {name: maps[..., i : i + 1] for i, name in enumerate(targets)}
 
+    # Nothing here is left to tune, and the tuner's thread would let the end of each pass wait for its next look, in
+    # pauses that double: up to as long as the pass itself.
+    options = tf.data.Options()
+    options.autotune.enabled = False
     return (
         tf.data.Dataset.range(numbers.start, numbers.stop)
         .map(load, num_parallel_calls=settings.threads, deterministic=True)
         .batch(settings.batch_size)
         .map(split)
         .prefetch(4)
+        .with_options(options)
     )
 
 
