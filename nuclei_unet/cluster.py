@@ -150,21 +150,33 @@ class _Dask:
 
         call = functools.partial(_on_worker, function, common, stamp(function))
         waiting = iter(enumerate(tasks))
-        running: dict[distributed.Future, int] = {}
+        running: dict[distributed.Future, tuple[int, Any]] = {}
+        # Dask blames the death of a worker on all tasks that it had. Those are done again, each with nothing beside it.
+        suspects: list[tuple[int, Any]] = []
+        alone: int | None = None
         told, gone = False, InputError(f"the Dask scheduler at {self.address} has gone; start it again, and this, too")
+
+        def submit(number: int, task: Any) -> None:
+            # Keys of their own: a result of another run at this scheduler is never taken.
+            running[self.client.submit(call, task, pure=False, retries=RETRIES)] = (number, task)
+
         while True:
             try:
-                # Workers that join late get their share.
-                ahead = 2 * max(sum(self.client.nthreads().values()), 1)
-                for number, task in waiting:
-                    # Keys of their own: a result of another run at this scheduler is never taken.
-                    running[self.client.submit(call, task, pure=False, retries=RETRIES)] = number
-                    if len(running) >= ahead:
-                        break
+                if suspects:
+                    if not running:
+                        alone = suspects[0][0]
+                        submit(*suspects.pop(0))
+                elif alone is None:
+                    # Workers that join late get their share.
+                    ahead = 2 * max(sum(self.client.nthreads().values()), 1)
+                    for number, task in waiting:
+                        submit(number, task)
+                        if len(running) >= ahead:
+                            break
                 if not running:
                     return
                 ready = distributed.wait(list(running), timeout=PATIENCE, return_when="FIRST_COMPLETED").done
-                results = [(running.pop(future), self._result(future)) for future in ready]
+                ended = [(*running.pop(future), self._result(future)) for future in ready]
             except TimeoutError:
                 if self.client.status != "running":
                     raise gone from None
@@ -174,7 +186,13 @@ class _Dask:
                 continue
             except (CancelledError, CommClosedError):
                 raise gone from None
-            yield from results
+            for number, task, result in ended:
+                if isinstance(result, Lost) and number != alone:
+                    suspects.append((number, task))
+                else:
+                    yield number, result
+                if number == alone:
+                    alone = None
 
     @staticmethod
     def _result(future) -> Any:

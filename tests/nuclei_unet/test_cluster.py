@@ -19,6 +19,14 @@ def test_a_task_that_kills_its_workers_is_given_up_and_the_others_are_done():
     assert found[:5] + found[6:] == [n for n in range(12) if n != 5]
 
 
+def test_a_task_that_waited_at_a_worker_that_another_one_ended_is_done():
+    # One worker: each of its deaths counts against the next task, too, which Dask has sent there in advance.
+    with cluster._started(1) as client:
+        found = list(cluster.in_order(cluster._Dask(client).run(kill_worker, range(6), 0)))
+    assert isinstance(found[0], cluster.Lost)
+    assert found[1:] == [1, 2, 3, 4, 5]
+
+
 def test_a_worker_with_other_versions_is_refused(monkeypatch):
     wrong = dict(cluster.stamp(kill_worker), numpy="1.0")
     monkeypatch.setattr(cluster, "stamp", lambda function: wrong)
