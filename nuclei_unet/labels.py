@@ -13,9 +13,25 @@ def resize_labels(labels: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 def renumber(labels: np.ndarray) -> np.ndarray:
     """Return the same nuclei as uint16 with labels 1 ... n without gaps."""
     values = np.union1d(labels, 0)
-    if values.size > 2**16:
-        raise ValueError(f"{values.size - 1} nuclei do not fit into a 16-bit label image")
+    _check_count(values.size - 1)
     return np.searchsorted(values, labels).astype(np.uint16)
+
+
+def without_small(labels: np.ndarray, min_area: int) -> np.ndarray:
+    """Return the nuclei with at least `min_area` pixels as uint16 with labels 1 ... n without gaps.
+
+    `labels` is int (H, W), and its highest number is not much higher than the number of nuclei.
+    """
+    kept = np.bincount(labels.ravel()) >= max(min_area, 1)
+    kept[0] = False
+    numbers = np.cumsum(kept)
+    _check_count(numbers[-1])
+    return (numbers * kept).astype(np.uint16)[labels]
+
+
+def _check_count(count: int) -> None:
+    if count >= 2**16:
+        raise ValueError(f"{count} nuclei do not fit into a 16-bit label image")
 
 
 # A pixel and its four neighbours.
@@ -25,11 +41,6 @@ CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
 def components(mask: np.ndarray, connectivity: int) -> np.ndarray:
     """Return the connected components of a mask, int32 (H, W): 0 outside, then 1, 2 ...; connectivity is 4 or 8."""
     return cv2.connectedComponents(mask.view(np.uint8), connectivity=connectivity)[1]
-
-
-def small_labels(labels: np.ndarray, min_area: int) -> np.ndarray:
-    """Return the pixels of all labels with fewer than `min_area` pixels, bool (H, W)."""
-    return (np.bincount(labels.ravel()) < min_area)[labels]
 
 
 def fill_holes(labels: np.ndarray) -> np.ndarray:

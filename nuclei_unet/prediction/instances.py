@@ -5,7 +5,7 @@ import numpy as np
 from skimage.segmentation import watershed
 
 from nuclei_unet.images import blur
-from nuclei_unet.labels import CROSS, components, fill_holes, renumber, small_labels
+from nuclei_unet.labels import CROSS, components, fill_holes, without_small
 from nuclei_unet.prediction.outlines import move_outlines
 from nuclei_unet.settings import PredictSettings
 
@@ -54,8 +54,7 @@ def label_nuclei(maps: dict[str, np.ndarray], settings: PredictSettings, image: 
         nuclei = np.where(foreground > outlines[nuclei], nuclei, 0)
     if settings.outline_offset:
         nuclei = move_outlines(fill_holes(nuclei), foreground, outlines, settings.outline_offset)
-    nuclei[small_labels(nuclei, settings.min_area)] = 0
-    return renumber(fill_holes(nuclei))
+    return fill_holes(without_small(nuclei, settings.min_area))
 
 
 def edge_levels(
@@ -77,7 +76,7 @@ def edge_levels(
     for row, level in zip(steepness, levels, strict=True):
         inside = (foreground > level).view(np.uint8)
         # The image's own border is not an edge.
-        rim = np.flatnonzero(inside - cv2.erode(inside, CROSS, borderValue=1))
+        rim = np.flatnonzero((inside - cv2.erode(inside, CROSS, borderValue=1)).view(bool))
         lengths = np.bincount(nuclei.ravel()[rim], minlength=count)
         row[:] = np.bincount(nuclei.ravel()[rim], gradient.ravel()[rim], count) / np.maximum(lengths, 1)
     steepness /= steepness.max(axis=0) + 1e-6

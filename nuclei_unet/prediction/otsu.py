@@ -7,7 +7,7 @@ from skimage.filters import threshold_otsu
 from skimage.segmentation import watershed
 
 from nuclei_unet.images import blur
-from nuclei_unet.labels import components, renumber, small_labels
+from nuclei_unet.labels import components, without_small
 from nuclei_unet.settings import PredictSettings
 
 
@@ -27,5 +27,4 @@ def otsu_nuclei(image: np.ndarray, settings: PredictSettings) -> np.ndarray:
     peaks = peak_local_max(distance, min_distance=5, labels=components(mask, connectivity=8))
     seeds[tuple(peaks.T)] = np.arange(1, len(peaks) + 1)
     found = watershed(-distance, seeds, mask=mask)
-    found[small_labels(found, settings.min_area)] = 0
-    return renumber(found)
+    return without_small(found, settings.min_area)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from skimage.measure import label
 
-from nuclei_unet.labels import renumber, resize_labels, small_labels
+from nuclei_unet.labels import renumber, resize_labels, without_small
 
 
 def test_resize_labels_takes_the_nearest():
@@ -32,6 +32,13 @@ def test_renumber_holds_65535_nuclei_and_refuses_more():
         renumber(np.arange(2**16 + 1)[None])
 
 
-def test_small_labels():
+def test_nuclei_that_are_too_small_are_dropped():
     labels = label(np.array([[1, 0, 1, 1, 0, 1, 1, 1]]))
-    np.testing.assert_array_equal(small_labels(labels, 3), [[1, 1, 1, 1, 1, 0, 0, 0]])
+    found = without_small(labels, 2)
+    np.testing.assert_array_equal(found, [[0, 0, 1, 1, 0, 2, 2, 2]])
+    assert found.dtype == np.uint16
+    np.testing.assert_array_equal(without_small(np.array([[0, 3, 3, 1]]), 0), [[0, 2, 2, 1]])
+    assert not without_small(labels, 4).any()
+    assert not without_small(np.zeros((2, 3), int), 1).any()
+    with pytest.raises(ValueError, match="65536 nuclei"):
+        without_small(np.arange(1, 2**16 + 1)[None], 1)
