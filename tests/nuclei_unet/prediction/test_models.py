@@ -48,7 +48,7 @@ def test_both_engines_find_the_same_nuclei_in_what_ships():
 
 @pytest.mark.parametrize(("quick", "expected"), [(True, "TensorFlow"), (False, "ONNX Runtime")])
 def test_tensorflow_is_taken_where_it_is_faster(quick, expected, monkeypatch):
-    monkeypatch.setattr(hardware, "multiplies_bfloat16", lambda: quick)
+    monkeypatch.setattr(hardware, "has_amx", lambda: quick)
     monkeypatch.setattr(hardware, "has_nvidia_gpu", lambda: False)
     assert models.load(engine="auto", precision="float32").engine.startswith(expected)
 
