@@ -73,6 +73,19 @@ def test_both_engines_give_the_same_maps(changes, half, make, tmp_path):
             np.testing.assert_allclose(values, again[target], atol=1e-4)
 
 
+def test_other_weights_give_other_maps(make):
+    model, card = make()
+    network = TensorFlowNetwork(model, card.recipe.network, "float32")
+    image = np.random.default_rng(2).uniform(0, 255, (1, 16, 16, 1)).astype(np.float32)
+    before, weights = network(image), network.folded.get_weights()
+    network.set_weights([2 * values for values in weights])
+    changed = network(image)
+    network.set_weights(weights)
+    for target, values in network(image).items():
+        np.testing.assert_array_equal(values, before[target])
+        assert np.abs(values - changed[target]).max() > 1e-3
+
+
 def test_the_same_model_gives_the_same_bytes(make, tmp_path):
     for name in ("a", "b"):
         onnx_file.save(*(make()[0], tmp_path / name, make()[1]), half=True)
