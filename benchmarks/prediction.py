@@ -8,8 +8,8 @@ tiles of 256x256 cut from them, one image of 512x512, and one of 8192x8192 made 
 view of the network alone, without labelling, by engine, precision and threads.
 
 StarDist (see benchmarks/peers.py, which trains it) reads the same PNGs, normalized as ours, and writes label TIFFs, but
-no measurements. `thorough` takes ten times as long as the default and gets only the small sets. Needs
-`dvc repro preprocess`. Writes benchmarks/results/prediction.md. Takes a quarter of an hour on two cores.
+no measurements. `thorough` takes six to nine times as long as the default and gets only the small
+sets. Needs `dvc repro preprocess`. Writes benchmarks/results/prediction.md. Takes a quarter of an hour on two cores.
 """
 
 import argparse

@@ -164,8 +164,8 @@ class _Dask:
             try:
                 if suspects:
                     if not running:
-                        alone = suspects[0][0]
-                        submit(*suspects.pop(0))
+                        alone, task = suspects.pop(0)
+                        submit(alone, task)
                 elif alone is None:
                     # Workers that join late get their share.
                     ahead = 2 * max(sum(self.client.nthreads().values()), 1)

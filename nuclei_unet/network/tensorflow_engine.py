@@ -26,8 +26,8 @@ class TensorFlowNetwork:
         self.channels = model.input_shape[-1]
         self.folded = network
         # Keras' bilinear layer needs to know the size, so each new one is traced again.
-        any_size = None if settings.upsampling == "bilinear" else (None, None, None, self.channels)
-        self._signature = any_size and [tf.TensorSpec(any_size, tf.float32)]
+        any_size = [tf.TensorSpec((None, None, None, self.channels), tf.float32)]
+        self._signature = None if settings.upsampling == "bilinear" else any_size
         self._run = self._traced()
 
     def _traced(self) -> tf.types.experimental.PolymorphicFunction:
@@ -39,7 +39,7 @@ class TensorFlowNetwork:
         )
 
     def set_weights(self, weights: list[np.ndarray]) -> None:
-        """Take other weights, those of a network without batch normalization; a third of a second."""
+        """Take other weights, those of a network without batch normalization; traced again, a third of a second."""
         self.folded.set_weights(weights)
         self._run = self._traced()
 
