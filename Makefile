@@ -1,5 +1,5 @@
 # Every target sets up what it needs: .venv/ with the exact packages of requirements.lock.
-.PHONY: help setup demo test faults repro tutorial experiments verify compare ui sync gate summary adapt release \
+.PHONY: help setup demo test fault-injection repro tutorial experiments verify compare ui sync gate summary adapt release \
 	package lint lock clean
 .DEFAULT_GOAL := help
 
@@ -39,9 +39,9 @@ endif
 
 help:
 	@echo "make setup   .venv with everything; the other targets do it themselves"
-	@echo "make demo    the whole pipeline on drawn images, offline, in some minutes"
+	@echo "make demo    the whole pipeline on synthetic images, offline, in some minutes"
 	@echo "make test    all tests"
-	@echo "make faults  kill, starve and confuse the pipeline on drawn images; nothing may be lost"
+	@echo "make fault-injection  kill, starve and confuse the pipeline on synthetic images; nothing may be lost"
 	@echo "make repro   the whole pipeline on the real images (downloads 95 MB, or takes DSB2018_ARCHIVES)"
 	@echo "make tutorial  the recipe this project started from, as an experiment, and how far it is from here"
 	@echo "make experiments  what was tried on top of this commit, best validation score first"
@@ -81,8 +81,8 @@ demo: $(READY)
 test: $(READY)
 	@python -m pytest
 
-faults: $(READY)
-	@python -m benchmarks.faults --short
+fault-injection: $(READY)
+	@python -m benchmarks.fault_injection --short
 
 repro: $(READY)
 	@dvc repro
@@ -90,7 +90,7 @@ repro: $(READY)
 # Where the project started: a well-known tutorial's recipe, through parameters alone.
 override TUTORIAL := preprocess.image_size=[128,128] preprocess.channels=3 preprocess.invert_light_background=false \
 	preprocess.percentiles=null preprocess.nucleus_intensity=null preprocess.validation_fraction=0.1 \
-	train.targets=[foreground] train.crop_size=128 train.kind_balance=0 train.epochs=25 train.steps_per_epoch=null \
+	train.targets=[foreground] train.crop_size=128 train.type_balance=0 train.epochs=25 train.steps_per_epoch=null \
 	train.optimizer=adam train.learning_rate=0.001 train.schedule=constant train.loss=bce train.early_stopping=2 \
 	train.model.encoder=none train.model.stem_stride=1 train.model.filters=[16,32,64,128,256] \
 	train.model.dropout=[0.1,0.1,0.2,0.2,0.3] train.model.normalization=none train.model.upsampling=transposed \

@@ -22,7 +22,7 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from nuclei_unet import metrics
+from nuclei_unet.evaluation import metrics
 from nuclei_unet.images import normalize, to_rgb
 from nuclei_unet.network import runtime
 from nuclei_unet.network.tensorflow_engine import TensorFlowNetwork
@@ -43,7 +43,7 @@ VARIANTS: dict[str, dict[str, object]] = {
     "binary cross-entropy alone": {"train.loss": "bce"},
     "intensities as they come": {"preprocess.nucleus_intensity": None},
     "colours": {"preprocess.channels": 3},
-    "images as they come": {"train.kind_balance": 0},
+    "images as they come": {"train.type_balance": 0},
     "no zoom": {"train.augment.zoom": [1, 1]},
     "gamma 0.4 to 2.5": {"train.augment.gamma": [0.4, 2.5]},
     "no change of intensities": {
@@ -134,7 +134,7 @@ def changed(samples: list[Sample], look, settings: params.Params) -> list[Sample
             rgb = to_rgb(archives.read_image(zipped, archives.image_member(sample.image_id)))
             pixels = look(rgb.astype(np.float32) / 255, np.random.default_rng(number))
             image = normalize(np.rint(np.clip(pixels, 0, 1) * 255).astype(np.uint8), settings.preprocess)
-            found.append(ArraySample(sample.image_id, sample.split, sample.kind, image, sample.labels))
+            found.append(ArraySample(sample.image_id, sample.split, sample.image_type, image, sample.labels))
     return found
 
 

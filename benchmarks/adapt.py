@@ -7,7 +7,7 @@ For each fold and k, models/model.keras is adapted to the first k images of the 
 and scored on the fold:
   plain        as it is
   offset only  the outline offset is measured on the k images
-  calibrated   and thresholds are chosen, from as many images on as `nuclei_unet.prediction.calibrate.enough` says
+  calibrated   and thresholds are chosen, from as many images on as `nuclei_unet.adaptation.calibrate.enough` says
   fine-tuned   `--steps` steps of training on the k images, half of each batch from the training split; settings as they
                were. `nuclei-unet adapt` chooses the number of steps and the settings as well, which takes trainings of
                its own
@@ -25,16 +25,16 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from nuclei_unet import metrics
+from nuclei_unet.adaptation import finetune
+from nuclei_unet.adaptation.calibrate import Annotated, Trials, calibrate, enough
+from nuclei_unet.adaptation.folds import folds, nuclei_in
+from nuclei_unet.evaluation import metrics
 from nuclei_unet.images import resize
 from nuclei_unet.network import runtime
 from nuclei_unet.network.tensorflow_engine import TensorFlowNetwork
 from nuclei_unet.prediction import models
-from nuclei_unet.prediction.calibrate import Annotated, Trials, calibrate, enough
 from nuclei_unet.prediction.predictor import Predictor
 from nuclei_unet.sample import Sample
-from nuclei_unet.training import finetune
-from nuclei_unet.training.folds import folds, nuclei_in
 from pipeline import layout, params
 from pipeline.dataset import processed
 from pipeline.machine import describe

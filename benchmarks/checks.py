@@ -33,7 +33,7 @@ def main() -> None:
         for number, sample in enumerate(samples):
             name = archives.image_member(sample.image_id)
             image, labels = archives.read_image(test if sample.split == "test" else train, name), sample.labels
-            group = "test" if sample.split == "test" else sample.kind
+            group = "test" if sample.split == "test" else sample.image_type
             count[group] += 1
             warned.update((group, text.split()[0]) for text in checks.warnings(image, labels, (low, high)))
             if sample.split == "test" or number % 4:

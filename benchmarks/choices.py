@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from nuclei_unet import metrics
+from nuclei_unet.evaluation import metrics
 from nuclei_unet.network import runtime
 from nuclei_unet.prediction.instances import label_nuclei
 from nuclei_unet.prediction.predictor import passes

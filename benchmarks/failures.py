@@ -1,9 +1,9 @@
-"""What goes wrong with the nuclei of each kind of image, and how large the nuclei are: the numbers in the model card.
+"""What goes wrong with the nuclei of each image type, and how large the nuclei are: the numbers in the model card.
 
     python -m benchmarks.failures
 
 Reads what `dvc repro` wrote: data/processed/, data/predictions/, data/raw/, reports/. Writes
-benchmarks/results/failures.md and docs/failures.png: the worst test image of each kind by its dsb_score.
+benchmarks/results/failures.md and docs/failures.png: the worst test image of each image_type by its dsb_score.
 """
 
 from pathlib import Path
@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from nuclei_unet.metrics import overlaps
-from nuclei_unet.outcomes import Outcome, errors
+from nuclei_unet.evaluation.metrics import overlaps
+from nuclei_unet.evaluation.outcomes import Outcome, errors
 from pipeline import layout, stage
 from pipeline.dataset import processed
 from pipeline.report import pictures
@@ -27,15 +27,15 @@ OF_TRUTH = (Outcome.CORRECT, Outcome.MISSED, Outcome.SPLIT, Outcome.MERGED)
 
 def main() -> None:
     """Write tables and picture."""
-    worst = worst_by_kind(read_results().per_image)
+    worst = worst_by_type(read_results().per_image)
     write_figure(PICTURE, pictures.error_rows, [read_example(row) for row in worst.itertuples()], DPI)
     pairs = [
-        (sample.split, sample.kind, sample.labels, processed.read_labels(existing(prediction, "evaluate")))
+        (sample.split, sample.image_type, sample.labels, processed.read_labels(existing(prediction, "evaluate")))
         for split in layout.SCORED_SPLITS
         for sample in processed.read_split(split)
         for prediction in [layout.PREDICTIONS / f"{sample.image_id}.png"]
     ]
-    sizes = diameters([(sample.kind, sample.labels) for sample in processed.read_split("train")])
+    sizes = diameters([(sample.image_type, sample.labels) for sample in processed.read_split("train")])
     text = (
         "True nuclei: IoU above 0.5 with a prediction (correct), or not (missed, split, merged); predictions that are "
         "no nucleus (false). Area: of a correct nucleus as predicted, divided by the true one, median.\n\n"
@@ -47,24 +47,24 @@ def main() -> None:
     print(text)
 
 
-def worst_by_kind(per_image: pd.DataFrame) -> pd.DataFrame:
-    """Return the row in per_image.csv of the worst test image of each kind, the most common kind first."""
+def worst_by_type(per_image: pd.DataFrame) -> pd.DataFrame:
+    """Return the row in per_image.csv of the worst test image of each image_type, the most common image_type first."""
     test = per_image[per_image.split == "test"].sort_values(["dsb_score", "image_id"])
-    worst = test.groupby("kind", sort=False).head(1)
-    images = worst.kind.map(test.groupby("kind").size())
-    return worst.assign(images=images).sort_values(["images", "kind"], ascending=[False, True])
+    worst = test.groupby("image_type", sort=False).head(1)
+    images = worst.image_type.map(test.groupby("image_type").size())
+    return worst.assign(images=images).sort_values(["images", "image_type"], ascending=[False, True])
 
 
 def outcomes(pairs: list[tuple[str, str, np.ndarray, np.ndarray]]) -> pd.DataFrame:
-    """Return one row a split and kind, and one a split; `pairs` are (split, kind, truth, predicted) of images."""
+    """Return a row a split and type, and one a split; `pairs` are (split, image type, truth, predicted) of images."""
     rows = []
     for split in dict.fromkeys(split for split, *_ in pairs):
         images = [part for part in pairs if part[0] == split]
-        kinds = sorted({kind for _, kind, *_ in images})
-        for name, chosen in [("all", kinds), *((kind, [kind]) for kind in kinds)]:
+        image_types = sorted({image_type for _, image_type, *_ in images})
+        for name, chosen in [("all", image_types), *((image_type, [image_type]) for image_type in image_types)]:
             counts, ratios = np.zeros(len(Outcome) + 1, int), []
-            for _, kind, truth, predicted in images:
-                if kind not in chosen:
+            for _, image_type, truth, predicted in images:
+                if image_type not in chosen:
                     continue
                 of_truth, of_predicted = errors(truth, predicted)
                 counts += np.bincount(of_truth, minlength=counts.size)
@@ -74,7 +74,7 @@ def outcomes(pairs: list[tuple[str, str, np.ndarray, np.ndarray]]) -> pd.DataFra
                 ratios.append(areas[found.ious() > 0.5])
             true = counts[list(OF_TRUTH)].sum()
             rows.append(
-                {"images": split, "kind": name, "nuclei": true}
+                {"images": split, "image_type": name, "nuclei": true}
                 | {outcome.name.lower(): f"{counts[outcome] / true:.1%}" for outcome in OF_TRUTH}
                 | {"false": f"{counts[Outcome.FALSE] / true:.1%}", "area": f"{np.median(np.concatenate(ratios)):.2f}"}
             )
@@ -82,14 +82,14 @@ def outcomes(pairs: list[tuple[str, str, np.ndarray, np.ndarray]]) -> pd.DataFra
 
 
 def diameters(images: list[tuple[str, np.ndarray]]) -> pd.DataFrame:
-    """Return one row a kind, and one of all; `images` are (kind, label image)."""
+    """Return one row a image_type, and one of all; `images` are (image_type, label image)."""
     rows = []
-    kinds = sorted({kind for kind, _ in images})
-    for name, chosen in [("all", kinds), *((kind, [kind]) for kind in kinds)]:
-        areas = [np.bincount(labels.ravel())[1:] for kind, labels in images if kind in chosen]
+    image_types = sorted({image_type for image_type, _ in images})
+    for name, chosen in [("all", image_types), *((image_type, [image_type]) for image_type in image_types)]:
+        areas = [np.bincount(labels.ravel())[1:] for image_type, labels in images if image_type in chosen]
         sizes = 2 * np.sqrt(np.concatenate(areas) / np.pi)
         low, middle, high = np.percentile(sizes[sizes > 0], (1, 50, 99))
-        rows.append({"kind": name, "images": len(areas), "nuclei": (sizes > 0).sum(), "1%": f"{low:.0f}",
+        rows.append({"image_type": name, "images": len(areas), "nuclei": (sizes > 0).sum(), "1%": f"{low:.0f}",
                      "50%": f"{middle:.0f}", "99%": f"{high:.0f}"})  # fmt: skip
     return pd.DataFrame(rows)
 

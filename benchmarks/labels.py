@@ -14,7 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from nuclei_unet import cluster, metrics
+from nuclei_unet import cluster
+from nuclei_unet.evaluation import metrics
 from nuclei_unet.network import runtime
 from nuclei_unet.network.tensorflow_engine import TensorFlowNetwork
 from nuclei_unet.prediction.predictor import Predictor
@@ -79,7 +80,7 @@ def read(source: str, folder: Path, settings: params.Params) -> dict[str, Sample
     preprocess.make_manifest(images, [stand_in], settings.preprocess).to_csv(target / processed.MANIFEST, index=False)
     found = processed.read_split("train", target) + processed.read_split("validation", target)
     # Into memory: the folder is a temporary one.
-    return {s.image_id: ArraySample(s.image_id, s.split, s.kind, s.image, s.labels) for s in found}
+    return {s.image_id: ArraySample(s.image_id, s.split, s.image_type, s.image, s.labels) for s in found}
 
 
 if __name__ == "__main__":

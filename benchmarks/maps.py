@@ -31,7 +31,7 @@ def main() -> None:
     touching = [
         sample
         for sample in processed.read_split("validation")
-        if sample.kind == "small-fluorescent" and targets.target_maps(sample.labels)[..., 1].mean() > 1
+        if sample.image_type == "small-fluorescent" and targets.target_maps(sample.labels)[..., 1].mean() > 1
     ]
     sample = sorted(touching, key=lambda s: scores[s.image_id])[len(touching) // 2]
     image, truth = sample.image, sample.labels

@@ -8,7 +8,7 @@ our network sees them (one grey channel, light backgrounds inverted), with the s
 for this data set, and is stopped after `--minutes`. Its thresholds are optimised on the validation images by its own
 function. The U-Net is models/model.keras. The tutorial's label images are those that `benchmarks.tutorial` wrote to
 data/tutorial/ (left out if missing). All are scored on the validation images and on stage1_test by
-`nuclei_unet.metrics` and by `stardist.matching`, which must agree. Needs `dvc repro evaluate`. Writes
+`nuclei_unet.evaluation.metrics` and by `stardist.matching`, which must agree. Needs `dvc repro evaluate`. Writes
 benchmarks/results/peers.md.
 """
 
@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from nuclei_unet import metrics
+from nuclei_unet.evaluation import metrics
 from nuclei_unet.network import runtime
 from nuclei_unet.prediction.otsu import otsu_nuclei
 from nuclei_unet.prediction.segmenter import Segmenter
@@ -87,7 +87,7 @@ def main() -> None:
             "",
             pd.DataFrame(rows).set_index("method").to_markdown(floatfmt=".3f"),
             "",
-            f"Largest difference between nuclei_unet.metrics and stardist.matching: {difference:.1e}.",
+            f"Largest difference between nuclei_unet.evaluation.metrics and stardist.matching: {difference:.1e}.",
             "",
             "Speed on the 65 test images, one after the other:",
             "",

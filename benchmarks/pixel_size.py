@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from nuclei_unet import metrics
+from nuclei_unet.evaluation import metrics
 from nuclei_unet.images import resize
 from nuclei_unet.prediction import models
 from nuclei_unet.prediction.checks import diameters

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from nuclei_unet.scores import main_ones
+from nuclei_unet.evaluation.scores import main_ones
 from pipeline import layout, params
 from pipeline.git import git
 from pipeline.machine import describe

@@ -33,7 +33,8 @@ from tqdm import tqdm
 
 from benchmarks.preprocess import SIZE
 from benchmarks.preprocess import tutorial as read_and_resize
-from nuclei_unet import cluster, metrics
+from nuclei_unet import cluster
+from nuclei_unet.evaluation import metrics
 from nuclei_unet.images import to_rgb
 from nuclei_unet.sample import Sample
 from pipeline import layout, params, preprocess

@@ -74,7 +74,7 @@ def mlflow_pages(server: str, scores: str, run: str) -> dict[str, Shown]:
 def reports(folder: Path) -> dict[str, Shown]:
     """Return the pages that stages and `make compare` write."""
     return {
-        "report": Shown((folder / "report.html").absolute().as_uri(), ("By kind of image", "How to reproduce it")),
+        "report": Shown((folder / "report.html").absolute().as_uri(), ("By image type", "How to reproduce it")),
         "compare": Shown((folder / "compare.html").absolute().as_uri(), ("Differences, image by image", "Curves")),
     }
 

@@ -20,12 +20,12 @@ class Diameters(Section):
 
 
 class Adaptation(Section):
-    """How a model was adapted to somebody's annotated images; see `nuclei_unet.training.adapt`.
+    """How a model was adapted to somebody's annotated images; see `nuclei_unet.adaptation.adapt`.
 
     `images` and `nuclei` count the annotations, `data` is the SHA-256 of them. `steps` are those of the fine-tuning (0:
     only settings were chosen). `before` and `after` are the mean dsb_score of the parent and of models like this one;
-    if `crossfitted`, on images that they were not adapted to. `diameters` are those of the parent, by which images are
-    enlarged or shrunk.
+    if `cross_validated`, on images that they were not adapted to. `diameters` are those of the parent, by which images
+    are enlarged or shrunk.
     """
 
     images: int = Field(ge=1)
@@ -34,7 +34,7 @@ class Adaptation(Section):
     steps: int = Field(ge=0)
     before: float = Field(ge=0, le=1)
     after: float = Field(ge=0, le=1)
-    crossfitted: bool
+    cross_validated: bool
     diameters: Diameters | None = None
 
 

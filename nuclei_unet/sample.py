@@ -18,8 +18,8 @@ class Sample(Protocol):
         """What it is for: train, validation or test."""
 
     @property
-    def kind(self) -> str:
-        """The kind of image; kinds can be drawn equally often."""
+    def image_type(self) -> str:
+        """The image type; types can be drawn equally often."""
 
     @property
     def image(self) -> np.ndarray:
@@ -36,6 +36,6 @@ class ArraySample:
 
     image_id: str
     split: str
-    kind: str
+    image_type: str
     image: np.ndarray
     labels: np.ndarray

@@ -114,13 +114,13 @@ class TrainSettings(Section):
     strategy: Literal["auto", "single", "mirrored", "multiworker"]
     targets: Targets
     crop_size: Annotated[int, Field(ge=32, le=4096)]
-    kind_balance: Fraction
+    type_balance: Fraction
     batch_size: Annotated[int, Field(ge=1, le=4096)]
     epochs: Count
     steps_per_epoch: Count | None
     optimizer: Literal["adam", "adamw"]
     learning_rate: Annotated[float, Field(gt=0, le=10)]
-    encoder_rate: Fraction
+    encoder_lr_multiplier: Fraction
     schedule: Literal["constant", "cosine"]
     weight_decay: Annotated[float, Field(ge=0, le=10)]
     loss: Literal["bce", "bce_dice"]

@@ -8,7 +8,7 @@ Reads models/trained.keras, data/processed/ and the `evaluate` section of params
   reports/scores.json           all scores of each split
   reports/metrics.json          the main ones, which `dvc metrics diff` and `dvc exp show` compare
   reports/per_image.csv         one row per image
-  reports/by_kind.csv           means by kind of image
+  reports/by_type.csv           means by image type
   reports/ap_by_threshold.csv   pooled average precision over IoU thresholds
 """
 
@@ -25,13 +25,13 @@ from tqdm import tqdm
 
 from nuclei_unet import cluster
 from nuclei_unet.errors import InputError
+from nuclei_unet.evaluation.scores import count
 from nuclei_unet.files import fresh_file, fresh_folder
 from nuclei_unet.labels import resize_labels
-from nuclei_unet.network import model_file, runtime
+from nuclei_unet.network import keras_file, runtime
 from nuclei_unet.prediction.otsu import otsu_nuclei
 from nuclei_unet.prediction.segmenter import Segmenter
 from nuclei_unet.sample import Sample
-from nuclei_unet.scores import count
 from nuclei_unet.settings import PredictSettings, TrainSettings
 from pipeline import layout, params, stage
 from pipeline.dataset import processed
@@ -61,8 +61,8 @@ def main() -> None:
         cluster.open_pool(scheduler=scheduler) as pool,
     ):
         work = Work(layout.TRAINED.absolute(), folder.absolute(), settings.train, settings.evaluate)
-        recipe = model_file.read_recipe(layout.TRAINED).model_copy(update={"predict": settings.evaluate})
-        model_file.copy_with_recipe(layout.TRAINED, model, recipe)
+        recipe = keras_file.read_recipe(layout.TRAINED).model_copy(update={"predict": settings.evaluate})
+        keras_file.copy_with_recipe(layout.TRAINED, model, recipe)
         for split in layout.SCORED_SPLITS:
             samples = processed.read_split(split, layout.PROCESSED.absolute())
             results = cluster.in_order(pool.run(score_image, samples, work))
@@ -105,7 +105,7 @@ def score(sample: Sample, segmenter: Segmenter) -> tuple[np.ndarray, scores.Imag
     counts = scores.ImageCounts(
         sample.image_id,
         sample.split,
-        sample.kind,
+        sample.image_type,
         truth.shape,
         unet=count(truth, predicted),
         otsu=count(truth, otsu),
@@ -121,7 +121,7 @@ def write_tables(summary: dict, counted: dict[str, list[scores.ImageCounts]]) ->
             files.enter_context(fresh_file(path)).write_text(json.dumps(values, indent=2) + "\n")
         for path, table in (
             (layout.PER_IMAGE, images),
-            (layout.BY_KIND, scores.by_kind(images)),
+            (layout.BY_TYPE, scores.by_type(images)),
             (layout.AP_BY_THRESHOLD, scores.ap_by_threshold(counted)),
         ):
             table.to_csv(files.enter_context(fresh_file(path)), index=False, float_format="%.6g", lineterminator="\n")

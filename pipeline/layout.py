@@ -30,13 +30,13 @@ HISTORY = REPORTS / "history.csv"
 SCORES_FILE = REPORTS / "scores.json"
 MAIN_SCORES = REPORTS / "metrics.json"
 PER_IMAGE = REPORTS / "per_image.csv"
-BY_KIND = REPORTS / "by_kind.csv"
+BY_TYPE = REPORTS / "by_type.csv"
 AP_BY_THRESHOLD = REPORTS / "ap_by_threshold.csv"
 FIGURES = REPORTS / "figures"
 REPORT = REPORTS / "report.html"
 COMPARISON = REPORTS / "compare.html"
 # What MLflow gets from evaluate and from visualize.
-TABLES = (SCORES_FILE, MAIN_SCORES, PER_IMAGE, BY_KIND, AP_BY_THRESHOLD, AUDIT)
+TABLES = (SCORES_FILE, MAIN_SCORES, PER_IMAGE, BY_TYPE, AP_BY_THRESHOLD, AUDIT)
 PAGES = (FIGURES, REPORT)
 
 RESUME = Path(".resume")  # the state of an unfinished training

@@ -17,7 +17,7 @@ from pipeline import layout
 
 
 class SyntheticSettings(Section):
-    """Size of the drawn data set (`download.source: synthetic`)."""
+    """Size of the synthetic data set (`download.source: synthetic`)."""
 
     train: Annotated[int, Field(ge=4, le=1_000_000)]
     test: Count

@@ -27,7 +27,7 @@ from nuclei_unet.images import normalize, to_rgb
 from nuclei_unet.labels import renumber
 from pipeline import layout, params, stage
 from pipeline.dataset import archives, frames, processed
-from pipeline.dataset.kinds import kind_of_image
+from pipeline.dataset.image_types import image_type_of
 from pipeline.machine import cpus
 from pipeline.params import FaultSettings, PreprocessSettings
 
@@ -55,7 +55,7 @@ class Image:
     """What is kept in memory of one image after it was written; of its pixels, only the borders."""
 
     image_id: str
-    kind: str
+    image_type: str
     nuclei: int
     digest: str
     borders: frames.Borders
@@ -150,9 +150,9 @@ def process_image(task: tuple[str, list[str] | np.ndarray], work: Work) -> tuple
     if nuclei == 0:
         return None, [*faults, Fault("no_nuclei", image_id, "has no nucleus")]
     processed.write_sample(folder, image_id, normalize(rgb, settings), labels)
-    kind = kind_of_image(rgb, median_area=float(np.median(np.bincount(labels.ravel())[1:])))
+    image_type = image_type_of(rgb, median_area=float(np.median(np.bincount(labels.ravel())[1:])))
     digest = hashlib.sha256(repr(rgb.shape).encode() + rgb.tobytes()).hexdigest()
-    return Image(image_id, kind, nuclei, digest, frames.borders(rgb)), faults
+    return Image(image_id, image_type, nuclei, digest, frames.borders(rgb)), faults
 
 
 def opened(path: Path) -> zipfile.ZipFile:
@@ -211,7 +211,7 @@ def make_manifest(train: list[Image], test: list[Image], settings: PreprocessSet
         raise InputError(f"{layout.RAW}: no usable {'test' if train else 'training'} image; every one has a fault")
     frame = frames.group_frames([image.borders for image in train])
     held_out = frames.split_by_frame(
-        frame, [image.kind for image in train], settings.validation_fraction, settings.seed
+        frame, [image.image_type for image in train], settings.validation_fraction, settings.seed
     )
     if not held_out.any() or held_out.all():
         raise InputError(
@@ -222,7 +222,7 @@ def make_manifest(train: list[Image], test: list[Image], settings: PreprocessSet
     numbers = [*frame.tolist(), *range(frame.max() + 1, frame.max() + 1 + len(test))]
     splits = [*np.where(held_out, "validation", "train").tolist(), *["test"] * len(test)]
     rows = [
-        (image.image_id, split, image.kind, number, *image.borders.shape, image.nuclei)
+        (image.image_id, split, image.image_type, number, *image.borders.shape, image.nuclei)
         for image, split, number in zip(train + test, splits, numbers, strict=True)
     ]
     return pd.DataFrame(rows, columns=processed.MANIFEST_COLUMNS).sort_values("image_id", ignore_index=True)

@@ -10,7 +10,7 @@ If several machines train together (`train.strategy: multiworker`), each runs th
 """
 
 from nuclei_unet.files import fresh_file, tree_digest
-from nuclei_unet.network import model_file, runtime
+from nuclei_unet.network import keras_file, runtime
 from nuclei_unet.recipe import Recipe
 from nuclei_unet.settings import NormalizeSettings
 from nuclei_unet.training import fit, machines, resume
@@ -39,7 +39,7 @@ def main() -> None:
     with mirror.training_run(settings, precision, state.stem, more) as log:
         model, history = fit.train(training, validation, settings.train, channels, log.epoch, state, log.picture)
         with fresh_file(layout.TRAINED) as new_model, fresh_file(layout.HISTORY) as new_history:
-            model_file.save(model, new_model, recipe)
+            keras_file.save(model, new_model, recipe)
             history.to_csv(new_history, index=False, float_format="%.6g", lineterminator="\n")
         state.unlink(missing_ok=True)
     best = history.loc[history.val_loss.idxmin()]

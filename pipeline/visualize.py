@@ -2,7 +2,7 @@
 
     python -m pipeline.visualize
 
-Reads params.yaml, what train and evaluate wrote to reports/ (history.csv, scores.json, per_image.csv, by_kind.csv,
+Reads params.yaml, what train and evaluate wrote to reports/ (history.csv, scores.json, per_image.csv, by_type.csv,
 ap_by_threshold.csv) and what preprocess found (reports/data_audit.json). For the test images shown, also reads the
 pixels in data/raw/stage1_test.zip, the truth in data/processed/ and the labels in data/predictions/.
 Writes reports/figures/ and reports/report.html, one page that needs no other file and no internet.
@@ -34,7 +34,7 @@ def main() -> None:
     started = time.monotonic()
     results = read_results()
     test = results.per_image[results.per_image.split == "test"]
-    groups = best_median_worst(test, settings.visualize.examples) | {"examples": near_median_by_kind(test, 4)}
+    groups = best_median_worst(test, settings.visualize.examples) | {"examples": near_median_by_type(test, 4)}
     with fresh_folder(layout.FIGURES) as folder:
         write_charts(folder, results, settings.visualize.dpi)
         for name, rows in groups.items():
@@ -60,16 +60,18 @@ def best_median_worst(test: pd.DataFrame, count: int) -> dict[str, pd.DataFrame]
     }
 
 
-def near_median_by_kind(test: pd.DataFrame, count: int) -> pd.DataFrame:
-    """Return up to `count` rows: for each kind, most common first, the image of median DSB score.
+def near_median_by_type(test: pd.DataFrame, count: int) -> pd.DataFrame:
+    """Return up to `count` rows: for each image type, most common first, the image of median DSB score.
 
-    If there are fewer kinds than `count`, the images nearest to the overall median follow. Of two medians the lower
-    one is taken.
+    If there are fewer types than `count`, the images nearest to the overall median follow. Of two medians the lower one
+    is taken.
     """
     ordered = test.sort_values(["dsb_score", "image_id"])
-    sizes = ordered.groupby("kind").size()
-    kinds = sorted(sizes.index, key=lambda kind: (-sizes[kind], kind))
-    medians = pd.concat([rows.iloc[[(len(rows) - 1) // 2]] for rows in (ordered[ordered.kind == k] for k in kinds)])
+    sizes = ordered.groupby("image_type").size()
+    image_types = sorted(sizes.index, key=lambda image_type: (-sizes[image_type], image_type))
+    medians = pd.concat(
+        [rows.iloc[[(len(rows) - 1) // 2]] for rows in (ordered[ordered.image_type == k] for k in image_types)]
+    )
     rest = ordered.drop(medians.index)
     distance = (rest.dsb_score - test.dsb_score.median()).abs()
     return pd.concat([medians, rest.loc[distance.sort_values(kind="stable").index]])[:count]
@@ -79,7 +81,7 @@ def write_charts(folder: Path, results: Results, dpi: int) -> None:
     """Write the figures that are drawn from tables."""
     write_figure(folder / "training_curves.png", charts.training_curves, results.history, dpi)
     write_figure(folder / "ap_by_iou_threshold.png", charts.average_precision_curves, results.ap_by_threshold, dpi)
-    write_figure(folder / "iou_by_kind.png", charts.scores_by_kind, results.by_kind, results.per_image, dpi)
+    write_figure(folder / "iou_by_type.png", charts.scores_by_type, results.by_type, results.per_image, dpi)
 
 
 def headline(summary: Mapping) -> str:
@@ -102,8 +104,8 @@ def render(results: Results, parameters: Mapping[str, object], drawn: Mapping[st
         splits=layout.SCORED_SPLITS,
         rows=scores.score_rows(results.summary),
         tiles=TILES,
-        by_kind=results.by_kind.sort_values(["n_images", "kind"], ascending=[False, True]).to_dict("records"),
-        kind_columns=scores.kind_columns(),
+        by_type=results.by_type.sort_values(["n_images", "image_type"], ascending=[False, True]).to_dict("records"),
+        type_columns=scores.type_columns(),
         parameters={key: json.dumps(value) for key, value in parameters.items()},
         pictures=drawn,
     )

@@ -35,7 +35,7 @@ def base():
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
-    """Return a folder with two drawn images."""
+    """Return a folder with two synthetic images."""
     folder = tmp_path_factory.mktemp("images")
     for number, (_, image, _) in enumerate(synthetic.held_out_images(2, 2018)):
         cv2.imwrite(str(folder / f"{number}.png"), image[..., ::-1])

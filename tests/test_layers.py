@@ -10,15 +10,15 @@ STAGES = ("download", "preprocess", "train", "evaluate", "visualize")
 # From the ground up: a module imports only from floors below its own, or from its own if that is open.
 FLOORS = (
     {"open": ("nuclei_unet.errors", "nuclei_unet.files", "nuclei_unet.quiet", "nuclei_unet.settings",
-              "nuclei_unet.recipe", "nuclei_unet.card", "nuclei_unet.metrics", "nuclei_unet.sample",
+              "nuclei_unet.recipe", "nuclei_unet.card", "nuclei_unet.evaluation.metrics", "nuclei_unet.sample",
               "nuclei_unet.cluster")},
-    {"open": ("nuclei_unet.png", "nuclei_unet.images", "nuclei_unet.labels", "nuclei_unet.outcomes",
-              "nuclei_unet.measurements", "nuclei_unet.scores", "nuclei_unet.network")},
+    {"open": ("nuclei_unet.formats.png", "nuclei_unet.images", "nuclei_unet.labels", "nuclei_unet.evaluation.outcomes",
+              "nuclei_unet.measurements", "nuclei_unet.evaluation.scores", "nuclei_unet.network")},
     # Three houses on one floor: none imports another.
     {"prediction": ("nuclei_unet.prediction",), "training": ("nuclei_unet.training",),
      "formats": ("nuclei_unet.formats",)},
     # Trains and predicts by turns.
-    {"open": ("nuclei_unet.training.adapt",)},
+    {"open": ("nuclei_unet.adaptation.adapt",)},
     {"open": ("nuclei_unet.commands", "nuclei_unet.__main__")},
     {"open": ("nuclei_unet",)},
     {"open": ("pipeline.layout", "pipeline.params", "pipeline.stage", "pipeline.git", "pipeline.machine",
@@ -52,7 +52,7 @@ HOMES = {
             "tests",
         ),
     ),
-    "onnxruntime": ("nuclei_unet.network.onnx_engine", "benchmarks", "tests"),
+    "onnxruntime": ("nuclei_unet.prediction.engine", "benchmarks", "tests"),
     "onnx": ("nuclei_unet.network.onnx_file", "benchmarks", "tests"),
 }
 FILES = sorted(
@@ -115,9 +115,9 @@ def test_imports_run_one_way(path):
 @pytest.mark.parametrize(
     ("module", "line", "said"),
     [
-        ("nuclei_unet.metrics", "from nuclei_unet.images import to_rgb", "above"),
+        ("nuclei_unet.evaluation.metrics", "from nuclei_unet.images import to_rgb", "above"),
         ("nuclei_unet.training.crops", "from nuclei_unet.prediction import blocks", "beside"),
-        ("nuclei_unet.prediction.blocks", "import nuclei_unet.training.crops", "beside"),
+        ("nuclei_unet.prediction.tiles", "import nuclei_unet.training.crops", "beside"),
         ("nuclei_unet.images", "from pipeline import params", "above"),
         ("nuclei_unet.images", "def f():\n    import mlflow.keras", "belongs in pipeline.tracking"),
         ("nuclei_unet.images", "from ruamel.yaml import YAML", "belongs in"),
@@ -125,10 +125,10 @@ def test_imports_run_one_way(path):
         ("nuclei_unet.prediction.predictor", "import tensorflow as tf", "belongs in nuclei_unet.network"),
         ("nuclei_unet.formats.geojson", "from nuclei_unet.prediction import models", "beside"),
         ("nuclei_unet.prediction.checks", "from nuclei_unet.commands import predict", "above"),
-        ("nuclei_unet.training.finetune", "from nuclei_unet.training.adapt import adapt", "above"),
-        ("nuclei_unet.training.adapt", "from nuclei_unet.commands import predict", "above"),
+        ("nuclei_unet.adaptation.finetune", "from nuclei_unet.adaptation.adapt import adapt", "above"),
+        ("nuclei_unet.adaptation.adapt", "from nuclei_unet.commands import predict", "above"),
         ("pipeline.train", "from pipeline import evaluate", "beside"),
-        ("pipeline.dataset.kinds", "from pipeline.report import scores", "above"),
+        ("pipeline.dataset.image_types", "from pipeline.report import scores", "above"),
         ("pipeline.report.scores", "from pipeline.tracking import names", "above"),
         ("pipeline.evaluate", "from pipeline.tools.verify import hashes", "above"),
         ("pipeline.tools.ui", "import mlflow", "belongs in pipeline.tracking"),

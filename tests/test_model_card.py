@@ -45,19 +45,19 @@ def test_the_data_are_those_of_the_audit():
 
 
 def test_the_table_of_kinds_is_that_of_the_reports():
-    table = pd.read_csv(ROOT / "reports/by_kind.csv").set_index(["kind", "split"])
+    table = pd.read_csv(ROOT / "reports/by_type.csv").set_index(["image_type", "split"])
     sizes = {row[0]: (row[1], row[4]) for row in rows(failures()) if len(row) == 6}
-    for kind in table.index.unique("kind"):
-        cells = [*sizes.get(kind, ("0", "–"))]
+    for image_type in table.index.unique("image_type"):
+        cells = [*sizes.get(image_type, ("0", "–"))]
         for split in ("validation", "test"):
-            if (kind, split) in table.index:
-                row = table.loc[(kind, split)]
+            if (image_type, split) in table.index:
+                row = table.loc[(image_type, split)]
                 cells += [f"{row.n_images:.0f}", f"{row.ap50:.3f}", f"{row.iou:.3f}", f"{row.dsb_score:.3f}"]
             else:
                 cells += ["–"] * 4
-        test = (kind, "test") in table.index
-        cells.append(f"{table.loc[(kind, 'test')].otsu_dsb_score:.3f}" if test else "–")
-        assert [kind, *cells] in rows(CARD)
+        test = (image_type, "test") in table.index
+        cells.append(f"{table.loc[(image_type, 'test')].otsu_dsb_score:.3f}" if test else "–")
+        assert [image_type, *cells] in rows(CARD)
 
 
 def failures():

@@ -32,13 +32,13 @@ def test_the_main_scores_are_those_of_the_reports():
 
 
 def test_the_table_of_kinds_is_that_of_the_reports():
-    table = pd.read_csv(ROOT / "reports/by_kind.csv").set_index(["kind", "split"])
-    for kind in table.index.unique("kind"):
+    table = pd.read_csv(ROOT / "reports/by_type.csv").set_index(["image_type", "split"])
+    for image_type in table.index.unique("image_type"):
         cells = []
         for split in ("validation", "test"):
-            if (kind, split) in table.index:
-                row = table.loc[(kind, split)]
+            if (image_type, split) in table.index:
+                row = table.loc[(image_type, split)]
                 cells += [f"{row.n_images:.0f}", f"{row.iou:.3f}", f"{row.dsb_score:.3f}"]
             else:
                 cells += ["–"] * 3
-        assert f"| {kind} | {' | '.join(cells)} |" in README
+        assert f"| {image_type} | {' | '.join(cells)} |" in README

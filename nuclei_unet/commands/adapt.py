@@ -23,10 +23,10 @@ from nuclei_unet.commands import running
 from nuclei_unet.errors import InputError
 
 if TYPE_CHECKING:
+    from nuclei_unet.adaptation.adapt import Adapted
     from nuclei_unet.card import Card
     from nuclei_unet.sample import ArraySample, Sample
     from nuclei_unet.settings import PredictSettings
-    from nuclei_unet.training.adapt import Adapted
 
 SHOWN = 5  # names in a warning
 
@@ -82,7 +82,7 @@ def run(arguments: argparse.Namespace, replay: Callable[["Card"], Sequence["Samp
     with bar:
         samples = [_read(pair, arguments, card, bar) for pair in pairs]
 
-    from nuclei_unet.training import adapt
+    from nuclei_unet.adaptation import adapt
 
     layout = "{desc} {percentage:3.0f}%|{bar}| {elapsed}, {remaining} left"
     with tqdm(desc="adapt", total=1.0, disable=None, bar_format=layout, smoothing=0.1) as bar:
@@ -171,8 +171,8 @@ def find(arguments: argparse.Namespace) -> list[Pair]:
 
 def _read(pair: Pair, arguments: argparse.Namespace, card: "Card", bar: tqdm) -> "ArraySample":
     """Read an image and its labels, as the network is to see them."""
+    from nuclei_unet.adaptation.adapt import annotated
     from nuclei_unet.prediction.scale import scale_for
-    from nuclei_unet.training.adapt import annotated
 
     image, pixel_size = pair.read()
     labels = pair.labels(image.shape[:2])
@@ -186,11 +186,11 @@ def _read(pair: Pair, arguments: argparse.Namespace, card: "Card", bar: tqdm) ->
 
 def text(adapted: "Adapted", images: int, nuclei: int, before: "PredictSettings", parent: Path | str, out: Path) -> str:
     """Return the report: a table of all variants, what was chosen, and whether it helped."""
+    from nuclei_unet.adaptation.adapt import MARGIN
     from nuclei_unet.commands.predict import plural
     from nuclei_unet.commands.score_text import aligned
-    from nuclei_unet.training.adapt import MARGIN
 
-    where = "images that it was not adapted to" if adapted.crossfitted else "the same images"
+    where = "images that it was not adapted to" if adapted.cross_validated else "the same images"
     rows = [("", "dsb_score", "AP50", "pixel IoU")]
     for name, row in adapted.rows.items():
         rows.append((name, *(f"{row[key]:.3f}" for key in ("dsb_score", "ap50", "iou"))))
@@ -200,7 +200,7 @@ def text(adapted: "Adapted", images: int, nuclei: int, before: "PredictSettings"
         *aligned(rows),
         "",
     ]
-    if not adapted.crossfitted:
+    if not adapted.cross_validated:
         lines.append("There are too few to hold some back, so only the offset of outlines was tried.")
     plain = adapted.rows["plain"]["dsb_score"]
     if not adapted.helped:

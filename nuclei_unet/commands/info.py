@@ -62,7 +62,7 @@ def main(arguments: argparse.Namespace) -> int:
 def _ancestry(recipe: Recipe) -> dict[str, str]:
     """Return what is known of an adaptation."""
     adapted = recipe.adapted
-    where = "images that it was not adapted to" if adapted.crossfitted else "the same images"
+    where = "images that it was not adapted to" if adapted.cross_validated else "the same images"
     return {
         "adapted from": f"the model with SHA-256 {recipe.parent}",
         "adapted to": f"{adapted.images:,} images with {adapted.nuclei:,} nuclei, SHA-256 {adapted.data}",

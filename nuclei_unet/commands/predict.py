@@ -30,7 +30,7 @@ from nuclei_unet.formats.zarr_images import is_zarr
 from nuclei_unet.prediction.scale import scale_for
 
 if TYPE_CHECKING:  # loaded late: it brings what images are computed with
-    from nuclei_unet.commands.results import Outcome
+    from nuclei_unet.results.results import Outcome
 
 # Part of every result's key: raise it when a change to the code makes older results differ.
 GENERATION = 1
@@ -109,8 +109,8 @@ def main(arguments: argparse.Namespace) -> int:
         from nuclei_unet.commands import slide
 
         return slide.main(arguments)
-    from nuclei_unet.commands import results
     from nuclei_unet.formats.reading import find_images
+    from nuclei_unet.results import results
 
     started = time.monotonic()
     folder = arguments.folder
@@ -192,7 +192,7 @@ def named(found: Sequence[tuple[Path, PurePath]]) -> list[Task]:
 
 def check_folder(inputs: Sequence[str], folder: Path, tasks: Sequence[Task]) -> None:
     """Raise InputError if results would land among the inputs, over one of them, or over files of somebody else."""
-    from nuclei_unet.commands import results
+    from nuclei_unet.results import results
 
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: is a file; the last argument is the folder for the results")
@@ -238,7 +238,7 @@ def run(tasks: Sequence[Task], options: Options, jobs: int, scheduler: str | Non
 
 def _of(task: Task, outcomes: "list[Outcome] | cluster.Lost", folder: Path) -> "list[Outcome]":
     """Return the outcomes of a file, or, if all workers died of it, one that says so."""
-    from nuclei_unet.commands import results
+    from nuclei_unet.results import results
 
     if isinstance(outcomes, cluster.Lost):
         return [results.Result(task.name, task.source, error=f"{task.source}: {outcomes.reason}").keep(folder)]
@@ -256,9 +256,9 @@ def segment_file(task: Task, options: Options) -> "list[Outcome]":
 
     Whatever is wrong with the file is the error of its outcome. Raises InputError if results cannot be written.
     """
-    from nuclei_unet.commands import results
     from nuclei_unet.formats.planes import planes
     from nuclei_unet.formats.reading import open_images
+    from nuclei_unet.results import results
 
     cluster.check_seen(options.folder / results.STATE)
     try:
@@ -302,7 +302,7 @@ def segment_file(task: Task, options: Options) -> "list[Outcome]":
 
 def _reason(error: Exception, task: Task, folder: Path) -> str:
     """Return in one line why an image could not be done. Raises InputError if no other could be done either."""
-    from nuclei_unet.commands import results
+    from nuclei_unet.results import results
 
     if isinstance(error, OSError) and results.fatal(error, folder):
         where = error.filename or folder

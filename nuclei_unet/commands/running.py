@@ -87,7 +87,7 @@ def _loaded(model: Path, changed: int, engine: str, threads: int, views: str | N
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Keep other runs out of the folder of results, which is made."""
-    from nuclei_unet.commands import results
+    from nuclei_unet.results import results
 
     lock = filelock.FileLock(folder / results.STATE / "lock", blocking=False)
     try:

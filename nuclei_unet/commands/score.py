@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from nuclei_unet import outcomes, scores
 from nuclei_unet.commands.score_text import text
 from nuclei_unet.errors import InputError
+from nuclei_unet.evaluation import outcomes, scores
+from nuclei_unet.evaluation.outcomes import Outcome
 from nuclei_unet.files import fresh_file
 from nuclei_unet.formats.label_sets import read_set
 from nuclei_unet.formats.tables import csv_bytes
-from nuclei_unet.outcomes import Outcome
 
 # What became of true nuclei, then of predicted ones; the columns of per_image.csv.
 OF_TRUTH = {"correct": Outcome.CORRECT, "missed": Outcome.MISSED, "split": Outcome.SPLIT, "merged": Outcome.MERGED}

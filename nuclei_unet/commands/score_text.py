@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from nuclei_unet import scores
+from nuclei_unet.evaluation import scores
 
 WORST_BY = "dsb_score"  # a column
 N_WORST = 5

@@ -1,8 +1,8 @@
 """Find the nuclei of a slide: an OME-Zarr too large for memory in, an OME-Zarr with labels and a table out.
 
-A slide is predicted in the same blocks as any image, and the result is the same to the pixel. Memory is bounded by
-what a worker needs for a block. Four passes, each in any number of processes: sample the pixels, which decides how
-they are normalized; predict the blocks, whose nuclei are numbered on the way, in order; write the labels; measure.
+A slide is predicted in the same tiles as any image, and the result is the same to the pixel. Memory is bounded by
+what a worker needs for a tile. Four passes, each in any number of processes: sample the pixels, which decides how
+they are normalized; predict the tiles, whose nuclei are numbered on the way, in order; write the labels; measure.
 """
 
 import argparse
@@ -23,7 +23,6 @@ from tqdm import tqdm
 
 from nuclei_unet import cluster
 from nuclei_unet.commands import running, slide_tasks
-from nuclei_unet.commands.results import RUN, STATE, TOGETHER, versions
 from nuclei_unet.commands.slide_tasks import SIDE, Share, Window, Work
 from nuclei_unet.errors import InputError
 from nuclei_unet.files import fresh_file, remove_unfinished
@@ -32,10 +31,11 @@ from nuclei_unet.formats.imagefile import ImageFile, without_suffix
 from nuclei_unet.formats.planes import choose_channel, planes
 from nuclei_unet.formats.zarr_images import MARKS, open_levels, window
 from nuclei_unet.images import Intensities
-from nuclei_unet.prediction.blocks import Block, match, relative
 from nuclei_unet.prediction.predictor import Predictor
 from nuclei_unet.prediction.scale import scale_for
+from nuclei_unet.prediction.tiles import Tile, match, relative
 from nuclei_unet.recipe import Diameters
+from nuclei_unet.results.results import RUN, STATE, TOGETHER, versions
 
 # As of `predict`: raise it when a change to the code makes older results differ.
 GENERATION = 1
@@ -84,11 +84,11 @@ def main(arguments: argparse.Namespace) -> int:
     views = card.recipe.predict.with_views(arguments.views) if arguments.views else card.recipe.predict
     seen = tuple(max(round(side * slide.scale), 1) for side in slide.shape)
     # Without a network: cutting needs none.
-    blocks = Predictor(None, card.recipe.network, views).cut(seen, slide.shape)
+    tiles = Predictor(None, card.recipe.network, views).cut(seen, slide.shape)
     names = ("engine", "views", "channel", "pixel_size", "scale")
     facts = {name: getattr(arguments, name) for name in names}
     about = [slide.level, slide.image.axes, slide.image.shape, str(slide.image.dtype), slide.pixel_size, slide.scale]
-    tiling = [len(blocks), blocks[0].seen, blocks[0].seen_core]
+    tiling = [len(tiles), tiles[0].seen, tiles[0].seen_core]
     key = running.digest([GENERATION, chosen.digest, facts, str(path.absolute()), about, _marks(path), tiling])
     work = Work(
         slide=path.absolute(),
@@ -108,7 +108,7 @@ def main(arguments: argparse.Namespace) -> int:
     try:
         with running.locked(folder):
             before = None if arguments.overwrite else _done(folder, key)
-            record = before or _run(work, blocks, folder, arguments.overwrite, chosen.jobs, chosen.scheduler)
+            record = before or _run(work, tiles, folder, arguments.overwrite, chosen.jobs, chosen.scheduler)
             if before is None:
                 record |= {
                     "versions": versions(),
@@ -124,7 +124,7 @@ def main(arguments: argparse.Namespace) -> int:
                         "pixel_size_from": slide.pixel_size_from,
                         "scale": slide.scale,
                     },
-                    "blocks": len(blocks),
+                    "tiles": len(tiles),
                     "seconds": round(time.monotonic() - started, 1),
                     "key": key,
                 }
@@ -213,7 +213,7 @@ def _done(folder: Path, key: str) -> dict | None:
 
 
 def _run(
-    work: Work, blocks: Sequence[Block], folder: Path, overwrite: bool, jobs: int, scheduler: str | None
+    work: Work, tiles: Sequence[Tile], folder: Path, overwrite: bool, jobs: int, scheduler: str | None
 ) -> dict[str, Any]:
     """Make the labels and the table, going on from what is there; return what the record says of it."""
     for old in (folder / STATE).iterdir():
@@ -225,24 +225,24 @@ def _run(
     try:
         with cluster.open_pool(jobs, scheduler) as pool:
             try:
-                return _made(pool, work, blocks, folder)
+                return _made(pool, work, tiles, folder)
             except KeyboardInterrupt:
                 if sys.stderr.isatty():
                     print(file=sys.stderr)  # under the bar
                 done = len(list(work.state.glob("part-*")))
-                running.interrupted(pool, folder, f"{done:,} of {len(blocks):,} blocks")
+                running.interrupted(pool, folder, f"{done:,} of {len(tiles):,} tiles")
     except InputError:
         if not any(work.state.glob("part-*")):
             shutil.rmtree(work.state)  # nothing to go on from
         raise
 
 
-def _made(pool: cluster.Pool, work: Work, blocks: Sequence[Block], folder: Path) -> dict[str, Any]:
-    work = replace(work, intensities=_intensities(pool, work, blocks))
-    engines, shares = _numbered(pool, work, blocks)
-    _write_labels(pool, work, blocks, folder)
+def _made(pool: cluster.Pool, work: Work, tiles: Sequence[Tile], folder: Path) -> dict[str, Any]:
+    work = replace(work, intensities=_intensities(pool, work, tiles))
+    engines, shares = _numbered(pool, work, tiles)
+    _write_labels(pool, work, tiles, folder)
     nuclei = shares[-1].last
-    # If there are no nuclei at all, a block without any gives the table its columns.
+    # If there are no nuclei at all, a tile without any gives the table its columns.
     shares = [share for share in shares if share.last >= share.first] or shares[:1]
     (folder / RUN).unlink(missing_ok=True)
     order = cluster.in_order(_each(pool, slide_tasks.measure_share, shares, work, "measuring"))
@@ -253,21 +253,21 @@ def _made(pool: cluster.Pool, work: Work, blocks: Sequence[Block], folder: Path)
 
 def _each(pool: cluster.Pool, function: Callable, tasks: Sequence, work: Work, name: str) -> Iterator[tuple[int, Any]]:
     """Do tasks under a progress bar; yield (number, (number, result)), as `in_order` takes it."""
-    with tqdm(total=len(tasks), unit="block", desc=name, disable=None, smoothing=0.1) as bar:
+    with tqdm(total=len(tasks), unit="tile", desc=name, disable=None, smoothing=0.1) as bar:
         for number, result in pool.run(function, tasks, work):
             if isinstance(result, cluster.Lost):
-                raise InputError(f"{work.slide}: a block {result.reason}; the others are kept for another start")
+                raise InputError(f"{work.slide}: a tile {result.reason}; the others are kept for another start")
             bar.update()
             yield number, (number, result)
 
 
-def _intensities(pool: cluster.Pool, work: Work, blocks: Sequence[Block]) -> Intensities:
+def _intensities(pool: cluster.Pool, work: Work, tiles: Sequence[Tile]) -> Intensities:
     """Return how the slide is normalized."""
     path = work.state / "intensities.json"
     if not path.exists():
-        for _ in _each(pool, slide_tasks.sample, blocks, work, "reading"):
+        for _ in _each(pool, slide_tasks.sample, tiles, work, "reading"):
             pass
-        ((_, found),) = pool.run(slide_tasks.intensities, [blocks], work)
+        ((_, found),) = pool.run(slide_tasks.intensities, [tiles], work)
         if isinstance(found, cluster.Lost):
             raise InputError(f"{work.slide}: the sample of its pixels {found.reason}")
         with fresh_file(path) as partial:
@@ -277,61 +277,61 @@ def _intensities(pool: cluster.Pool, work: Work, blocks: Sequence[Block]) -> Int
     return Intensities(**json.loads(path.read_text()))
 
 
-def _numbered(pool: cluster.Pool, work: Work, blocks: Sequence[Block]) -> tuple[list[str], list[Share]]:
-    """Predict all blocks; return what computed them, and the nuclei that each brought in."""
-    numbering, engines = Numbering(work, blocks), set()
-    for number, engine in cluster.in_order(_each(pool, slide_tasks.predict, blocks, work, "predicting")):
-        numbering.add(blocks[number])
+def _numbered(pool: cluster.Pool, work: Work, tiles: Sequence[Tile]) -> tuple[list[str], list[Share]]:
+    """Predict all tiles; return what computed them, and the nuclei that each brought in."""
+    numbering, engines = Numbering(work, tiles), set()
+    for number, engine in cluster.in_order(_each(pool, slide_tasks.predict, tiles, work, "predicting")):
+        numbering.add(tiles[number])
         engines.add(engine)
     return sorted(engines - {None}), numbering.shares()
 
 
 class Numbering:
-    """Gives nuclei their numbers, block by block in order, as `Predictor.labels` does.
+    """Gives nuclei their numbers, tile by tile in order, as `Predictor.labels` does.
 
-    Needs the pixels of one block and of those beside it, and keeps a few numbers for each block.
+    Needs the pixels of one tile and of those beside it, and keeps a few numbers for each tile.
     """
 
-    def __init__(self, work: Work, blocks: Sequence[Block]):
-        self._work, self._blocks = work, blocks
-        self._last: list[int] = []  # the highest number after each block
-        self._windows: list[Window] = []  # of each block, grown until they hold all of its nuclei
+    def __init__(self, work: Work, tiles: Sequence[Tile]):
+        self._work, self._blocks = work, tiles
+        self._last: list[int] = []  # the highest number after each tile
+        self._windows: list[Window] = []  # of each tile, grown until they hold all of its nuclei
 
-    def add(self, block: Block) -> None:
-        """Number the nuclei of the next block."""
-        part, count = slide_tasks.read_part(self._work, block), self._last[-1] if self._last else 0
-        self._windows.append(block.window)
+    def add(self, tile: Tile) -> None:
+        """Number the nuclei of the next tile."""
+        part, count = slide_tasks.read_part(self._work, tile), self._last[-1] if self._last else 0
+        self._windows.append(tile.window)
         after = count
         if part.size:
-            labels = slide_tasks.painted(self._work, block.window, self._blocks[: block.number])
-            numbers, after = match(labels, part, relative(block.core, block.window), count)
-            slide_tasks.write_numbers(self._work, block, numbers)
-            self._grow(block, part, numbers, count)
+            labels = slide_tasks.painted(self._work, tile.window, self._blocks[: tile.number])
+            numbers, after = match(labels, part, relative(tile.core, tile.window), count)
+            slide_tasks.write_numbers(self._work, tile, numbers)
+            self._grow(tile, part, numbers, count)
         self._last.append(after)
 
-    def _grow(self, block: Block, part, numbers, count: int) -> None:
-        """Let windows of earlier blocks hold what this block adds to their nuclei."""
+    def _grow(self, tile: Tile, part, numbers, count: int) -> None:
+        """Let windows of earlier tiles hold what this tile adds to their nuclei."""
         for number, box in zip(numbers[1:].tolist(), ndimage.find_objects(part), strict=True):
             if box is not None and 0 < number <= count:
                 owner = bisect_left(self._last, number)
                 self._windows[owner] = tuple(
                     slice(min(old.start, new.start + at.start), max(old.stop, new.stop + at.start))
-                    for old, new, at in zip(self._windows[owner], box, block.window, strict=True)
+                    for old, new, at in zip(self._windows[owner], box, tile.window, strict=True)
                 )
 
     def shares(self) -> list[Share]:
-        """Return the nuclei that each block brought in."""
+        """Return the nuclei that each tile brought in."""
         firsts = [1, *(last + 1 for last in self._last)]
         return [Share(n, firsts[n], last, self._windows[n]) for n, last in enumerate(self._last)]
 
 
-def _write_labels(pool: cluster.Pool, work: Work, blocks: Sequence[Block], folder: Path) -> None:
+def _write_labels(pool: cluster.Pool, work: Work, tiles: Sequence[Tile], folder: Path) -> None:
     """Write all levels of the label image."""
     labels = work.state / "labels"
     # Relative to where the label image will lie.
     source = Path(os.path.relpath(work.slide, folder.absolute() / "labels" / zarr_labels.NAME)).as_posix()
     zarr_labels.create(labels, work.shape, work.pixel_size, source)
-    tasks = [(part, slide_tasks.overlapping(part, blocks)) for part in _windows(work.shape)]
+    tasks = [(part, slide_tasks.overlapping(part, tiles)) for part in _windows(work.shape)]
     for _ in _each(pool, slide_tasks.write, tasks, work, "writing"):
         pass
     shapes = [array.shape for array in zarr_labels.open_arrays(labels)]

@@ -1,4 +1,4 @@
-"""What is done to one block of a slide, on whatever machine: the tasks of `nuclei-unet predict SLIDE.zarr OUT.zarr`.
+"""What is done to one tile of a slide, on whatever machine: the tasks of `nuclei-unet predict SLIDE.zarr OUT.zarr`.
 
 Each function takes a task and the `Work` that all of them share. What it finds is a file in the folder `Work.state`,
 written whole or not at all; if the file is there, nothing is done.
@@ -20,7 +20,7 @@ from nuclei_unet.formats.planes import planes
 from nuclei_unet.formats.zarr_images import one_channel, open_levels, window
 from nuclei_unet.images import Intensities, apply, check_finite, measured, resize, sampling_step, to_rgb
 from nuclei_unet.measurements import measure
-from nuclei_unet.prediction.blocks import Block, paint, relative
+from nuclei_unet.prediction.tiles import Tile, paint, relative
 
 Window = tuple[slice, slice]
 # Levels of the pyramid that one task writes: windows of four chunks a side become one chunk of the third level. So no
@@ -50,7 +50,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Share:
-    """The nuclei that one block brought in: those numbered from `first` to `last`. All lie in `window`."""
+    """The nuclei that one tile brought in: those numbered from `first` to `last`. All lie in `window`."""
 
     number: int
     first: int
@@ -58,54 +58,54 @@ class Share:
     window: Window
 
 
-def sample(block: Block, work: Work) -> None:
-    """Keep those pixels of a block that decide how the slide is normalized."""
-    path = _file(work, "sample", block.number, ".npy")
+def sample(tile: Tile, work: Work) -> None:
+    """Keep those pixels of a tile that decide how the slide is normalized."""
+    path = _file(work, "sample", tile.number, ".npy")
     if path.exists():
         return
-    rgb = _pixels(work, block.core, block.seen_core)
+    rgb = _pixels(work, tile.core, tile.seen_core)
     try:
         check_finite(rgb)
     except InputError as error:
         raise InputError(f"{work.slide}: {error}") from None
     step = sampling_step(work.seen)
-    rows, columns = (slice(-s.start % step, None, step) for s in block.seen_core)
+    rows, columns = (slice(-s.start % step, None, step) for s in tile.seen_core)
     with fresh_file(path) as partial:
         np.save(partial, rgb[rows, columns])
 
 
-def intensities(blocks: Sequence[Block], work: Work) -> Intensities:
-    """Measure the samples of all blocks, put together as if they were cut from the whole image."""
+def intensities(tiles: Sequence[Tile], work: Work) -> Intensities:
+    """Measure the samples of all tiles, put together as if they were cut from the whole image."""
     from nuclei_unet.prediction import models
 
     step = sampling_step(work.seen)
     whole = None
-    for block in blocks:
-        part = np.load(_file(work, "sample", block.number, ".npy"))
+    for tile in tiles:
+        part = np.load(_file(work, "sample", tile.number, ".npy"))
         if whole is None:
             whole = np.empty((*(-(-side // step) for side in work.seen), 3), part.dtype)
-        top, left = (-(-s.start // step) for s in block.seen_core)
+        top, left = (-(-s.start // step) for s in tile.seen_core)
         whole[top : top + part.shape[0], left : left + part.shape[1]] = part
     return measured(whole, models.describe(work.model)[0].recipe.normalize)
 
 
-def predict(block: Block, work: Work) -> str | None:
-    """Find the nuclei of a block. Returns what computed them, None if that was done before.
+def predict(tile: Tile, work: Work) -> str | None:
+    """Find the nuclei of a tile. Returns what computed them, None if that was done before.
 
-    Kept are the nuclei that reach into the block's core: uint16 (H, W), or (0, 0) if there are none.
+    Kept are the nuclei that reach into the tile's core: uint16 (H, W), or (0, 0) if there are none.
     """
-    path = _file(work, "part", block.number, ".npz")
+    path = _file(work, "part", tile.number, ".npz")
     if path.exists():
         return None
     segmenter, engine = running.segmenter(work.model, work.engine, work.threads, work.views)
-    pixels = _pixels(work, block.window, block.seen)
+    pixels = _pixels(work, tile.window, tile.seen)
     if (pixels == pixels[0, 0]).all():
         value = apply(pixels[:1, :1], work.intensities)
-        part = _even(segmenter, value.tobytes(), (*pixels.shape[:2], *value.shape[2:]), block.size)
+        part = _even(segmenter, value.tobytes(), (*pixels.shape[:2], *value.shape[2:]), tile.size)
     else:
-        part = segmenter.predictor.part(apply(pixels, work.intensities), block.size)
+        part = segmenter.predictor.part(apply(pixels, work.intensities), tile.size)
     numbers = np.zeros(int(part.max()) + 1, part.dtype)
-    inside = np.unique(part[relative(block.core, block.window)])
+    inside = np.unique(part[relative(tile.core, tile.window)])
     numbers[inside] = inside
     with fresh_file(path) as partial:
         np.savez_compressed(partial, part=numbers[part] if inside.any() else np.zeros((0, 0), part.dtype))
@@ -114,49 +114,49 @@ def predict(block: Block, work: Work) -> str | None:
 
 @functools.lru_cache(16)
 def _even(segmenter, value: bytes, shape: tuple[int, ...], size: tuple[int, int]) -> np.ndarray:
-    """Return what is found in a block of one value. Much of a slide is empty, in blocks of nine sizes at most."""
+    """Return what is found in a tile of one value. Much of a slide is empty, in tiles of nine sizes at most."""
     pixel = np.frombuffer(value, np.uint8).reshape(shape[2:])
     return segmenter.predictor.part(np.ascontiguousarray(np.broadcast_to(pixel, shape)), size)
 
 
-def read_part(work: Work, block: Block) -> np.ndarray:
+def read_part(work: Work, tile: Tile) -> np.ndarray:
     """Return what `predict` found."""
-    with np.load(_file(work, "part", block.number, ".npz")) as found:
+    with np.load(_file(work, "part", tile.number, ".npz")) as found:
         return found["part"]
 
 
-def write_numbers(work: Work, block: Block, numbers: np.ndarray) -> None:
-    """Keep the numbers that the nuclei of a block have in the whole slide; see `blocks.match`."""
-    with fresh_file(_file(work, "numbers", block.number, ".npy")) as partial:
+def write_numbers(work: Work, tile: Tile, numbers: np.ndarray) -> None:
+    """Keep the numbers that the nuclei of a tile have in the whole slide; see `tiles.match`."""
+    with fresh_file(_file(work, "numbers", tile.number, ".npy")) as partial:
         np.save(partial, numbers)
 
 
-def painted(work: Work, part: Window, blocks: Sequence[Block]) -> np.ndarray:
-    """Return a window of the label image, uint32 (H, W), from the blocks given, in order; their numbers are known."""
+def painted(work: Work, part: Window, tiles: Sequence[Tile]) -> np.ndarray:
+    """Return a window of the label image, uint32 (H, W), from the tiles given, in order; their numbers are known."""
     labels = np.zeros([s.stop - s.start for s in part], np.uint32)
-    for block in overlapping(part, blocks):
-        found = read_part(work, block)
+    for tile in overlapping(part, tiles):
+        found = read_part(work, tile)
         if not found.size:
             continue
-        both = tuple(slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(part, block.window, strict=True))
-        numbers = np.load(_file(work, "numbers", block.number, ".npy"))
-        paint(labels[relative(both, part)], found[relative(both, block.window)], numbers)
+        both = tuple(slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(part, tile.window, strict=True))
+        numbers = np.load(_file(work, "numbers", tile.number, ".npy"))
+        paint(labels[relative(both, part)], found[relative(both, tile.window)], numbers)
     return labels
 
 
-def overlapping(part: Window, blocks: Sequence[Block]) -> list[Block]:
-    """Return the blocks that share pixels with a window."""
+def overlapping(part: Window, tiles: Sequence[Tile]) -> list[Tile]:
+    """Return the tiles that share pixels with a window."""
     return [
-        block
-        for block in blocks
-        if all(a.start < b.stop and b.start < a.stop for a, b in zip(part, block.window, strict=True))
+        tile
+        for tile in tiles
+        if all(a.start < b.stop and b.start < a.stop for a, b in zip(part, tile.window, strict=True))
     ]
 
 
-def write(task: tuple[Window, Sequence[Block]], work: Work) -> None:
-    """Write a window of the label image, from the blocks that reach into it, to the first levels of the pyramid."""
-    part, blocks = task
-    labels = painted(work, part, blocks)
+def write(task: tuple[Window, Sequence[Tile]], work: Work) -> None:
+    """Write a window of the label image, from the tiles that reach into it, to the first levels of the pyramid."""
+    part, tiles = task
+    labels = painted(work, part, tiles)
     if labels.any():
         _write_levels(work, 0, part, labels)
 
@@ -175,7 +175,7 @@ def _write_levels(work: Work, level: int, part: Window, labels: np.ndarray) -> N
 
 
 def measure_share(share: Share, work: Work) -> None:
-    """Measure the nuclei that one block brought in."""
+    """Measure the nuclei that one tile brought in."""
     path = _file(work, "table", share.number, ".npz")
     if path.exists():
         return

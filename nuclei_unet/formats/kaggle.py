@@ -12,9 +12,9 @@ from pathlib import Path, PurePosixPath
 import cv2
 import numpy as np
 
-from nuclei_unet import png
 from nuclei_unet.errors import InputError
 from nuclei_unet.files import fresh_file, fresh_folder
+from nuclei_unet.formats import png
 from nuclei_unet.formats.label_image import MAX_LABEL, MAX_PIXELS, check_size, checked
 from nuclei_unet.formats.run_lengths import encode_labels, pixels_of, whole_numbers
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from nuclei_unet import png
 from nuclei_unet.errors import InputError
 from nuclei_unet.files import fresh_file
+from nuclei_unet.formats import png
 from nuclei_unet.formats.label_image import check_size, checked
 
 

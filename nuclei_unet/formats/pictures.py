@@ -7,8 +7,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from nuclei_unet import png
 from nuclei_unet.errors import InputError
+from nuclei_unet.formats import png
 from nuclei_unet.formats.imagefile import ImageFile
 
 # A frame header, which holds the size: SOF0 to SOF15, without DHT, JPG and DAC (ITU-T T.81, table B.1).

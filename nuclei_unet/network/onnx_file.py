@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from nuclei_unet.card import Card
 from nuclei_unet.errors import InputError
 from nuclei_unet.network import unet
-from nuclei_unet.network.onnx_engine import CARD, INPUT, OUTPUT
+from nuclei_unet.prediction.engine import CARD, INPUT, OUTPUT
 from nuclei_unet.settings import NetworkSettings
 
 OPSET = 17

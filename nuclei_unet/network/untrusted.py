@@ -49,9 +49,9 @@ def check_size(settings: NetworkSettings, size: int, name: str) -> None:
 
 
 def _check_keras(path: Path, threads: int | None) -> None:
-    from nuclei_unet.network import model_file
+    from nuclei_unet.network import keras_file
 
-    recipe = model_file.read_recipe(path)
+    recipe = keras_file.read_recipe(path)
     check_size(recipe.network, path.stat().st_size, str(path))
     try:
         with zipfile.ZipFile(path) as archive:

@@ -60,7 +60,7 @@ def load(
         data = _packed(path, name)
     if engine_for(path, engine) == "tensorflow":
         return _converted(data, name, digest, precision, threads)
-    from nuclei_unet.network.onnx_engine import OnnxNetwork
+    from nuclei_unet.prediction.engine import OnnxNetwork
 
     network = OnnxNetwork(data, name, threads)
     return Model(network, network.card, name, digest, "ONNX Runtime, float32")
@@ -93,10 +93,10 @@ def describe(model: Path | str | None) -> tuple[Card, str, str]:
     """Return what a model says about itself, its name and its SHA-256, without preparing its network."""
     path, name, data, digest = _located(model)
     if path.suffix == ".keras":
-        from nuclei_unet.network import model_file
+        from nuclei_unet.network import keras_file
 
-        return _card(model_file.read_recipe(path)), name, digest
-    from nuclei_unet.network.onnx_engine import OnnxNetwork
+        return _card(keras_file.read_recipe(path)), name, digest
+    from nuclei_unet.prediction.engine import OnnxNetwork
 
     return OnnxNetwork(_packed(path, name) if zipfile.is_zipfile(path) else data, name, 1).card, name, digest
 
@@ -115,10 +115,10 @@ def load_weights(model: Path | str | None = None, *, threads: int | None = None)
     if path.suffix == ".keras":
         runtime, _ = _tensorflow(name, threads)
         untrusted.check(path)
-        from nuclei_unet.network import model_file, unet
+        from nuclei_unet.network import keras_file, unet
 
         with runtime.precision("float32"):
-            network = unet.fold_batch_normalization(model_file.load(path), card.recipe.network)
+            network = unet.fold_batch_normalization(keras_file.load(path), card.recipe.network)
     else:
         runtime, _ = _tensorflow(name, threads, "onnx")
         from nuclei_unet.network import onnx_file
@@ -186,13 +186,13 @@ def _tensorflow(name: str, threads: int | None, *needed: str):
 def _keras_model(path: Path, name: str, digest: str, engine: Engine, precision: str, threads: int | None) -> Model:
     if engine == "onnx":
         raise InputError(f"{name}: a Keras model runs on TensorFlow alone; `make release` writes it as ONNX, too")
-    from nuclei_unet.network import model_file
+    from nuclei_unet.network import keras_file
 
-    recipe = model_file.read_recipe(path)
+    recipe = keras_file.read_recipe(path)
     runtime, network = _tensorflow(name, threads)
     untrusted.check(path)
     try:
-        ready = network(model_file.load(path), recipe.network, precision)
+        ready = network(keras_file.load(path), recipe.network, precision)
     except InputError as error:
         raise error if str(error).startswith(str(path)) else InputError(f"{name}: {error}") from None
     return Model(ready, _card(recipe), name, digest, f"TensorFlow, {runtime.resolve_precision(precision)}")
@@ -202,7 +202,7 @@ def _converted(data: bytes, name: str, digest: str, precision: str, threads: int
     """Open an ONNX file's weights in TensorFlow."""
     runtime, network = _tensorflow(name, threads, "onnx")
     from nuclei_unet.network import onnx_file
-    from nuclei_unet.network.onnx_engine import OnnxNetwork
+    from nuclei_unet.prediction.engine import OnnxNetwork
 
     card = OnnxNetwork(data, name, 1).card
     folded = card.recipe.network.model_copy(update={"normalization": "none"})

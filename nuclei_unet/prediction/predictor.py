@@ -6,15 +6,15 @@ from typing import Protocol
 import numpy as np
 
 from nuclei_unet.images import resize
-from nuclei_unet.prediction.blocks import Block, add_block, cut, relative
 from nuclei_unet.prediction.instances import label_nuclei
+from nuclei_unet.prediction.tiles import Tile, add_tile, cut, relative
 from nuclei_unet.settings import NetworkSettings, PredictSettings
 
-# Side of a block in pixels, as the network sees it. It limits the memory that an image of any size takes.
-BLOCK = 2560
-# Pixels around a block's core that are predicted and thrown away. They show the network the core's surroundings, and
+# Side of a tile in pixels, as the network sees it. It limits the memory that an image of any size takes.
+TILE = 2560
+# Pixels around a tile's core that are predicted and thrown away. They show the network the core's surroundings, and
 # are wider than a large nucleus.
-MARGIN = 128
+OVERLAP = 128
 
 
 # The views of `fast`: as the image is, and mirrored at half its size, where large nuclei look as usual ones do. The
@@ -55,30 +55,30 @@ class Predictor:
         """Find the nuclei of one image.
 
         `image` is uint8 (H, W) or (H, W, 3) as `images.normalize` returns it. Returns a label image as
-        `instances.label_nuclei` does, of `shape` if that is given. An image larger than a block is processed block by
-        block, so memory grows only by the image and its label image.
+        `instances.label_nuclei` does, of `shape` if that is given. An image larger than a tile is processed tile by
+        tile, so memory grows only by the image and its label image.
         """
         shape = shape or image.shape[:2]
         found = self.cut(image.shape[:2], shape)
         if len(found) == 1:
             return self.part(image[found[0].seen], found[0].size)
         labels, count = np.zeros(shape, np.uint32), 0
-        for block in found:
-            part = self.part(image[block.seen], block.size)
-            count = add_block(labels[block.window], part, relative(block.core, block.window), count)
+        for tile in found:
+            part = self.part(image[tile.seen], tile.size)
+            count = add_tile(labels[tile.window], part, relative(tile.core, tile.window), count)
         return labels if count >= 2**16 else labels.astype(np.uint16)
 
-    def cut(self, seen: tuple[int, int], shape: tuple[int, int]) -> list[Block]:
-        """Return the blocks of an image whose size is `seen` for the network; its label image is of `shape`."""
+    def cut(self, seen: tuple[int, int], shape: tuple[int, int]) -> list[Tile]:
+        """Return the tiles of an image whose size is `seen` for the network; its label image is of `shape`."""
         factors = shape[0] / seen[0], shape[1] / seen[1]
         # A multiple of 128, so pooling falls on the same pixels as in the whole image, also at half its size.
-        core = max(int(BLOCK / max(*(scale for scale, _ in self.passes), *factors)) - 2 * MARGIN, 128) // 128 * 128
-        if max(seen) <= core + 2 * MARGIN:
+        core = max(int(TILE / max(*(scale for scale, _ in self.passes), *factors)) - 2 * OVERLAP, 128) // 128 * 128
+        if max(seen) <= core + 2 * OVERLAP:
             core = max(seen)  # it fits
-        return list(cut(seen, shape, core, MARGIN))
+        return list(cut(seen, shape, core, OVERLAP))
 
     def part(self, image: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-        """Find the nuclei of one block, all at once; see `labels`."""
+        """Find the nuclei of one tile, all at once; see `labels`."""
         return label_nuclei(self.maps(image, shape), self.views, resize(image, shape))
 
     def maps(self, image: np.ndarray, shape: tuple[int, int] | None = None) -> dict[str, np.ndarray]:

@@ -60,7 +60,7 @@ class Segmenter:
         `image` is (H, W) or (H, W, channels) with 1 to 4 channels, any real dtype, range and size; alpha is dropped.
         The network sees it enlarged by `scale`, for nuclei much smaller (or larger, below 1) than it was trained on.
         The label image is (H, W), uint16, or uint32 if there are more than 65,535 nuclei. An image larger than a
-        block is processed block by block. Raises InputError if it is not an image or has NaN or infinite values.
+        tile is processed tile by tile. Raises InputError if it is not an image or has NaN or infinite values.
         """
         seen = image
         if scale != 1:

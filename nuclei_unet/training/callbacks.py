@@ -51,16 +51,19 @@ class ValidateOnOneDevice(keras.callbacks.Callback):
 
 
 class Pictures(keras.callbacks.Callback):
-    """Show one validation image of each kind, its nuclei and the predicted foreground.
+    """Show one validation image of each image_type, its nuclei and the predicted foreground.
 
     Drawn after epochs 1, 2, 5, 10, 20, 50 ... and the last.
     """
 
-    def __init__(self, middles: crops.Crops, log_picture):
+    def __init__(self, center_crops: crops.Crops, log_picture):
         super().__init__()
         self.log_picture = log_picture
-        kinds = [sample.kind for sample in middles.samples]
-        self.images, maps = zip(*(middles.middle(kinds.index(kind)) for kind in sorted(set(kinds))), strict=True)
+        image_types = [sample.image_type for sample in center_crops.samples]
+        self.images, maps = zip(
+            *(center_crops.center_crop(image_types.index(image_type)) for image_type in sorted(set(image_types))),
+            strict=True,
+        )
         self.truth = [values[..., :1] for values in maps]
 
     def on_epoch_end(self, epoch, logs=None):

@@ -30,7 +30,7 @@ class Crops:
 
     def __init__(self, samples: Sequence[Sample], settings: TrainSettings, folder: Path | None = None):
         self.settings, self.samples = settings, samples
-        weights = kind_weights([sample.kind for sample in samples], settings.kind_balance)
+        weights = type_weights([sample.image_type for sample in samples], settings.type_balance)
         # As in numpy's Generator.choice, which would do this for each crop again.
         self._cumulative = weights.cumsum()
         self._cumulative /= self._cumulative[-1]
@@ -42,7 +42,7 @@ class Crops:
     def draw(self, number: int) -> tuple[np.ndarray, np.ndarray]:
         """Return crop `number`: image uint8 (size, size, channels) and maps uint8 (size, size, targets)."""
         rng = np.random.default_rng([self.settings.seed, number])
-        if self.settings.kind_balance:
+        if self.settings.type_balance:
             index = self._choose(rng)
         else:
             # Each image is used once before any is used again.
@@ -58,7 +58,7 @@ class Crops:
         image = self._pixels.get(self._choose(rng))[0]
         return self._cut(image, *window(image.shape[:2], self.settings.crop_size, self.settings.augment, rng))
 
-    def middle(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+    def center_crop(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the middle of image `index`, not augmented, in the form of `draw`."""
         size = self.settings.crop_size
         image, maps = self._pixels.get(index)
@@ -108,9 +108,9 @@ def window(
     return np.column_stack([turn, offset]), cv2.INTER_LINEAR
 
 
-def kind_weights(kinds: list[str], balance: float) -> np.ndarray:
-    """Return each image's probability, float (n,); the weight of a kind is count ** (1 - balance)."""
-    _, inverse, counts = np.unique(kinds, return_inverse=True, return_counts=True)
+def type_weights(image_types: list[str], balance: float) -> np.ndarray:
+    """Return each image's probability, float (n,); the weight of a image_type is count ** (1 - balance)."""
+    _, inverse, counts = np.unique(image_types, return_inverse=True, return_counts=True)
     weights = (counts.astype(float) ** -balance)[inverse]
     return weights / weights.sum()
 

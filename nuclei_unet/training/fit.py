@@ -30,7 +30,7 @@ def train(
     """Train a network and return it with the best epoch's weights, not compiled, and the history.
 
     `log_epoch(epoch, metrics)` is called after each epoch, counted from 1. The history has one row per epoch: epoch,
-    learning_rate, and loss, foreground_iou, foreground_dice ..., of training crops and (val_...) of the middles of
+    learning_rate, and loss, foreground_iou, foreground_dice ..., of training crops and (val_...) of the center_crops of
     the validation images. `state`, a path from `resume.state_file`, keeps the state of the training; pixels that do not
     fit into memory lie in its folder. A training that was stopped continues from it, and its earlier epochs are logged
     again. `log_picture(epoch, pixels)` gets pictures of validation images, their truth and their prediction, which
@@ -46,8 +46,8 @@ def train(
     source = crops.Crops(training, settings, folder)
     steps = settings.steps_per_epoch or -(-len(source) // settings.batch_size)
     total, size = steps * settings.epochs, steps * settings.batch_size
-    middles = crops.Crops(validation, settings, folder)
-    held_out = crops.as_dataset(middles.middle, range(len(middles)), settings, channels)
+    center_crops = crops.Crops(validation, settings, folder)
+    held_out = crops.as_dataset(center_crops.center_crop, range(len(center_crops)), settings, channels)
     epochs = EpochLog(log_epoch, make_schedule(settings, total), steps)
     kept_epochs = []
     with multiworker.watched(strategy, team, kept_epochs) if team else contextlib.nullcontext():
@@ -70,7 +70,7 @@ def train(
             twin.compile(**measures(settings))
             callbacks = [ValidateOnOneDevice(twin, held_out), *callbacks]
         if log_picture:
-            callbacks.append(Pictures(middles, log_picture))
+            callbacks.append(Pictures(center_crops, log_picture))
         if state:
             keep = resume.KeepState
             if team:
@@ -132,21 +132,21 @@ def make_optimizer(settings: TrainSettings, total: int) -> keras.optimizers.Opti
     """Return the optimizer for `total` steps."""
     schedule = make_schedule(settings, total)
     if settings.optimizer == "adam":
-        return Adam(schedule, encoder_rate=settings.encoder_rate)
-    return AdamW(schedule, weight_decay=settings.weight_decay, encoder_rate=settings.encoder_rate)
+        return Adam(schedule, encoder_lr_multiplier=settings.encoder_lr_multiplier)
+    return AdamW(schedule, weight_decay=settings.weight_decay, encoder_lr_multiplier=settings.encoder_lr_multiplier)
 
 
 class SlowEncoder:
-    """An optimizer that moves the weights of a pretrained encoder in smaller steps, by the factor `encoder_rate`."""
+    """An optimizer that moves a pretrained encoder in smaller steps, by the factor `encoder_lr_multiplier`."""
 
-    def __init__(self, *arguments, encoder_rate: float, **options):
+    def __init__(self, *arguments, encoder_lr_multiplier: float, **options):
         super().__init__(*arguments, **options)
-        self.encoder_rate = encoder_rate
+        self.encoder_lr_multiplier = encoder_lr_multiplier
 
     def build(self, variables):
         """Note which variables are the encoder's. Their weights do not decay: they would forget what they know."""
         slow = [variable.path.startswith(PREFIX) for variable in variables]
-        self._factors = [self.encoder_rate if its else 1.0 for its in slow]
+        self._factors = [self.encoder_lr_multiplier if its else 1.0 for its in slow]
         self.exclude_from_weight_decay(var_list=[v for v, its in zip(variables, slow, strict=True) if its])
         super().build(variables)
 

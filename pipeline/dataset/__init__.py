@@ -1,1 +1,1 @@
-"""The data set: published archives, drawn images, source frames, kinds of image, the processed form on disk."""
+"""The data set: published archives, synthetic images, source frames, image types, the processed form on disk."""

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from nuclei_unet.errors import InputError
 from nuclei_unet.files import fresh_file
-from nuclei_unet.png import decode
+from nuclei_unet.formats.png import decode
 
 MAX_FILES = 100_000
 MAX_FILE_BYTES = 256 * 2**20

@@ -247,24 +247,24 @@ def _unit(lines: np.ndarray) -> np.ndarray:
     return lines / (np.linalg.norm(lines, axis=1, keepdims=True) + 1e-6)
 
 
-def split_by_frame(frames: np.ndarray, kinds: list[str], fraction: float, seed: int) -> np.ndarray:
-    """Choose validation images by whole frames, stratified by kind; bool (n,), True = validation.
+def split_by_frame(frames: np.ndarray, image_types: list[str], fraction: float, seed: int) -> np.ndarray:
+    """Choose validation images by whole frames, stratified by image type; bool (n,), True = validation.
 
-    In each kind, frames come in random order (from `seed`). A frame is taken if it brings the number of images nearer
-    to `fraction` of the kind. A frame's kind is that of most of its images. A kind with a single frame stays in
+    In each image type, frames come in random order (from `seed`). A frame is taken if it brings the number of images
+    nearer to `fraction` of that type. A frame's type is that of most of its images. A type with a single frame stays in
     training.
     """
     chosen = np.zeros(len(frames), bool)
     order = np.argsort(frames, kind="stable")
     numbers, starts = np.unique(frames[order], return_index=True)
     members = dict(zip(numbers.tolist(), np.split(order, starts[1:]), strict=True))
-    by_kind = defaultdict(list)
+    by_type = defaultdict(list)
     for frame, indices in members.items():
-        names, counts = np.unique([kinds[i] for i in indices], return_counts=True)
-        by_kind[str(names[np.argmax(counts)])].append(frame)
-    for kind in sorted(by_kind):
-        wanted, taken = fraction * sum(len(members[frame]) for frame in by_kind[kind]), 0
-        order = np.random.default_rng([seed, *kind.encode()]).permutation(by_kind[kind])
+        names, counts = np.unique([image_types[i] for i in indices], return_counts=True)
+        by_type[str(names[np.argmax(counts)])].append(frame)
+    for image_type in sorted(by_type):
+        wanted, taken = fraction * sum(len(members[frame]) for frame in by_type[image_type]), 0
+        order = np.random.default_rng([seed, *image_type.encode()]).permutation(by_type[image_type])
         for frame in order[:-1]:
             indices = members[int(frame)]
             if abs(taken + len(indices) - wanted) < abs(taken - wanted):

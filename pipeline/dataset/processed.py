@@ -1,7 +1,7 @@
 """The processed data set: images as the network sees them. Only this module knows its format on disk.
 
 data/processed/
-  manifest.csv      one row per image: image_id, split, kind, frame, height, width, nuclei
+  manifest.csv      one row per image: image_id, split, image_type, frame, height, width, nuclei
   images/<id>.png   what the network sees: uint8, (H, W) or (H, W, 3), resized if preprocess.image_size says so
   labels/<id>.png   the truth at native size: uint16 (H, W), 0 = background, 1 ... n = nuclei
 """
@@ -18,7 +18,7 @@ from pipeline import layout
 
 MANIFEST = "manifest.csv"
 AGAIN = "run `dvc repro --force preprocess`"
-MANIFEST_COLUMNS = ("image_id", "split", "kind", "frame", "height", "width", "nuclei")
+MANIFEST_COLUMNS = ("image_id", "split", "image_type", "frame", "height", "width", "nuclei")
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class StoredSample:
 
     image_id: str
     split: str
-    kind: str
+    image_type: str
     folder: Path
 
     @property
@@ -71,7 +71,7 @@ def read_split(split: str, folder: Path = layout.PROCESSED) -> list[StoredSample
         present = {path.name for path in (folder / name).glob("*.png")}
         if missing := sorted({f"{image_id}.png" for image_id in rows.image_id} - present):
             raise InputError(f"{folder / name / missing[0]}: missing or not a readable PNG; {AGAIN}")
-    return [StoredSample(row.image_id, split, row.kind, folder) for row in rows.itertuples()]
+    return [StoredSample(row.image_id, split, row.image_type, folder) for row in rows.itertuples()]
 
 
 def read_image(path: Path) -> np.ndarray:

@@ -1,6 +1,6 @@
 """A synthetic data set with the looks and the layout of BBBC038, for demonstrations and tests without internet.
 
-Like the real set, the training images are neighbouring crops of larger frames: a frame of one of four kinds is
+Like the real set, the training images are neighbouring crops of larger frames: a frame of one of four image_types is
 drawn, then cut into 2x2 crops. The seed determines every pixel.
 """
 
@@ -17,7 +17,7 @@ import numpy as np
 
 from nuclei_unet.formats.run_lengths import encode_run_lengths
 
-# Height and width in pixels of one crop of each kind; a training frame is twice as high and wide.
+# Height and width in pixels of one crop of each image_type; a training frame is twice as high and wide.
 CROP_SHAPES = {
     "small fluorescent": (256, 256),
     "large fluorescent": (360, 360),
@@ -26,7 +26,7 @@ CROP_SHAPES = {
 }
 
 # Kinds of successive frames. All four come within the first five, so that small sets have them too. This gives the
-# rare kinds (large 13%, purple 16%, grey 2% of the real images) somewhat more weight than they have in BBBC038.
+# rare image_types (large 13%, purple 16%, grey 2% of the real images) somewhat more weight than they have in BBBC038.
 KIND_CYCLE = (
     "small fluorescent",
     "large fluorescent",
@@ -106,10 +106,10 @@ def image_id(seed: int, split: str, index: int) -> str:
 def training_images(train: int, seed: int) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
     """Yield (ImageId, rgb uint8 (H, W, 3), labels uint16 (H, W)) of each training image in the order of `frames`."""
     for index, (name, frame) in enumerate(frames(train, seed).items()):
-        kind = kind_of(frame)
-        height, width = CROP_SHAPES[kind]
+        image_type = kind_of(frame)
+        height, width = CROP_SHAPES[image_type]
         if index % CROPS_PER_FRAME == 0:
-            rgb, labels = draw_frame(kind, np.random.default_rng([seed, 0, frame]), (2 * height, 2 * width))
+            rgb, labels = draw_frame(image_type, np.random.default_rng([seed, 0, frame]), (2 * height, 2 * width))
         row, column = divmod(index % CROPS_PER_FRAME, 2)
         window = np.s_[row * height : (row + 1) * height, column * width : (column + 1) * width]
         yield name, rgb[window], labels[window]
@@ -118,12 +118,12 @@ def training_images(train: int, seed: int) -> Iterator[tuple[str, np.ndarray, np
 def held_out_images(test: int, seed: int) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
     """Yield (ImageId, rgb uint8 (H, W, 3), labels uint16 (H, W)) of each test image, drawn as a frame of its own."""
     for index in range(test):
-        kind = kind_of(index)
-        rgb, labels = draw_frame(kind, np.random.default_rng([seed, 1, index]), CROP_SHAPES[kind])
+        image_type = kind_of(index)
+        rgb, labels = draw_frame(image_type, np.random.default_rng([seed, 1, index]), CROP_SHAPES[image_type])
         yield image_id(seed, "test", index), rgb, labels
 
 
-def draw_frame(kind: str, rng: np.random.Generator, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+def draw_frame(image_type: str, rng: np.random.Generator, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     """Draw one field of view.
 
     Each quarter of the frame holds at least one nucleus. Nuclei may overlap in the picture; in the labels the
@@ -131,7 +131,7 @@ def draw_frame(kind: str, rng: np.random.Generator, shape: tuple[int, int]) -> t
 
     Parameters
     ----------
-    kind : str
+    image_type : str
         A key of `CROP_SHAPES`.
     rng : np.random.Generator
         Source of all randomness.
@@ -146,24 +146,24 @@ def draw_frame(kind: str, rng: np.random.Generator, shape: tuple[int, int]) -> t
         uint16 (H, W), 0 = background, 1 to n = nuclei.
     """
     area = shape[0] * shape[1]
-    if kind == "small fluorescent":
+    if image_type == "small fluorescent":
         radius, crowding = rng.uniform(7, 9.5), rng.uniform(0.04, 0.2)
         limits, stretch, roughness, touching = (6, 11), (1, 1.6), 0.10, rng.uniform(0.1, 0.4)
         draw = draw_fluorescent
-    elif kind == "large fluorescent":
+    elif image_type == "large fluorescent":
         radius, crowding = rng.uniform(22, 27), rng.uniform(0.15, 0.35)
         limits, stretch, roughness, touching = (18, 33), (1, 1.9), 0.10, rng.uniform(0.2, 0.45)
         draw = draw_fluorescent
-    elif kind == "purple":
+    elif image_type == "purple":
         radius, crowding = rng.uniform(8, 15), rng.uniform(0.12, 0.3)
         limits, stretch, roughness, touching = (0.6 * radius, 1.6 * radius), (1, 2.2), 0.16, rng.uniform(0.3, 0.6)
         draw = draw_purple
-    elif kind == "grey":
+    elif image_type == "grey":
         radius, crowding = rng.uniform(8, 10), rng.uniform(0.03, 0.06)
         limits, stretch, roughness, touching = (5, 14), (1, 1.6), 0.14, rng.uniform(0.3, 0.5)
         draw = draw_grey
     else:
-        raise ValueError(f"kind must be one of {list(CROP_SHAPES)}, not {kind!r}")
+        raise ValueError(f"image_type must be one of {list(CROP_SHAPES)}, not {image_type!r}")
 
     count = max(4, round(crowding * area / (np.pi * radius**2)))
     radii = np.clip(radius * rng.lognormal(0, 0.18, count), *limits)

@@ -76,22 +76,22 @@ def average_precision_curves(by_threshold: pd.DataFrame, dpi: int) -> Figure:
     return figure
 
 
-def scores_by_kind(by_kind: pd.DataFrame, per_image: pd.DataFrame, dpi: int) -> Figure:
-    """Draw mean pixel IoU and DSB score by kind of image: U-Net as bar, its images as dots, Otsu as line."""
-    sizes = by_kind.groupby("kind").n_images.sum()
-    kinds = sorted(sizes.index, key=lambda kind: (-sizes[kind], kind))
-    figure = Figure(figsize=(8, 1.6 + 0.75 * len(kinds)), dpi=dpi)
+def scores_by_type(by_type: pd.DataFrame, per_image: pd.DataFrame, dpi: int) -> Figure:
+    """Draw mean pixel IoU and DSB score by image type: U-Net as bar, its images as dots, Otsu as line."""
+    sizes = by_type.groupby("image_type").n_images.sum()
+    image_types = sorted(sizes.index, key=lambda image_type: (-sizes[image_type], image_type))
+    figure = Figure(figsize=(8, 1.6 + 0.75 * len(image_types)), dpi=dpi)
     axes = figure.subplots(2, 2, sharex=True, sharey=True)
     for row, (score, title) in zip(axes, {"iou": "pixel IoU", "dsb_score": "DSB score"}.items(), strict=True):
         for ax, split in zip(row, layout.SCORED_SPLITS, strict=True):
-            for place, kind in enumerate(kinds):
-                mean = by_kind[(by_kind.split == split) & (by_kind.kind == kind)]
-                images = per_image[(per_image.split == split) & (per_image.kind == kind)]
+            for place, image_type in enumerate(image_types):
+                mean = by_type[(by_type.split == split) & (by_type.image_type == image_type)]
+                images = per_image[(per_image.split == split) & (per_image.image_type == image_type)]
                 _kind_bar(ax, place, mean[score], mean[f"otsu_{score}"], np.sort(images[score].to_numpy()))
                 ax.text(1.02, place, f"n = {mean.n_images.sum()}", va="center", fontsize=7.5, color=GREY)
             ax.set_title(f"{title}, {split}")
             ax.grid(visible=False, axis="y")
-    axes[0, 0].set(yticks=range(len(kinds)), yticklabels=kinds, xlim=(0, 1))
+    axes[0, 0].set(yticks=range(len(image_types)), yticklabels=image_types, xlim=(0, 1))
     axes[0, 0].invert_yaxis()
     keys = [
         Patch(color=BLUE, alpha=0.35, label="U-Net, mean"),

@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from nuclei_unet.metrics import overlap_matrix
-from nuclei_unet.outcomes import Outcome, errors
+from nuclei_unet.evaluation.metrics import overlap_matrix
+from nuclei_unet.evaluation.outcomes import Outcome, errors
 from pipeline.report.style import COLOURS, rgb
 
 MAX_SIDE = 512  # px on screen; larger images are shrunk
@@ -24,7 +24,7 @@ class Example:
     image: np.ndarray
     truth: np.ndarray
     predicted: np.ndarray
-    caption: tuple[str, ...]  # short id, kind, and more in order of importance
+    caption: tuple[str, ...]  # short id, image_type, and more in order of importance
 
 
 def error_map(truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:

@@ -17,16 +17,16 @@ from pipeline.report.pictures import Example
 
 # Which stage writes each table of the reports, and which of its columns are shown.
 HISTORY_COLUMNS = ("loss", "foreground_iou", "foreground_dice")
-DRAWN = ("iou", "dsb_score", "otsu_iou", "otsu_dsb_score")  # of per_image.csv and by_kind.csv
+DRAWN = ("iou", "dsb_score", "otsu_iou", "otsu_dsb_score")  # of per_image.csv and by_type.csv
 TABLES = {
     layout.HISTORY.stem: (
         "train",
         ("epoch", "learning_rate", *HISTORY_COLUMNS, *(f"val_{name}" for name in HISTORY_COLUMNS)),
     ),
-    layout.PER_IMAGE.stem: ("evaluate", ("image_id", "split", "kind", "nuclei", "predicted_nuclei", *DRAWN)),
-    layout.BY_KIND.stem: (
+    layout.PER_IMAGE.stem: ("evaluate", ("image_id", "split", "image_type", "nuclei", "predicted_nuclei", *DRAWN)),
+    layout.BY_TYPE.stem: (
         "evaluate",
-        ("split", "kind", "n_images", *DRAWN, *(column for column, _ in scores.kind_columns())),
+        ("split", "image_type", "n_images", *DRAWN, *(column for column, _ in scores.type_columns())),
     ),
     layout.AP_BY_THRESHOLD.stem: (
         "evaluate",
@@ -43,7 +43,7 @@ class Results:
     audit: dict
     history: pd.DataFrame
     per_image: pd.DataFrame
-    by_kind: pd.DataFrame
+    by_type: pd.DataFrame
     ap_by_threshold: pd.DataFrame
 
 
@@ -97,7 +97,7 @@ def read_example(row: NamedTuple) -> Example:
         raise InputError(f"{row.image_id}: image, truth and prediction differ in size: {sizes}; run `dvc repro`")
     caption = (
         row.image_id[:8],
-        row.kind,
+        row.image_type,
         f"DSB score {row.dsb_score:.2f}",
         f"pixel IoU {row.iou:.2f}",
         f"nuclei: {row.nuclei} true, {row.predicted_nuclei} predicted",

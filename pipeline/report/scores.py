@@ -1,6 +1,6 @@
-"""Scores of the pipeline: of the U-Net beside Otsu's threshold, by split and kind of image, for tables and reports.
+"""Scores of the pipeline: of the U-Net beside Otsu's threshold, by split and image type, for tables and reports.
 
-The scores themselves are in the library's catalogue, nuclei_unet/scores.py.
+The scores themselves are in the library's catalogue, nuclei_unet/evaluation/scores.py.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from nuclei_unet import metrics, scores
-from nuclei_unet.scores import Counts, ScoreInfo, listed, main_ones
+from nuclei_unet.evaluation import metrics, scores
+from nuclei_unet.evaluation.scores import Counts, ScoreInfo, listed, main_ones
 from pipeline import layout
 
 OTSU = "otsu"  # the group with the scores of Otsu's threshold, without any learning
@@ -24,7 +24,7 @@ class ImageCounts:
 
     image_id: str
     split: str
-    kind: str
+    image_type: str
     shape: tuple[int, int]
     unet: Counts
     otsu: Counts
@@ -36,7 +36,7 @@ def row(item: ImageCounts) -> dict:
     return {
         "image_id": item.image_id,
         "split": item.split,
-        "kind": item.kind,
+        "image_type": item.image_type,
         "height": height,
         "width": width,
         "nuclei": item.unet.instances.n_truth,
@@ -56,20 +56,20 @@ def summarise(items: Sequence[ImageCounts]) -> dict:
     return {"n_images": len(items), **scores.of_images([item.unet for item in items]), OTSU: floor}
 
 
-def by_kind(images: pd.DataFrame) -> pd.DataFrame:
-    """Return the means over images of each split and kind; `images` is per_image.csv."""
-    groups = images.groupby(["split", "kind"], sort=True)
-    table = groups[[column for column, _ in kind_columns(together=False)]].mean()
+def by_type(images: pd.DataFrame) -> pd.DataFrame:
+    """Return the means over images of each split and image_type; `images` is per_image.csv."""
+    groups = images.groupby(["split", "image_type"], sort=True)
+    table = groups[[column for column, _ in type_columns(together=False)]].mean()
     table.insert(0, "n_images", groups.size())
     # Validation first: choices are made on it.
-    return table.reset_index().sort_values(["split", "kind"], ascending=[False, True], ignore_index=True)
+    return table.reset_index().sort_values(["split", "image_type"], ascending=[False, True], ignore_index=True)
 
 
-def kind_columns(together: bool = True) -> list[tuple[str, str]]:
-    """Return (column, heading) of the scores in by_kind.csv; Otsu's beside the U-Net's if `together`, else last."""
+def type_columns(together: bool = True) -> list[tuple[str, str]]:
+    """Return (column, heading) of the scores in by_type.csv; Otsu's beside the U-Net's if `together`, else last."""
     order = listed() if together else scores.SCORES
-    shown = [score for score in order if score.by_kind and score.column]
-    floor = {score.key: (f"otsu_{score.column}", f"Otsu {score.short}") for score in _floor_columns() if score.by_kind}
+    shown = [score for score in order if score.by_type and score.column]
+    floor = {score.key: (f"otsu_{score.column}", f"Otsu {score.short}") for score in _floor_columns() if score.by_type}
     columns = [((score.column, score.short), floor.get(score.key)) for score in shown]
     pairs = [part for pair in columns for part in pair] if together else [own for own, _ in columns] + [*floor.values()]
     return [pair for pair in pairs if pair]

@@ -12,7 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
-from nuclei_unet.outcomes import Outcome
+from nuclei_unet.evaluation.outcomes import Outcome
 
 BLUE, ORANGE, GREY = "#0072B2", "#E69F00", "#666666"
 

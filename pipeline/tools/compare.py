@@ -25,10 +25,10 @@ from dvc.scm import SCM, SCMError, resolve_rev
 from ruamel.yaml import YAML
 from scmrepo.exceptions import SCMError as EmptyError  # of a repository without a commit; DVC lets it through
 
-from nuclei_unet import metrics
 from nuclei_unet.errors import InputError
+from nuclei_unet.evaluation import metrics
+from nuclei_unet.evaluation.scores import main_ones
 from nuclei_unet.files import fresh_file
-from nuclei_unet.scores import main_ones
 from pipeline import layout, params, stage
 from pipeline.git import check, git
 from pipeline.report import charts, pictures, scores

@@ -21,14 +21,14 @@ from ruamel.yaml import YAML
 
 from nuclei_unet.card import Card
 from nuclei_unet.files import file_digest, fresh_file
-from nuclei_unet.network import model_file, onnx_file, runtime, unet
-from nuclei_unet.network.onnx_engine import INPUT, OUTPUT, OnnxNetwork
+from nuclei_unet.network import keras_file, onnx_file, runtime, unet
+from nuclei_unet.prediction.engine import INPUT, OUTPUT, OnnxNetwork
 from nuclei_unet.recipe import Recipe
 from pipeline import layout, params, stage
 from pipeline.report import pictures
 from pipeline.report.results import existing, read_example, read_results
 from pipeline.tools import release, zoo
-from pipeline.visualize import near_median_by_kind
+from pipeline.visualize import near_median_by_type
 
 LICENSE, PROJECT = Path("LICENSE"), Path("pyproject.toml")
 COVERS = 3
@@ -41,7 +41,7 @@ def main() -> None:
     """Write the package."""
     settings = params.load()
     results = read_results()
-    made_by = model_file.read_recipe(existing(layout.MODEL, "evaluate"))
+    made_by = keras_file.read_recipe(existing(layout.MODEL, "evaluate"))
     card = Card(
         recipe=made_by.model_copy(update={"commit": release.commit()}),
         scores=results.summary,
@@ -50,7 +50,7 @@ def main() -> None:
         source=file_digest(layout.MODEL),
     )
     test = results.per_image[results.per_image.split == "test"]
-    examples = [read_example(row) for row in near_median_by_kind(test, COVERS).itertuples()]
+    examples = [read_example(row) for row in near_median_by_type(test, COVERS).itertuples()]
     with tempfile.TemporaryDirectory() as name, fresh_file(layout.PACKAGE) as target:
         folder = Path(name)
         weights = write_weights(folder, card)
@@ -59,13 +59,13 @@ def main() -> None:
         write_test(folder / files[INPUT], folder / files[OUTPUT], folder / weights["onnx"]["source"], examples[0].image)
         for cover, example in zip(files["covers"], examples, strict=True):
             write_cover(folder / cover, example)
-        (folder / files["documentation"]).write_text(zoo.readme(card, results.audit, results.by_kind), encoding="utf-8")
+        (folder / files["documentation"]).write_text(zoo.readme(card, results.audit, results.by_type), encoding="utf-8")
         (folder / LICENSE.name).write_bytes(LICENSE.read_bytes())
         described = {
             key: [_file(folder, part) for part in value] if isinstance(value, list) else _file(folder, value)
             for key, value in files.items()
         }
-        fields = zoo.description(card, settings, results.by_kind, weights, described, version())
+        fields = zoo.description(card, settings, results.by_type, weights, described, version())
         write_yaml(folder / "rdf.yaml", fields)
         pack(folder, target)
     print(f"{layout.PACKAGE}: {layout.PACKAGE.stat().st_size / 1e6:.1f} MB, for the BioImage Model Zoo")
@@ -78,9 +78,9 @@ def version() -> str:
 
 def write_weights(folder: Path, card: Card) -> dict[str, dict]:
     """Write the network for both engines, in float32; return {format: its fields in rdf.yaml}."""
-    model = model_file.load(layout.MODEL)
+    model = keras_file.load(layout.MODEL)
     onnx_file.save(model, folder / "nuclei-unet.onnx", card)
-    model_file.save(joined(model, card.recipe), folder / "nuclei-unet.keras", card.recipe)
+    keras_file.save(joined(model, card.recipe), folder / "nuclei-unet.keras", card.recipe)
     return {
         "keras_v3": _file(folder, "nuclei-unet.keras")
         | {"keras_version": keras.__version__, "backend": ["tensorflow", tf.__version__]},

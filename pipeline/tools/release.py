@@ -18,12 +18,12 @@ from tqdm import tqdm
 
 from nuclei_unet.card import Card
 from nuclei_unet.errors import InputError
+from nuclei_unet.evaluation.scores import count, main_ones, of_images
 from nuclei_unet.files import file_digest, fresh_file
-from nuclei_unet.network import model_file, onnx_file
+from nuclei_unet.network import keras_file, onnx_file
 from nuclei_unet.prediction import checks, models
 from nuclei_unet.prediction.segmenter import Segmenter
 from nuclei_unet.recipe import Diameters
-from nuclei_unet.scores import count, main_ones, of_images
 from pipeline import git, layout
 from pipeline.dataset import processed, synthetic
 from pipeline.stage import run
@@ -35,8 +35,8 @@ DRAWN = {"images": 6, "seed": 2018}
 
 def main() -> None:
     """Write nuclei_unet/pretrained/."""
-    recipe = model_file.read_recipe(layout.MODEL).model_copy(update={"commit": commit()})
-    keras_model = model_file.load(layout.MODEL)
+    recipe = keras_file.read_recipe(layout.MODEL).model_copy(update={"commit": commit()})
+    keras_model = keras_file.load(layout.MODEL)
     card = Card(recipe=recipe, diameters=diameters(), licence=LICENCE, source=file_digest(layout.MODEL))
     with tempfile.TemporaryDirectory() as folder:
         measured = {}

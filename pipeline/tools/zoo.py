@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from nuclei_unet.card import Card
-from nuclei_unet.network.onnx_engine import INPUT, OUTPUT
+from nuclei_unet.prediction.engine import INPUT, OUTPUT
 from nuclei_unet.settings import NormalizeSettings
 from pipeline.params import Params
 from pipeline.report import scores
@@ -68,7 +68,7 @@ def preprocessing(settings: NormalizeSettings) -> list[dict]:
 
 
 def description(
-    card: Card, settings: Params, by_kind: pd.DataFrame, weights: Mapping, files: Mapping, version: str
+    card: Card, settings: Params, by_type: pd.DataFrame, weights: Mapping, files: Mapping, version: str
 ) -> dict:
     """Return the content of rdf.yaml.
 
@@ -138,7 +138,7 @@ def description(
                 "target_structure": ["nuclei"],
                 "task": "segmentation",
                 "training": training(settings),
-                "evaluations": [evaluation(card, by_kind, settings.download.source)],
+                "evaluations": [evaluation(card, by_type, settings.download.source)],
             },
             # What the format has no fields for, as nuclei-unet reads it.
             "nuclei_unet": {"recipe": recipe.model_dump(mode="json")},
@@ -175,9 +175,9 @@ def training(settings: Params) -> dict:
     }
 
 
-def evaluation(card: Card, by_kind: pd.DataFrame, source: str) -> dict:
-    """Return the scores of the test images: a row a score, a column for all images and for each kind."""
-    rows = by_kind[by_kind.split == "test"]
+def evaluation(card: Card, by_type: pd.DataFrame, source: str) -> dict:
+    """Return the scores of the test images: a row a score, a column for all images and for each image_type."""
+    rows = by_type[by_type.split == "test"]
     shown = [score for score in scores.main_ones() if score.over == "mean"]
     test = card.scores["test"]
     return {
@@ -186,15 +186,21 @@ def evaluation(card: Card, by_kind: pd.DataFrame, source: str) -> dict:
         "dataset_role": "test",
         "sample_count": int(test["n_images"]),
         # The format allows 16 characters.
-        "evaluation_factors": ["overall", *(kind.replace("fluorescent", "fluor")[:16] for kind in rows.kind)],
-        "evaluation_factors_long": ["all test images", *(f"images of kind {kind}" for kind in rows.kind)],
+        "evaluation_factors": [
+            "overall",
+            *(image_type.replace("fluorescent", "fluor")[:16] for image_type in rows.image_type),
+        ],
+        "evaluation_factors_long": [
+            "all test images",
+            *(f"images of image_type {image_type}" for image_type in rows.image_type),
+        ],
         "metrics": [score.column for score in shown],
         "metrics_long": [score.meaning for score in shown],
         "results": [[test[score.group][score.key], *(float(value) for value in rows[score.column])] for score in shown],
     }
 
 
-def readme(card: Card, audit: Mapping, by_kind: pd.DataFrame) -> str:
+def readme(card: Card, audit: Mapping, by_type: pd.DataFrame) -> str:
     """Return the package's README.md."""
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["score"] = lambda value: f"{value:.3f}"
@@ -207,6 +213,6 @@ def readme(card: Card, audit: Mapping, by_kind: pd.DataFrame) -> str:
         multiple=card.recipe.network.size_multiple,
         meanings={target: MEANINGS[target] for target in card.recipe.targets},
         rows=scores.score_rows(card.scores),
-        by_kind=by_kind[by_kind.split == "test"].sort_values(["n_images", "kind"], ascending=[False, True]),
+        by_type=by_type[by_type.split == "test"].sort_values(["n_images", "image_type"], ascending=[False, True]),
         cite=CITATIONS,
     )

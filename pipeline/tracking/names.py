@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from ruamel.yaml import YAML, YAMLError
 
-from nuclei_unet.scores import main_ones
+from nuclei_unet.evaluation.scores import main_ones
 from pipeline import git, layout
 from pipeline.params import Params, first_of, flatten, flatten_mapping
 

@@ -19,8 +19,8 @@ import pandas as pd
 from mlflow.protos.databricks_pb2 import BAD_REQUEST, INTERNAL_ERROR
 from mlflow.pyfunc import scoring_server
 
-from nuclei_unet import png
 from nuclei_unet.errors import InputError
+from nuclei_unet.formats import png
 from nuclei_unet.prediction.segmenter import Segmenter
 
 LOG = logging.getLogger(__name__)

@@ -3,7 +3,7 @@
 import numpy as np
 from skimage.draw import disk
 
-from nuclei_unet import metrics
+from nuclei_unet.evaluation import metrics
 
 
 def drawn(shape, *circles):

@@ -5,8 +5,8 @@ import pytest
 
 from nuclei_unet import errors
 from nuclei_unet.commands.main import main
-from nuclei_unet.network.onnx_engine import CARD
 from nuclei_unet.prediction import models
+from nuclei_unet.prediction.engine import CARD
 
 
 @pytest.mark.parametrize(

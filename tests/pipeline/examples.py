@@ -28,16 +28,16 @@ class OneMap:
         return label_nuclei({"foreground": bright.astype(np.float32)}, self.settings)
 
 
-def sample(image_id, labels, image=None, kind="small-fluorescent", split="test"):
+def sample(image_id, labels, image=None, image_type="small-fluorescent", split="test"):
     labels = np.asarray(labels, np.uint16)
     image = np.where(labels > 0, 255, 0).astype(np.uint8) if image is None else image
-    return ArraySample(image_id, split, kind, image, labels)
+    return ArraySample(image_id, split, image_type, image, labels)
 
 
 TWO = np.repeat(np.repeat([[1, 1, 0, 2, 2]], 4, axis=0), 4, axis=1)  # two nuclei of 32 px, 16 px apart
 
 
-KINDS = ("small-fluorescent", "purple-on-white", "<script>kind")
+IMAGE_TYPES = ("small-fluorescent", "purple-on-white", "<script>image_type")
 SHAPES = ((40, 56), (64, 30), (48, 48), (40, 56), (48, 48))
 
 
@@ -66,14 +66,16 @@ def write_reports(folder, ids):
     splits = [(i, s) for s in ("validation", "test") for i in ids]
     score = dict(iou=0.8, dice=0.9, dsb_score=0.4, ap50=0.7, otsu_iou=0.6, otsu_dsb_score=0.2)
     rows = [
-        dict(image_id=i, split=s, kind=KINDS[n % 3], nuclei=9, predicted_nuclei=8, **score)
+        dict(image_id=i, split=s, image_type=IMAGE_TYPES[n % 3], nuclei=9, predicted_nuclei=8, **score)
         for n, (i, s) in enumerate(splits)
     ]
     pd.DataFrame(rows).to_csv(folder / "per_image.csv", index=False)
-    by_kind = [
-        dict(split=s, kind=k, n_images=n + 1, **score) for s in ("validation", "test") for n, k in enumerate(KINDS)
+    by_type = [
+        dict(split=s, image_type=k, n_images=n + 1, **score)
+        for s in ("validation", "test")
+        for n, k in enumerate(IMAGE_TYPES)
     ]
-    pd.DataFrame(by_kind).to_csv(folder / "by_kind.csv", index=False)
+    pd.DataFrame(by_type).to_csv(folder / "by_type.csv", index=False)
     columns = results.TABLES["ap_by_threshold"][1]
     curve = [dict.fromkeys(columns, 0.5) | dict(iou_threshold=t) for t in (0.5, 0.55)]
     pd.DataFrame(curve).to_csv(folder / "ap_by_threshold.csv", index=False)

@@ -4,7 +4,7 @@ import re
 import subprocess
 import sys
 
-from benchmarks.faults import legal
+from benchmarks.fault_injection import legal
 from pipeline import params
 from pipeline.process import OUTSIDE, environment
 from tests import PARAMS, ROOT
@@ -34,7 +34,7 @@ def test_drawn_sets_are_legal_and_differ(tmp_path):
 
 def test_the_first_sets_work_or_are_refused_in_one_line():
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.faults.legal", "--sets", "10"],
+        [sys.executable, "-m", "benchmarks.fault_injection.legal", "--sets", "10"],
         cwd=ROOT,
         env=environment(without=OUTSIDE),
         capture_output=True,

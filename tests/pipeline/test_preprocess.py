@@ -119,7 +119,7 @@ def process_one(tmp_path, settings, image, masks, **changes):
 def test_masks_become_labels_in_the_order_of_their_names(tmp_path, settings):
     masks = [mask(0, columns=slice(start, start + 3)) for start in (30, 10, 20)]
     kept, faults, (_, labels) = process_one(tmp_path, settings, picture(0), masks)
-    assert (kept.nuclei, kept.kind, kept.borders.shape, faults) == (3, "small-fluorescent", (40, 50), [])
+    assert (kept.nuclei, kept.image_type, kept.borders.shape, faults) == (3, "small-fluorescent", (40, 50), [])
     np.testing.assert_array_equal(labels[5, [30, 10, 20]], [1, 2, 3])
     assert (labels > 0).sum() == 3 * 30
 
@@ -189,7 +189,7 @@ def test_nuclei_of_one_pixel(tmp_path, settings):
 
 def test_a_nucleus_that_covers_the_whole_image(tmp_path, settings):
     kept, faults, (_, labels) = process_one(tmp_path, settings, picture(0), [mask(0, slice(None), slice(None))])
-    assert (labels == 1).all() and (kept.nuclei, kept.kind, faults) == (1, "large-fluorescent", [])
+    assert (labels == 1).all() and (kept.nuclei, kept.image_type, faults) == (1, "large-fluorescent", [])
 
 
 def test_an_image_of_one_pixel(tmp_path, settings):

@@ -29,7 +29,7 @@ def project(tmp_path, monkeypatch):
     for number, split in enumerate(("train", "validation")):
         one = sample(number)
         processed.write_sample(layout.PROCESSED, one.image_id, one.image, one.labels)
-        rows.append((one.image_id, split, one.kind, number, *one.labels.shape, 4))
+        rows.append((one.image_id, split, one.image_type, number, *one.labels.shape, 4))
     table = pd.DataFrame(rows, columns=processed.MANIFEST_COLUMNS)
     table.to_csv(layout.PROCESSED / processed.MANIFEST, index=False)
 
@@ -66,7 +66,7 @@ def comment(path):
 
 def test_a_comment_in_a_tool_does_not_throw_a_stopped_training_away(project, stop):
     first = stop()
-    for name in ("pipeline/tools/ui.py", "pipeline/report/page.py", "nuclei_unet/prediction/blocks.py", "README.md"):
+    for name in ("pipeline/tools/ui.py", "pipeline/report/page.py", "nuclei_unet/prediction/tiles.py", "README.md"):
         comment(project / name)
     assert stop() == first and first.exists()
 

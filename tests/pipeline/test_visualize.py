@@ -32,10 +32,10 @@ def test_best_median_and_worst_images():
 
 def test_examples_are_the_medians_of_the_commonest_kinds_then_what_is_nearest():
     test = scored(
-        image_id=list("abcdef"), kind=["x", "y", "x", "x", "y", "z"], dsb_score=[0.9, 0.8, 0.1, 0.4, 0.2, 0.6]
+        image_id=list("abcdef"), image_type=["x", "y", "x", "x", "y", "z"], dsb_score=[0.9, 0.8, 0.1, 0.4, 0.2, 0.6]
     )
-    assert visualize.near_median_by_kind(test, 2).image_id.tolist() == ["d", "e"]
-    assert visualize.near_median_by_kind(test, 4).image_id.tolist() == ["d", "e", "f", "b"]
+    assert visualize.near_median_by_type(test, 2).image_id.tolist() == ["d", "e"]
+    assert visualize.near_median_by_type(test, 4).image_id.tolist() == ["d", "e", "f", "b"]
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ class Page:
 def test_the_stage_writes_figures_and_a_page_that_needs_nothing_else(project, capsys):
     visualize.main()
     names = {path.name for path in (project / "reports/figures").iterdir()}
-    charts = {"training_curves.png", "ap_by_iou_threshold.png", "iou_by_kind.png"}
+    charts = {"training_curves.png", "ap_by_iou_threshold.png", "iou_by_type.png"}
     assert names == charts | {"best.png", "median.png", "worst.png", "examples.png"}
     assert "report.html" in capsys.readouterr().out
 
@@ -78,7 +78,7 @@ def test_the_stage_writes_figures_and_a_page_that_needs_nothing_else(project, ca
     assert str(project) not in page.text
     assert "DSB score of 0.432" in page.text and "0.211" in page.text
     assert "train.model.filters" in page.text and "[32, 64, 96, 128]" in page.text
-    assert "&lt;script&gt;kind" in page.text and "&lt;b&gt;x" in page.text
+    assert "&lt;script&gt;image_type" in page.text and "&lt;b&gt;x" in page.text
     assert page.text.count("&lt;b&gt;x") == 20 and "first 20 of 25" in page.text
     assert "All images are synthetic" not in page.text
 
@@ -95,7 +95,7 @@ def test_twice_gives_the_same_bytes(project):
 def test_synthetic_images_get_a_banner(project):
     results = read_results()
     results.audit["source"] = "synthetic"
-    names = ("training_curves", "ap_by_iou_threshold", "iou_by_kind", "best", "median", "worst", "examples")
+    names = ("training_curves", "ap_by_iou_threshold", "iou_by_type", "best", "median", "worst", "examples")
     html = visualize.render(results, {"a.b": (1, 2), "c": None}, {f"{name}.png": "" for name in names})
     assert "All images are synthetic" in html
     assert "[1, 2]" in html and "null" in html
@@ -128,7 +128,7 @@ def test_a_missing_file_is_named_with_its_stage_and_old_figures_stay(project, na
     ("name", "text", "message"),
     [
         ("history.csv", "epoch,loss\n1,2\n", "lacks column 'learning_rate'.*--force train"),
-        ("by_kind.csv", "", "not a CSV table"),
+        ("by_type.csv", "", "not a CSV table"),
         ("scores.json", "{", "not valid JSON"),
         ("per_image.csv", ",".join(results.TABLES["per_image"][1]) + "\n", "has no test image"),
     ],

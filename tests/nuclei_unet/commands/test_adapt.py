@@ -1,4 +1,4 @@
-"""The command `nuclei-unet adapt` on drawn images."""
+"""The command `nuclei-unet adapt` on synthetic images."""
 
 import argparse
 import re
@@ -9,17 +9,17 @@ import cv2
 import numpy as np
 import pytest
 
+from nuclei_unet.adaptation import adapt as training
 from nuclei_unet.commands import adapt, info
 from nuclei_unet.commands.main import main
 from nuclei_unet.errors import InputError
 from nuclei_unet.formats import geojson, kaggle
 from nuclei_unet.formats.label_tiff import write_labels
-from nuclei_unet.network import model_file
+from nuclei_unet.network import keras_file
 from nuclei_unet.prediction import models
 from nuclei_unet.prediction.segmenter import Segmenter
-from nuclei_unet.training import adapt as training
 from tests import ROOT
-from tests.nuclei_unet.training.adapting import image, random_labels, write_model
+from tests.nuclei_unet.adaptation.adapting import image, random_labels, write_model
 
 
 def parsed(*arguments):
@@ -66,7 +66,7 @@ def test_what_helps_is_written_and_said(lab, tmp_path, capsys):
     assert head.startswith("3 images, ") and head.endswith("scored on images that it was not adapted to:")
     rows = {line.rsplit(maxsplit=3)[0]: line.split()[-3:] for line in rest.split("\n\n")[0].splitlines()[1:]}
     assert list(rows) == ["plain", "offset only"]
-    recipe = model_file.read_recipe(out)
+    recipe = keras_file.read_recipe(out)
     offset = recipe.predict.outline_offset
     assert f"Chosen: offset only (outline_offset 0 -> {offset:g}).\n" in said and offset == pytest.approx(1, abs=0.3)
     before, after = recipe.adapted.before, recipe.adapted.after
@@ -175,7 +175,7 @@ def test_an_interrupted_run_leaves_nothing_behind(lab, tmp_path, monkeypatch, ca
             arguments[1].write_bytes(b"half a model")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(*{"calibrate": (training, "calibrate"), "save": (model_file, "save")}[name], interrupted)
+    monkeypatch.setattr(*{"calibrate": (training, "calibrate"), "save": (keras_file, "save")}[name], interrupted)
     arguments = [lab / "images", lab / "labels", "--out", tmp_path / "a.keras", "--model", lab / "model.keras"]
     with pytest.raises(SystemExit) as ended:
         main(["adapt", *map(str, arguments), "--calibrate-only", "--threads", "2"])

@@ -1,4 +1,4 @@
-"""`nuclei-unet predict`, with the model that ships, on drawn images in the formats of users."""
+"""`nuclei-unet predict`, with the model that ships, on synthetic images in the formats of users."""
 
 import csv
 import io
@@ -17,10 +17,11 @@ import pandas as pd
 import pytest
 import tifffile
 
-from nuclei_unet import metrics
-from nuclei_unet.commands import predict, results
+from nuclei_unet.commands import predict
 from nuclei_unet.commands.main import main
+from nuclei_unet.evaluation import metrics
 from nuclei_unet.formats.label_tiff import read_labels
+from nuclei_unet.results import results
 from pipeline import download
 from pipeline.dataset import synthetic
 from tests import ROOT

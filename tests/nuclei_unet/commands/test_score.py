@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 import tifffile
 
-from nuclei_unet import scores
 from nuclei_unet.commands import score
 from nuclei_unet.errors import InputError
+from nuclei_unet.evaluation import scores
 from nuclei_unet.formats import kaggle
 from nuclei_unet.formats.label_tiff import write_labels
 

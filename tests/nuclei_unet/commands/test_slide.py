@@ -1,4 +1,4 @@
-"""`nuclei-unet predict SLIDE.zarr OUT.zarr`: the same as in one piece, in small blocks, with the model that ships."""
+"""`nuclei-unet predict SLIDE.zarr OUT.zarr`: the same as in one piece, in small tiles, with the model that ships."""
 
 import json
 import signal
@@ -26,19 +26,19 @@ from tests import ROOT
 
 OPTIONS = ("predict", "--views", "fast", "--engine", "onnx")
 # Cores of 128 px.
-SMALL = {"BLOCK": 192, "MARGIN": 32}
+SMALL = {"TILE": 192, "OVERLAP": 32}
 
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
-    """Cut images of a few hundred pixels into several blocks."""
+    """Cut images of a few hundred pixels into several tiles."""
     for name, value in SMALL.items():
         monkeypatch.setattr(predictor, name, value)
 
 
 @pytest.fixture(scope="module")
 def drawn():
-    """Return a fluorescent image of 16 blocks, uint8 (H, W): 2 x 2 drawn ones, so nuclei lie on all seams."""
+    """Return a fluorescent image of 16 tiles, uint8 (H, W): 2 x 2 synthetic ones, so nuclei lie on all seams."""
     image = next(image for _, image, _ in synthetic.held_out_images(6, 5) if image.shape[:2] == (256, 256))
     return np.tile(image[..., 0], (2, 2))[:420, :500].copy()
 
@@ -77,7 +77,7 @@ def call(*arguments):
 
 
 def start(*arguments):
-    """Run the command with small blocks in a process of its own."""
+    """Run the command with small tiles in a process of its own."""
     code = (
         "from nuclei_unet.commands.main import main\n"
         "from nuclei_unet.prediction import predictor\n"
@@ -123,7 +123,7 @@ def real_numbers(image):
 
 
 @pytest.mark.parametrize(
-    ("kind", "chunks"), [(grey, (100, 130)), (stained, (37, 500)), (channels, (420, 7)), (real_numbers, (64, 64))]
+    ("image_type", "chunks"), [(grey, (100, 130)), (stained, (37, 500)), (channels, (420, 7)), (real_numbers, (64, 64))]
 )
 def test_the_result_is_that_of_the_whole_image(kind, chunks, tmp_path, drawn, segmenter, capsys):
     stored, image, names = kind(drawn)
@@ -146,14 +146,14 @@ def test_the_result_is_that_of_the_whole_image(kind, chunks, tmp_path, drawn, se
 
 
 def test_an_image_that_fits_is_predicted_at_once(tmp_path, drawn, segmenter, monkeypatch):
-    monkeypatch.setattr(predictor, "BLOCK", 2560)
+    monkeypatch.setattr(predictor, "TILE", 2560)
     assert call(write_slide(tmp_path / "a.zarr", drawn), tmp_path / "out.zarr") == 0
     np.testing.assert_array_equal(zarr_labels.read(tmp_path / "out.zarr"), segmenter(drawn))
 
 
 def test_a_sample_of_the_pixels_decides_as_in_the_whole_image(tmp_path, drawn, segmenter, monkeypatch):
     monkeypatch.setattr("nuclei_unet.images.LARGEST_WHOLE", 15_000)  # every third row and column
-    drawn = drawn + np.linspace(0, 90, 500).astype(np.uint8)  # blocks differ
+    drawn = drawn + np.linspace(0, 90, 500).astype(np.uint8)  # tiles differ
     assert call(write_slide(tmp_path / "a.zarr", drawn), tmp_path / "out.zarr") == 0
     np.testing.assert_array_equal(zarr_labels.read(tmp_path / "out.zarr"), segmenter(drawn))
 
@@ -162,7 +162,7 @@ def test_a_sample_of_the_pixels_decides_as_in_the_whole_image(tmp_path, drawn, s
 def test_scaled_blocks_find_nearly_the_same(scale, tmp_path, drawn, segmenter):
     assert call(write_slide(tmp_path / "a.zarr", drawn), tmp_path / "out.zarr", "--scale", scale) == 0
     found, want = zarr_labels.read(tmp_path / "out.zarr"), segmenter(drawn, scale=scale)
-    # Blocks are scaled by themselves, so an outline may differ by a pixel.
+    # Tiles are scaled by themselves, so an outline may differ by a pixel.
     assert abs(int(found.max()) - int(want.max())) <= 0.03 * want.max()
     assert ((found > 0) != (want > 0)).mean() < 0.01
 
@@ -173,7 +173,7 @@ def bright(self, image, shape):
 
 
 def discs(shape, step, radius):
-    """Draw discs in a grid; many lie across the seams of blocks."""
+    """Draw discs in a grid; many lie across the seams of tiles."""
     rows, columns = np.indices(shape)
     return ((np.hypot(rows % step - step // 2, columns % step - step // 2) < radius) * 200).astype(np.uint8)
 
@@ -186,7 +186,7 @@ def large(shape):
 
 
 @pytest.mark.parametrize("image", [discs((420, 500), 29, 11), large((420, 500)), np.full((420, 500), 9, np.uint8)],
-                         ids=["on seams", "larger than blocks", "one value"])  # fmt: skip
+                         ids=["on seams", "larger than tiles", "one value"])  # fmt: skip
 def test_nuclei_on_seams_and_larger_than_blocks(image, tmp_path, segmenter, monkeypatch):
     monkeypatch.setattr(predictor.Predictor, "part", bright)
     image[200:240, 250] = image[0, 0]  # a cut across, so there is something to join
@@ -199,8 +199,8 @@ def test_nuclei_on_seams_and_larger_than_blocks(image, tmp_path, segmenter, monk
 
 
 def test_the_pyramid_is_that_of_the_label_image(tmp_path, segmenter, monkeypatch):
-    monkeypatch.setattr(predictor, "BLOCK", 2560)
-    monkeypatch.setattr(predictor, "MARGIN", 128)
+    monkeypatch.setattr(predictor, "TILE", 2560)
+    monkeypatch.setattr(predictor, "OVERLAP", 128)
     monkeypatch.setattr(predictor.Predictor, "part", bright)
     image = np.zeros((4300, 1100), np.uint8)
     image[1100:2600, 100:] = discs((1500, 1000), 200, 60)
@@ -280,7 +280,7 @@ def test_kill_9_and_a_second_start(jobs, tmp_path, drawn, segmenter, capsys):
     found = []
     before = slide.Numbering.add
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(slide.Numbering, "add", lambda self, block: (found.append(len(parts(out))), before(self, block)))
+        patch.setattr(slide.Numbering, "add", lambda self, tile: (found.append(len(parts(out))), before(self, tile)))
         assert call(path, out) == 0
     assert found[0] >= done  # nothing was thrown away
     np.testing.assert_array_equal(zarr_labels.read(out), segmenter(drawn))
@@ -297,7 +297,7 @@ def test_ctrl_c_ends_at_once_and_says_how_to_go_on(jobs, tmp_path, drawn):
     _, said = process.communicate(timeout=60)
     assert time.monotonic() - before < 5 and process.returncode == 130
     done = len(parts(out))
-    assert f"interrupted; {done} of 120 blocks are done, and the same command goes on from there" in said
+    assert f"interrupted; {done} of 120 tiles are done, and the same command goes on from there" in said
     assert "Traceback" not in said and not [path for path in out.rglob("*") if "partial" in path.name]
 
 

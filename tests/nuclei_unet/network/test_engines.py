@@ -9,8 +9,8 @@ from onnx import helper
 from nuclei_unet.card import Card
 from nuclei_unet.errors import InputError
 from nuclei_unet.network import onnx_file, unet
-from nuclei_unet.network.onnx_engine import CARD, OnnxNetwork
 from nuclei_unet.network.tensorflow_engine import TensorFlowNetwork
+from nuclei_unet.prediction.engine import CARD, OnnxNetwork
 from nuclei_unet.recipe import Diameters
 from tests.recipes import recipe_of
 

@@ -9,10 +9,10 @@ import keras
 import numpy as np
 import pytest
 
-from benchmarks.faults import hostile_models
+from benchmarks.fault_injection import hostile_models
 from nuclei_unet.card import Card
 from nuclei_unet.errors import InputError
-from nuclei_unet.network import model_file, onnx_file, unet, untrusted
+from nuclei_unet.network import keras_file, onnx_file, unet, untrusted
 from nuclei_unet.prediction import models
 from tests import ROOT
 from tests.recipes import recipe_of
@@ -28,7 +28,7 @@ def good(settings, model_params, tmp_path_factory):
     network = model_params()
     recipe = recipe_of(settings, network, predict=settings.evaluate)
     path = tmp_path_factory.mktemp("good") / "good.keras"
-    model_file.save(unet.build(recipe.normalize.channels, recipe.targets, network), path, recipe)
+    keras_file.save(unet.build(recipe.normalize.channels, recipe.targets, network), path, recipe)
     return path
 
 
@@ -54,7 +54,7 @@ def test_a_good_model_is_taken(good):
 def test_networks_of_all_kinds_are_taken(settings_of, settings, model_params, tmp_path):
     network = model_params(**settings_of)
     recipe = recipe_of(settings, network, predict=settings.evaluate)
-    model_file.save(unet.build(recipe.normalize.channels, recipe.targets, network), tmp_path / "m.keras", recipe)
+    keras_file.save(unet.build(recipe.normalize.channels, recipe.targets, network), tmp_path / "m.keras", recipe)
     untrusted.check(tmp_path / "m.keras")
 
 
@@ -105,6 +105,6 @@ def test_damage_is_left_to_keras(good, tmp_path):
 
 
 def test_an_onnx_file_that_save_wrote_is_taken(good, settings, tmp_path):
-    recipe = model_file.read_recipe(good)
-    onnx_file.save(model_file.load(good), tmp_path / "m.onnx", Card(recipe=recipe), half=True)
+    recipe = keras_file.read_recipe(good)
+    onnx_file.save(keras_file.load(good), tmp_path / "m.onnx", Card(recipe=recipe), half=True)
     assert models.load(tmp_path / "m.onnx", engine="onnx")

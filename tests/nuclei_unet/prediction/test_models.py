@@ -6,9 +6,10 @@ import zipfile
 import numpy as np
 import pytest
 
-from nuclei_unet import Segmenter, metrics
+from nuclei_unet import Segmenter
 from nuclei_unet.commands.main import main
 from nuclei_unet.errors import InputError
+from nuclei_unet.evaluation import metrics
 from nuclei_unet.files import file_digest
 from nuclei_unet.network import hardware
 from nuclei_unet.prediction import models

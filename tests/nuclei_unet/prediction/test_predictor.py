@@ -1,4 +1,4 @@
-"""Maps of images of any size, in one piece and in blocks."""
+"""Maps of images of any size, in one piece and in tiles."""
 
 import numpy as np
 import pytest
@@ -6,8 +6,8 @@ import pytest
 from nuclei_unet.labels import components
 from nuclei_unet.network import unet
 from nuclei_unet.network.tensorflow_engine import TensorFlowNetwork
-from nuclei_unet.prediction.blocks import blocks
 from nuclei_unet.prediction.predictor import Predictor
+from nuclei_unet.prediction.tiles import tiles
 
 
 @pytest.fixture(scope="module")
@@ -47,9 +47,9 @@ def test_colour_images_and_maps_at_another_size(model_params, views):
 def test_maps_of_blocks_are_the_maps_of_the_image(predictor):
     image = np.random.default_rng(0).integers(0, 256, (300, 200), dtype=np.uint8)
     whole = predictor.maps(image)
-    for core, block in blocks(image.shape, 128, 32):
-        inside = tuple(slice(c.start - b.start, c.stop - b.start) for c, b in zip(core, block, strict=True))
-        for name, values in predictor.maps(image[block]).items():
+    for core, tile in tiles(image.shape, 128, 32):
+        inside = tuple(slice(c.start - b.start, c.stop - b.start) for c, b in zip(core, tile, strict=True))
+        for name, values in predictor.maps(image[tile]).items():
             np.testing.assert_allclose(values[inside], whole[name][core], atol=1e-6)
 
 
@@ -65,8 +65,8 @@ def test_a_label_image_of_another_size_in_blocks_too(shape, predictor, monkeypat
     monkeypatch.setattr("nuclei_unet.prediction.predictor.label_nuclei", found)
     whole = predictor.labels(image, shape)
     assert whole.shape == shape
-    monkeypatch.setattr("nuclei_unet.prediction.predictor.BLOCK", 512)
+    monkeypatch.setattr("nuclei_unet.prediction.predictor.TILE", 512)
     pieces = predictor.labels(image, shape)
     assert pieces.shape == shape and pieces.max() == whole.max()
-    # Blocks are resized by themselves, so an outline may differ by a pixel.
+    # Tiles are resized by themselves, so an outline may differ by a pixel.
     assert ((pieces > 0) != (whole > 0)).mean() < 0.003

@@ -10,7 +10,7 @@ import pytest
 from nuclei_unet.card import Card
 from nuclei_unet.errors import InputError
 from nuclei_unet.images import normalize
-from nuclei_unet.network import model_file, unet
+from nuclei_unet.network import keras_file, unet
 from nuclei_unet.network.tensorflow_engine import TensorFlowNetwork
 from nuclei_unet.prediction.predictor import Predictor
 from nuclei_unet.prediction.segmenter import Segmenter
@@ -35,7 +35,7 @@ def model(recipe):
 def path(model, recipe, tmp_path_factory):
     """Return the model's file."""
     path = tmp_path_factory.mktemp("models") / "model.keras"
-    model_file.save(model, path, recipe)
+    keras_file.save(model, path, recipe)
     return path
 
 
@@ -97,7 +97,7 @@ def test_loading_leaves_the_users_precision_alone(path):
 
 def test_a_model_that_was_not_evaluated_is_refused(model, recipe, tmp_path):
     trained = recipe.model_copy(update={"predict": None})
-    model_file.save(model, tmp_path / "trained.keras", trained)
+    keras_file.save(model, tmp_path / "trained.keras", trained)
     with pytest.raises(InputError, match=r"trained\.keras: was trained but not evaluated.*run `dvc repro evaluate`"):
         Segmenter.load(tmp_path / "trained.keras")
     with pytest.raises(InputError, match="was trained but not evaluated"):
@@ -106,7 +106,7 @@ def test_a_model_that_was_not_evaluated_is_refused(model, recipe, tmp_path):
 
 def test_a_recipe_of_another_network_is_named_with_its_file(path, recipe, tmp_path):
     other = recipe.model_copy(update={"network": recipe.network.model_copy(update={"filters": (4, 6)})})
-    model_file.copy_with_recipe(path, tmp_path / "other.keras", other)
+    keras_file.copy_with_recipe(path, tmp_path / "other.keras", other)
     with pytest.raises(InputError, match=r"other\.keras: its layers are not those of its recipe"):
         Segmenter.load(tmp_path / "other.keras")
 

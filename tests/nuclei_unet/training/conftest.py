@@ -26,7 +26,7 @@ def train_params(settings, model_params):
         "precision": "float32",
         "targets": targets.TARGETS,
         "crop_size": 32,
-        "kind_balance": 0.0,
+        "type_balance": 0.0,
         "batch_size": 2,
         "epochs": 1,
         "steps_per_epoch": 2,
@@ -43,6 +43,6 @@ def train_params(settings, model_params):
 @pytest.fixture
 def long_training(train_params):
     """Return parameters with all that a training carries from epoch to epoch."""
-    params = train_params(AUGMENTED, epochs=4, kind_balance=0.5, optimizer="adamw", schedule="cosine")
+    params = train_params(AUGMENTED, epochs=4, type_balance=0.5, optimizer="adamw", schedule="cosine")
     model = params.model.model_copy(update={"dropout": (0.2,) * len(params.model.filters)})
     return params.model_copy(update={"model": model})

@@ -7,14 +7,14 @@ from nuclei_unet.sample import ArraySample
 from nuclei_unet.training import fit
 
 
-def sample(number, shape=(32, 32), kind="small-fluorescent"):
+def sample(number, shape=(32, 32), image_type="small-fluorescent"):
     """Return an image that is its own foreground: nuclei 255, background 0."""
     labels = np.zeros(shape, np.uint16)
     rng = np.random.default_rng(number)
     for label in range(1, 5):
         row, column = rng.integers(0, np.maximum(np.array(shape) - 7, 1))
         labels[row : row + 7, column : column + 7] = label
-    return ArraySample(f"image{number}", "train", kind, ((labels > 0) * 255).astype(np.uint8), labels)
+    return ArraySample(f"image{number}", "train", image_type, ((labels > 0) * 255).astype(np.uint8), labels)
 
 
 AUGMENTED = {"flip": True, "rotate": True, "zoom": (0.6, 1.8), "gamma": (0.6, 1.6), "contrast": 0.3, "noise": 0.05}
@@ -22,7 +22,7 @@ AUGMENTED = {"flip": True, "rotate": True, "zoom": (0.6, 1.8), "gamma": (0.6, 1.
 
 def trained(params, calls=None, state=None, log_epoch=None, log_picture=None):
     runtime.configure(params)
-    samples = [sample(n, (40, 48), kind=f"kind{n % 2}") for n in range(4)]
+    samples = [sample(n, (40, 48), image_type=f"image_type{n % 2}") for n in range(4)]
     log_epoch = log_epoch or (lambda *row: None if calls is None else calls.append(row))
     return fit.train(samples[:3], samples[3:], params, 1, log_epoch, state, log_picture)
 

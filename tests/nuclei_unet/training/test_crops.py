@@ -12,7 +12,7 @@ from tests.nuclei_unet.training.examples import AUGMENTED, sample
 
 def test_a_crop_follows_from_its_number(train_params):
     samples = [sample(n, (50, 60)) for n in range(3)]
-    params = train_params(AUGMENTED, kind_balance=0.5)
+    params = train_params(AUGMENTED, type_balance=0.5)
     first, again = crops.Crops(samples, params), crops.Crops(samples, params)
     drawn = [first.draw(number) for number in range(6)]
     for number in reversed(range(6)):
@@ -68,7 +68,7 @@ def test_images_smaller_than_a_crop_are_mirrored(shape, train_params):
     one = ArraySample("a", "train", "grey-tissue", np.full(shape, 9, np.uint8), np.ones(shape, np.uint16))
     for image, maps in (
         crops.Crops([one], train_params({"rotate": True})).draw(0),
-        crops.Crops([one], train_params()).middle(0),
+        crops.Crops([one], train_params()).center_crop(0),
     ):
         assert (image == 9).all() and image.shape == (32, 32, 1)
         assert (maps[..., 0] == 255).all() and maps.shape == (32, 32, 3)
@@ -76,7 +76,7 @@ def test_images_smaller_than_a_crop_are_mirrored(shape, train_params):
 
 def test_the_middle_is_the_image_as_it_is(train_params):
     one = sample(0, (40, 52))
-    image, maps = crops.Crops([one], train_params(targets=("foreground", "distance"))).middle(0)
+    image, maps = crops.Crops([one], train_params(targets=("foreground", "distance"))).center_crop(0)
     np.testing.assert_array_equal(image[..., 0], one.image[4:36, 10:42])
     np.testing.assert_array_equal(maps, targets.target_maps(one.labels)[4:36, 10:42, [0, 2]])
 
@@ -87,7 +87,7 @@ def test_images_that_memory_does_not_hold_give_the_same_crops(memory, train_para
     for number in range(4):
         one = sample(number, (30 + number, 40))
         dataset.write_sample(tmp_path, one.image_id, one.image, one.labels)
-        rows.append((one.image_id, "train", one.kind, 0, 30, 40, 4))
+        rows.append((one.image_id, "train", one.image_type, 0, 30, 40, 4))
     pd.DataFrame(rows, columns=dataset.MANIFEST_COLUMNS).to_csv(tmp_path / "manifest.csv", index=False)
     stored, params = dataset.read_split("train", tmp_path), train_params(AUGMENTED)
     all_kept = crops.Crops(stored, params)
@@ -105,13 +105,13 @@ def test_maps_follow_a_resized_image(train_params):
     assert maps.shape == (32, 32, 3) and ((maps[..., 0] > 127) == (resized.image > 0)).mean() > 0.9
 
 
-def test_kind_weights():
-    kinds = ["a", "b", "a", "a"]
-    np.testing.assert_allclose(crops.kind_weights(kinds, 0), [1 / 4] * 4)
-    np.testing.assert_allclose(crops.kind_weights(kinds, 1), [1 / 6, 1 / 2, 1 / 6, 1 / 6])
+def test_type_weights():
+    image_types = ["a", "b", "a", "a"]
+    np.testing.assert_allclose(crops.type_weights(image_types, 0), [1 / 4] * 4)
+    np.testing.assert_allclose(crops.type_weights(image_types, 1), [1 / 6, 1 / 2, 1 / 6, 1 / 6])
     # Kinds weigh as the roots of their counts.
     of_a = np.sqrt(3) / (np.sqrt(3) + 1) / 3
-    np.testing.assert_allclose(crops.kind_weights(kinds, 0.5), [of_a, 1 - 3 * of_a, of_a, of_a])
+    np.testing.assert_allclose(crops.type_weights(image_types, 0.5), [of_a, 1 - 3 * of_a, of_a, of_a])
 
 
 def test_batches_hold_all_crops_in_order(train_params):

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from nuclei_unet.errors import InputError
-from nuclei_unet.network import imagenet, model_file, unet
+from nuclei_unet.network import imagenet, keras_file, unet
 from nuclei_unet.training import crops, losses
 from tests import ROOT
 from tests.nuclei_unet.training.examples import AUGMENTED, same_training, sample, trained
@@ -21,13 +21,13 @@ QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3"}
 
 
 def test_training_twice_gives_the_same_weights_and_history(train_params, settings, tmp_path):
-    params, calls = train_params(AUGMENTED, kind_balance=0.5, targets=("foreground", "border")), []
+    params, calls = train_params(AUGMENTED, type_balance=0.5, targets=("foreground", "border")), []
     (model, history), (again, same) = trained(params, calls), trained(params)
     for weights, others in zip(model.get_weights(), again.get_weights(), strict=True):
         np.testing.assert_array_equal(weights, others)
     assert history.equals(same)
     for name, one in (("a.keras", model), ("b.keras", again)):
-        model_file.save(one, tmp_path / name, recipe_of(settings, params.model))
+        keras_file.save(one, tmp_path / name, recipe_of(settings, params.model))
     assert (tmp_path / "a.keras").read_bytes() == (tmp_path / "b.keras").read_bytes()
 
     assert history.epoch.tolist() == [1] and np.isfinite(history.to_numpy(float)).all()
@@ -40,7 +40,7 @@ def test_training_keeps_the_weights_of_the_best_epoch(train_params):
     # Far too fast after the first epoch, so that a later one is worse.
     params = train_params(epochs=3, learning_rate=0.5, schedule="constant", optimizer="adam", targets=("foreground",))
     model, history = trained(params)
-    image, maps = crops.Crops([sample(3, (40, 48), kind="kind1")], params).middle(0)
+    image, maps = crops.Crops([sample(3, (40, 48), image_type="kind1")], params).center_crop(0)
     predicted = model(image[None].astype(np.float32), training=False)["foreground"]
     loss = losses.bce_dice(maps[None].astype(np.float32) / 255, predicted)
     assert len(history) == 3 and history.val_loss.nunique() > 1
@@ -82,7 +82,7 @@ def test_pictures_show_the_network_learn_and_change_nothing(long_training):
     assert list(pictures) == [1, 2, 4]  # and the last of the four
     assert {(pixels.shape, pixels.dtype.name) for pixels in pictures.values()} == {((36, 3 * 36, 3), "uint8")}
     image, truth, predicted = np.split(pictures[4], 3, axis=1)
-    expected, maps = crops.Crops([sample(3, (40, 48), kind="kind1")], long_training).middle(0)
+    expected, maps = crops.Crops([sample(3, (40, 48), image_type="kind1")], long_training).center_crop(0)
     for part, pixels in ((image, expected), (truth, maps[..., :1])):
         np.testing.assert_array_equal(part[2:-2, 2:-2], np.broadcast_to(pixels, (32, 32, 3)))
     assert (pictures[1] != pictures[4])[:, 72:].any() and (predicted[:2] == 255).all()
@@ -157,7 +157,9 @@ def test_a_pretrained_encoder_learns_more_slowly(train_params, optimizer):
     network = {"encoder": "efficientnet-lite0", "stem_stride": 2, "filters": (2, 3), "dropout": (0.0, 0.1)}
     moved = {}
     for rate in (0, 0.1, 1):
-        params = train_params(optimizer=optimizer, encoder_rate=rate, targets=("foreground",), learning_rate=1e-3)
+        params = train_params(
+            optimizer=optimizer, encoder_lr_multiplier=rate, targets=("foreground",), learning_rate=1e-3
+        )
         params = params.model_copy(update={"model": params.model.model_copy(update=network)})
         model, _ = trained(params)
         before = unet.build(1, ("foreground",), params.model)

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from benchmarks.faults import hostile_models
+from benchmarks.fault_injection import hostile_models
 from nuclei_unet.training import resume
 from tests.nuclei_unet.training.examples import Stopped, same_training, stop_at, trained
 
@@ -44,7 +44,7 @@ def test_early_stopping_stays_where_it_was(long_training, tmp_path):
     assert len(whole[1]) < 8
 
 
-@pytest.mark.parametrize("kind", hostile_models.STATES)
+@pytest.mark.parametrize("image_type", hostile_models.STATES)
 def test_a_state_that_means_harm_is_left_aside(kind, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     variables = [keras.Variable(np.ones(3, np.float32))]

@@ -6,11 +6,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from nuclei_unet.formats.png import decode
 from nuclei_unet.images import to_rgb
-from nuclei_unet.png import decode
 from pipeline import download
 from pipeline.dataset import archives, frames
-from pipeline.dataset.kinds import kind_of_image
+from pipeline.dataset.image_types import image_type_of
 
 
 @pytest.fixture(scope="session")
@@ -24,14 +24,14 @@ def published():
 
 @pytest.fixture(scope="session")
 def published_training(published):
-    """Return ImageId -> (kind if all nuclei were small, border lines) of the real training images."""
+    """Return ImageId -> (image_type if all nuclei were small, border lines) of the real training images."""
     found = {}
     with archives.open_archive(published / "stage1_train.zip") as archive:
         for name, member in archives.check_members(archive).items():
             image_id, folder, _ = name.split("/")
             if folder == "images":
                 rgb = to_rgb(decode(archive.read(member), name))
-                found[image_id] = kind_of_image(rgb, median_area=0), frames.borders(rgb)
+                found[image_id] = image_type_of(rgb, median_area=0), frames.borders(rgb)
     return found
 
 

@@ -109,39 +109,41 @@ def test_published_mosaics_are_whole(published_training, known_groups):
 
 
 def test_published_split_cuts_no_mosaic(published_training, known_groups, settings):
-    kinds = [kind for kind, _ in published_training.values()]
+    image_types = [image_type for image_type, _ in published_training.values()]
     found = frames.group_frames([borders for _, borders in published_training.values()])
-    chosen = frames.split_by_frame(found, kinds, settings.preprocess.validation_fraction, settings.preprocess.seed)
+    chosen = frames.split_by_frame(
+        found, image_types, settings.preprocess.validation_fraction, settings.preprocess.seed
+    )
     mosaics = known_groups.loc[list(published_training), "mosaic"].to_numpy()
     known = ~np.isnan(mosaics)
     assert chosen[known].any() and not set(mosaics[known & chosen]) & set(mosaics[known & ~chosen])
     assert abs(chosen.mean() - settings.preprocess.validation_fraction) < 0.02
 
 
-# 30 frames of 1 to 5 images, two kinds.
+# 30 frames of 1 to 5 images, two image_types.
 FRAMES = np.repeat(np.arange(30), np.arange(30) % 5 + 1)
-KINDS = ["dark" if frame < 20 else "light" for frame in FRAMES]
+IMAGE_TYPES = ["dark" if frame < 20 else "light" for frame in FRAMES]
 
 
 @pytest.mark.parametrize("fraction", [0.1, 0.15, 0.3, 0.5])
 def test_split_is_near_the_fraction_in_each_kind_and_cuts_no_frame(fraction):
-    chosen = frames.split_by_frame(FRAMES, KINDS, fraction, seed=1)
+    chosen = frames.split_by_frame(FRAMES, IMAGE_TYPES, fraction, seed=1)
     assert not set(FRAMES[chosen]) & set(FRAMES[~chosen])
-    for kind in ("dark", "light"):
-        members = np.array(KINDS) == kind
+    for image_type in ("dark", "light"):
+        members = np.array(IMAGE_TYPES) == image_type
         # The last frame to come or to stay out has at most five images.
         assert abs(chosen[members].sum() - fraction * members.sum()) <= 2.5
 
 
 def test_split_follows_from_the_seed():
-    splits = [frames.split_by_frame(FRAMES, KINDS, 0.3, seed).tolist() for seed in (1, 1, 2)]
+    splits = [frames.split_by_frame(FRAMES, IMAGE_TYPES, 0.3, seed).tolist() for seed in (1, 1, 2)]
     assert splits[0] == splits[1] != splits[2]
 
 
 def test_a_kind_is_split_the_same_without_the_others():
-    dark = np.array(KINDS) == "dark"
+    dark = np.array(IMAGE_TYPES) == "dark"
     alone = frames.split_by_frame(FRAMES[dark], ["dark"] * dark.sum(), 0.3, seed=1)
-    np.testing.assert_array_equal(alone, frames.split_by_frame(FRAMES, KINDS, 0.3, seed=1)[dark])
+    np.testing.assert_array_equal(alone, frames.split_by_frame(FRAMES, IMAGE_TYPES, 0.3, seed=1)[dark])
 
 
 def test_a_kind_of_one_frame_stays_in_training():

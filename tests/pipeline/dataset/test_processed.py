@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from nuclei_unet.errors import InputError
-from nuclei_unet.png import decode
+from nuclei_unet.formats.png import decode
 from pipeline.dataset import processed as dataset
 from tests.images import RGB
 
@@ -33,7 +33,7 @@ def test_samples_come_back_as_written(tmp_path):
         np.testing.assert_array_equal(sample.image, images[sample.image_id])
         np.testing.assert_array_equal(sample.labels, labels[sample.image_id])
         assert (sample.image.dtype, sample.labels.dtype) == (np.uint8, np.uint16)
-        assert (sample.split, sample.kind) == ("train", "grey-tissue")
+        assert (sample.split, sample.image_type) == ("train", "grey-tissue")
     assert [sample.image_id for sample in dataset.read_split("test", tmp_path)] == ["nan"]
     assert dataset.read_split("validation", tmp_path) == []
 

@@ -1,4 +1,4 @@
-"""The drawn data set: repeatable bytes, the layout of BBBC038, labels that hold what the real ones hold."""
+"""The synthetic data set: repeatable bytes, the layout of BBBC038, labels that hold what the real ones hold."""
 
 import csv
 import io
@@ -34,8 +34,8 @@ def archives(tmp_path_factory):
 def drawn():
     """Kind -> (rgb, labels) of three frames of the size of a 2x2 mosaic."""
     return {
-        kind: [draw_frame(kind, np.random.default_rng(seed), (2 * height, 2 * width)) for seed in range(3)]
-        for kind, (height, width) in CROP_SHAPES.items()
+        image_type: [draw_frame(image_type, np.random.default_rng(seed), (2 * height, 2 * width)) for seed in range(3)]
+        for image_type, (height, width) in CROP_SHAPES.items()
     }
 
 
@@ -157,9 +157,9 @@ def decode(code, shape):
     return mask
 
 
-@pytest.mark.parametrize("kind", CROP_SHAPES)
-def test_nuclei_touch(kind, drawn):
-    for _, labels in drawn[kind]:
+@pytest.mark.parametrize("image_type", CROP_SHAPES)
+def test_nuclei_touch(image_type, drawn):
+    for _, labels in drawn[image_type]:
         assert labels.dtype == np.uint16
         assert touching_pairs(labels) >= 3
 
@@ -176,24 +176,24 @@ def touching_pairs(labels):
     return len(pairs)
 
 
-@pytest.mark.parametrize("kind", CROP_SHAPES)
-def test_kinds_have_their_brightness_colour_and_size(kind, drawn):
-    for rgb, labels in drawn[kind]:
+@pytest.mark.parametrize("image_type", CROP_SHAPES)
+def test_kinds_have_their_brightness_colour_and_size(image_type, drawn):
+    for rgb, labels in drawn[image_type]:
         assert rgb.dtype == np.uint8 and rgb.shape == (*labels.shape, 3)
         inside, outside = np.median(rgb[labels > 0]), np.median(rgb[labels == 0])
         saturation = np.ptp(rgb.astype(int), axis=2).mean()
         area = np.median(np.bincount(labels.ravel())[1:])
-        if "fluorescent" in kind:
+        if "fluorescent" in image_type:
             assert outside < 30 and inside > outside + 5 and saturation == 0
-            assert 100 < area < 400 if kind.startswith("small") else 1000 < area < 3500
+            assert 100 < area < 400 if image_type.startswith("small") else 1000 < area < 3500
         else:
             assert outside > 140 and inside < outside - 40
-            assert saturation > 15 if kind == "purple" else saturation == 0
+            assert saturation > 15 if image_type == "purple" else saturation == 0
 
 
-@pytest.mark.parametrize("kind", CROP_SHAPES)
-def test_every_quarter_has_a_nucleus(kind, drawn):
-    for _, labels in drawn[kind]:
+@pytest.mark.parametrize("image_type", CROP_SHAPES)
+def test_every_quarter_has_a_nucleus(image_type, drawn):
+    for _, labels in drawn[image_type]:
         rows, columns = (np.array_split(np.arange(length), 2) for length in labels.shape)
         assert all(labels[np.ix_(row, column)].any() for row in rows for column in columns)
 

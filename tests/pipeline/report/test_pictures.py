@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from nuclei_unet.outcomes import Outcome
+from nuclei_unet.evaluation.outcomes import Outcome
 from pipeline.report.pictures import Example, coloured, crop, error_map, shown
 
 CORRECT, MISSED, FALSE, SPLIT, MERGED = Outcome

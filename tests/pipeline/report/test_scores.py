@@ -7,11 +7,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from nuclei_unet import scores as library
+from nuclei_unet.evaluation import scores as library
 from pipeline import evaluate, layout, params, visualize
 from pipeline.report import scores as catalogue
 from pipeline.report.results import Results
-from pipeline.report.scores import ap_by_threshold, by_kind, flat_metrics, row, summarise
+from pipeline.report.scores import ap_by_threshold, by_type, flat_metrics, row, summarise
 from pipeline.tools import compare
 from pipeline.tracking import names
 from tests import PARAMS
@@ -23,7 +23,7 @@ MERGED = np.where(np.repeat(np.repeat([[1, 1, 1, 1, 1]], 4, axis=0), 4, axis=1),
 @pytest.fixture
 def scores(settings):
     settings = settings.evaluate.model_copy(update={"min_area": 1})
-    found, merged = sample("found", TWO), sample("merged", TWO, image=MERGED, kind="grey-tissue")
+    found, merged = sample("found", TWO), sample("merged", TWO, image=MERGED, image_type="grey-tissue")
     return [evaluate.score(one, OneMap(settings))[1] for one in (found, merged)]
 
 
@@ -44,9 +44,9 @@ def test_tables_say_the_same_as_the_summary(scores):
     images = pd.DataFrame([row(item) for item in scores])
     assert images.dsb_score.mean() == summarise(scores)["instance"]["dsb_score"]
     assert list(images.predicted_nuclei) == [2, 1]
-    kinds = by_kind(images)
-    assert list(kinds.kind) == ["grey-tissue", "small-fluorescent"]
-    assert list(kinds.dsb_score) == [0, 1]
+    image_types = by_type(images)
+    assert list(image_types.image_type) == ["grey-tissue", "small-fluorescent"]
+    assert list(image_types.dsb_score) == [0, 1]
     curves = ap_by_threshold({"test": scores})
     assert list(curves.columns) == ["iou_threshold", "test_unet", "test_otsu"]
     assert curves.test_unet.iloc[0] == pytest.approx(0.4)
@@ -61,7 +61,7 @@ def test_flat_metrics_are_numbers_by_path(scores):
 NEW = library.ScoreInfo(
     "instance", "half", "Half of the truth", "Half of the number of true nuclei; lower is better.",
     lambda counts: counts.instances.n_truth / 2,
-    column="half", short="half", main=True, by_kind=True, floor=True, lower_is_better=True,
+    column="half", short="half", main=True, by_type=True, floor=True, lower_is_better=True,
 )  # fmt: skip
 
 
@@ -75,9 +75,13 @@ def test_one_entry_adds_a_score_everywhere(scores, tmp_path, monkeypatch):
     assert catalogue.main_scores(summary)["validation"]["half"] == 1.0
     # In the tables, and in the terminal.
     images = pd.DataFrame([row(item) for item in scores])
-    kinds = by_kind(images)
+    image_types = by_type(images)
     assert (
-        images.half.tolist() == images.otsu_half.tolist() == kinds.half.tolist() == kinds.otsu_half.tolist() == [1, 1]
+        images.half.tolist()
+        == images.otsu_half.tolist()
+        == image_types.half.tolist()
+        == image_types.otsu_half.tolist()
+        == [1, 1]
     )
     header = catalogue.text_table(summary).splitlines()[0]
     assert "half" in header.split() and "Otsu half" in header
@@ -86,10 +90,10 @@ def test_one_entry_adds_a_score_everywhere(scores, tmp_path, monkeypatch):
     assert flat["test/instance/half"] == 1.0
     assert "| Half of the truth | 1.000 | 1.000 |" in names.description(params.load(PARAMS), flat)
     assert "metrics.`validation/instance/half`" in json.loads(names.view())["selectedColumns"]
-    # In the report: the table of scores, that of kinds, and what it means.
+    # In the report: the table of scores, that of image_types, and what it means.
     history = pd.DataFrame(columns=["epoch"])
     audit = dict(source="bbbc038", frames=1, images={}, nuclei={}, fault_counts={}, faults=[])
-    results = Results(summary, audit, history, images, kinds, ap_by_threshold({"test": scores}))
+    results = Results(summary, audit, history, images, image_types, ap_by_threshold({"test": scores}))
     report = visualize.render(results, {}, collections.defaultdict(str))
     assert report.count("Half of the truth") == 2 and "Half of the number of true nuclei" in report
     assert ">Otsu half<" in report

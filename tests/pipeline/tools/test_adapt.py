@@ -8,13 +8,13 @@ import pytest
 
 from nuclei_unet.card import Card
 from nuclei_unet.formats.label_tiff import write_labels
-from nuclei_unet.network import model_file
+from nuclei_unet.network import keras_file
 from nuclei_unet.prediction.segmenter import Segmenter
 from pipeline import layout, params
 from pipeline.dataset import processed
 from pipeline.tools import adapt
 from tests import PARAMS
-from tests.nuclei_unet.training.adapting import image, random_labels, write_model
+from tests.nuclei_unet.adaptation.adapting import image, random_labels, write_model
 from tests.pipeline.tracking.trainings import client_of
 
 
@@ -52,7 +52,7 @@ def test_an_adaptation_is_a_run_in_mlflow(project, monkeypatch, tmp_path):
     (experiment,) = (e for e in client.search_experiments() if e.name == "nuclei-unet")
     runs = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
     helped, not_helped = runs["adapt labels"], runs["adapt random"]
-    made = model_file.read_recipe(tmp_path / "labels.keras").adapted
+    made = keras_file.read_recipe(tmp_path / "labels.keras").adapted
     assert helped.data.metrics["adapt/plain/dsb_score"] == made.before
     assert helped.data.metrics["adapt/offset_only/dsb_score"] == made.after
     assert helped.data.params["labels"] == "labels" and helped.data.params["model"] == "models/model.keras"

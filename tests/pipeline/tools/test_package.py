@@ -14,7 +14,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from nuclei_unet.errors import InputError
-from nuclei_unet.network import model_file, unet
+from nuclei_unet.network import keras_file, unet
 from nuclei_unet.prediction import models
 from nuclei_unet.settings import NormalizeSettings
 from pipeline import layout
@@ -69,7 +69,7 @@ def project(tmp_path, monkeypatch, settings):
         for weight in model.weights:
             weight.assign(weight + rng.uniform(0.01, 0.05, weight.shape))
         (tmp_path / "models").mkdir()
-        model_file.save(model, tmp_path / "models/model.keras", recipe.model_copy(update={"normalize": normalize}))
+        keras_file.save(model, tmp_path / "models/model.keras", recipe.model_copy(update={"normalize": normalize}))
         monkeypatch.setattr(release, "commit", lambda: COMMIT)
         monkeypatch.chdir(tmp_path)
         return ids
@@ -107,7 +107,7 @@ def test_what_is_in_it(project, tmp_path, capsys):
         "10.1007/978-3-319-24574-4_28",
         "10.1038/s41592-019-0612-7",
     }
-    recipe = model_file.read_recipe(layout.MODEL).model_copy(update={"commit": COMMIT})
+    recipe = keras_file.read_recipe(layout.MODEL).model_copy(update={"commit": COMMIT})
     assert fields["config"]["nuclei_unet"]["recipe"] == json.loads(recipe.model_dump_json())
     (table,) = fields["config"]["bioimageio"]["evaluations"]
     assert table["metrics"] == ["dsb_score", "iou"] and table["results"] == [[0.4321, 0.4, 0.4, 0.4], [0.8] * 4]
@@ -194,7 +194,7 @@ def test_the_zoos_tool_would_notice_other_weights(project, guest):
 def readme(**audit):
     settings = json.loads(layout.AUDIT.read_text()) | audit
     card = models.describe(layout.PACKAGE)[0]
-    return zoo.readme(card, settings, pd.read_csv(layout.BY_KIND))
+    return zoo.readme(card, settings, pd.read_csv(layout.BY_TYPE))
 
 
 def test_the_readme_has_scores_recipe_and_limits(project):
@@ -211,7 +211,7 @@ def test_the_readme_has_scores_recipe_and_limits(project):
     assert "drawn" not in text
     # Drawn images are no evidence, and no data set of others.
     synthetic = readme(source="synthetic")
-    assert "**This copy was trained on drawn images." in synthetic and "BBBC038v1, public" not in synthetic
+    assert "**This copy was trained on synthetic images." in synthetic and "BBBC038v1, public" not in synthetic
 
 
 @pytest.mark.parametrize("look", LOOKS, ids=str)
@@ -248,7 +248,7 @@ def test_a_cover_stays_below_the_zoos_limit(tmp_path):
     [
         ("models/model.keras", "stage evaluate writes it, run `dvc repro`"),
         ("reports/scores.json", "stage evaluate writes it, run `dvc repro`"),
-        ("reports/by_kind.csv", "stage evaluate writes it, run `dvc repro`"),
+        ("reports/by_type.csv", "stage evaluate writes it, run `dvc repro`"),
         ("data/raw/stage1_test.zip", "stage download writes it, run `dvc repro`"),
         ("data/processed/manifest.csv", "run `dvc repro preprocess` first"),
         (f"data/predictions/0{'f' * 63}.png", "stage evaluate writes it, run `dvc repro`"),

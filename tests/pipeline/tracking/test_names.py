@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from nuclei_unet.scores import SCORES
+from nuclei_unet.evaluation.scores import SCORES
 from pipeline import git, params
 from pipeline.tracking import names
 from tests import PARAMS

@@ -8,7 +8,7 @@ import mlflow
 import numpy as np
 import pytest
 
-from benchmarks.faults.tracking import mlflow_server
+from benchmarks.fault_injection.tracking import mlflow_server
 from pipeline.layout import HISTORY, PER_IMAGE, TRAINED
 from pipeline.process import free_port
 from pipeline.report.scores import DECISIVE

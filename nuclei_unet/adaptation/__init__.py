@@ -1,0 +1,1 @@
+"""Adapt a model to a few annotated images, and measure whether that helps."""

@@ -1,0 +1,1 @@
+"""What a run leaves behind: label images, tables, run.json and the summary page."""

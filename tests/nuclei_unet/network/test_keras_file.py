@@ -1,0 +1,196 @@
+"""The model file: the same bytes, and no harm from damaged and hostile ones."""
+
+import json
+import zipfile
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from nuclei_unet.errors import InputError
+from nuclei_unet.network import keras_file, unet
+from tests.recipes import recipe_of
+
+
+@pytest.fixture
+def recipe(settings, model_params):
+    """Return the recipe of the network that `saved` writes."""
+    return recipe_of(settings, model_params(stem_stride=2))
+
+
+@pytest.fixture
+def saved(tmp_path, model_params, recipe):
+    """Return a function that builds a network, writes it and returns (model, path)."""
+
+    def save(name="model.keras"):
+        keras.utils.set_random_seed(3)
+        model = unet.build(1, ("foreground", "border"), model_params(stem_stride=2))
+        keras_file.save(model, tmp_path / name, recipe)
+        return model, tmp_path / name
+
+    return save
+
+
+def test_the_same_weights_give_the_same_bytes(saved, model_params, tmp_path):
+    _, first = saved("first.keras")
+    unet.build(1, ("foreground",), model_params())  # moves all counters and addresses
+    _, second = saved("second.keras")
+    assert first.read_bytes() == second.read_bytes()
+    assert {path.name for path in tmp_path.iterdir()} == {"first.keras", "second.keras"}
+
+
+def test_nothing_half_written_is_left(saved, recipe, tmp_path, monkeypatch):
+    _, path = saved()
+    before = path.read_bytes()
+    monkeypatch.setattr(zipfile.ZipFile, "writestr", lambda *_: (_ for _ in ()).throw(OSError(28, "no room")))
+    with pytest.raises(OSError, match="no room"):
+        keras_file.copy_with_recipe(path, tmp_path / "copy.keras", recipe)
+    assert [file.name for file in tmp_path.iterdir()] == ["model.keras"] and path.read_bytes() == before
+
+
+@pytest.mark.parametrize("load", [keras.saving.load_model, keras_file.load])
+def test_a_saved_model_loads_and_predicts_the_same(load, saved):
+    model, path = saved()
+    image = np.random.default_rng(0).integers(0, 256, (1, 8, 8, 1)).astype(np.float32)
+    before, after = model(image), load(path)(image)
+    assert set(after) == {"foreground", "border"}
+    for name in before:
+        np.testing.assert_array_equal(before[name], after[name])
+
+
+def rewritten(path, member, data):
+    """Write a model file again with other content for one member, or without it if that is None."""
+    with zipfile.ZipFile(path) as archive:
+        files = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in files.items():
+            if name != member:
+                archive.writestr(name, content)
+            elif data is not None:
+                archive.writestr(name, data)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: path.unlink(),
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_bytes(b"no model"),
+        lambda path: path.write_bytes(path.read_bytes()[:-1000]),
+        lambda path: path.write_bytes(path.read_bytes().replace(b"HDF", b"XXX")),
+        lambda path: rewritten(path, "config.json", None),
+        lambda path: rewritten(path, "config.json", b"{"),
+        lambda path: rewritten(path, "config.json", b"[]"),
+        lambda path: rewritten(path, "config.json", b"[" * 100_000),
+        lambda path: rewritten(path, "config.json", b'{"module": "os", "class_name": "system", "config": {}}'),
+        lambda path: rewritten(path, "model.weights.h5", None),
+        lambda path: rewritten(path, "model.weights.h5", b"no weights"),
+    ],
+)
+def test_a_damaged_model_file_is_named(damage, saved):
+    _, path = saved()
+    damage(path)
+    with pytest.raises(InputError, match=r"model\.keras: .*run `dvc repro train`") as caught:
+        keras_file.load(path)
+    assert "\n" not in str(caught.value)
+
+
+def harmful(path, layer):
+    """Put a layer that Keras calls when it loads the file in the place of the first one."""
+    with zipfile.ZipFile(path) as archive:
+        config = json.loads(archive.read("config.json"))
+    first = next(layer for layer in config["config"]["layers"] if layer["class_name"] == "Rescaling")
+    first |= layer
+    first["config"]["name"] = first["name"]
+    rewritten(path, "config.json", json.dumps(config))
+
+
+def test_a_model_file_runs_no_code(saved, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    _, path = saved()
+    layer = keras.layers.Lambda(lambda x: (open("harm", "w").close(), x)[1])  # noqa: PTH123
+    harmful(path, keras.saving.serialize_keras_object(layer))
+    with pytest.raises(InputError, match=r"model\.keras: .*Lambda"):
+        keras_file.load(path)
+    assert not Path("harm").exists()
+    # The file would do it.
+    keras.saving.load_model(path, compile=False, safe_mode=False)
+    assert Path("harm").exists()
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        {"module": "builtins", "class_name": "eval", "config": {}},
+        {"module": "subprocess", "class_name": "Popen", "config": {"args": ["true"]}},
+        {"module": "keras.layers", "class_name": "TFSMLayer", "config": {"filepath": "elsewhere"}},
+        {"module": "keras.layers", "class_name": "StringLookup", "config": {"vocabulary": "/etc/hosts"}},
+        *(
+            {"module": "keras.layers", "class_name": "Activation", "config": {"activation": activation}}
+            for activation in (
+                {"module": "os", "class_name": "function", "config": "system", "registered_name": "system"},
+                {
+                    "module": "keras.utils",
+                    "class_name": "function",
+                    "config": "get_file",
+                    "registered_name": "get_file",
+                },
+            )
+        ),
+    ],
+    ids=lambda layer: f"{layer['module']}.{layer['class_name']}",
+)
+def test_a_model_file_takes_nothing_from_elsewhere(layer, saved):
+    _, path = saved()
+    harmful(path, layer)
+    with pytest.raises(InputError, match=r"model\.keras: not a model that can be loaded"):
+        keras_file.load(path)
+
+
+# Hypothesis finds bytes that matter no better than chance does, and a model takes long to load.
+@pytest.mark.parametrize("seed", range(40))
+def test_a_model_file_of_other_bytes_is_an_input_error_or_a_model(seed, saved):
+    _, path = saved()
+    random = np.random.default_rng(seed)
+    member = ("config.json", "model.weights.h5")[seed % 2]
+    with zipfile.ZipFile(path) as archive:
+        data = bytearray(archive.read(member))
+    for position in random.integers(0, len(data), random.choice([1, 3, 20])):
+        data[position] = random.integers(0, 256)
+    rewritten(path, member, bytes(data))
+    try:
+        keras_file.load(path)
+    except InputError as error:
+        assert "\n" not in str(error)
+
+
+def test_a_model_carries_its_recipe(saved, recipe, tmp_path):
+    _, path = saved()
+    assert keras_file.read_recipe(path) == recipe
+    # Another recipe, the same weights; and back again the same bytes.
+    other = recipe.model_copy(update={"commit": "a" * 40})
+    keras_file.copy_with_recipe(path, tmp_path / "other.keras", other)
+    assert keras_file.read_recipe(tmp_path / "other.keras") == other
+    keras_file.copy_with_recipe(tmp_path / "other.keras", tmp_path / "back.keras", recipe)
+    assert (tmp_path / "back.keras").read_bytes() == path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (None, r"model\.keras: has no recipe, so an older version wrote it; run `dvc repro`"),
+        (b"", r"model\.keras: its recipe cannot be read"),
+        (b"{}", r"model\.keras: its recipe cannot be read \(targets: Field required\)"),
+        (b"[" * 100_000, r"model\.keras: its recipe cannot be read"),
+        (b'{"targets": ["border"]}', r"its recipe cannot be read \(targets: .*start with foreground"),
+        (b" " * 2**21, r"model\.keras: its recipe is larger than 1,048,576 bytes"),
+        (b"\xff\xfe", r"model\.keras: its recipe cannot be read"),
+    ],
+)
+def test_a_model_without_a_whole_recipe_is_refused(data, said, saved):
+    _, path = saved()
+    rewritten(path, "recipe.json", data)
+    with pytest.raises(InputError, match=said) as caught:
+        keras_file.read_recipe(path)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 400

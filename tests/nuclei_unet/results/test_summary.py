@@ -1,0 +1,193 @@
+import base64
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nuclei_unet.results import summary
+from nuclei_unet.results.summary import Item, page
+
+PICTURE = base64.b64encode(b"\xff\xd8\xff picture").decode()
+GOOD = Item("plate1/A01", "in/plate1/A01.tif", 512, 640, 3, None, (), None, np.array([10.0, 20, 30]), PICTURE)
+WARNED = replace(GOOD, name="plate1/B02", warnings=("Blurred: very.", "Saturated: 9%."))
+FAILED = Item("plate1/C03", "in/plate1/C03.tif", error="in/plate1/C03.tif: is cut short")
+VOID = ("meta", "img", "br", "rect", "path", "link", "input")
+
+
+class Reader(HTMLParser):
+    """Collects a page's elements and visible text, and checks that elements are closed in order."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.elements, self.words = [], [], []
+        self.feed(text)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        if tag not in VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if not {"style", "title"} & set(self.open):
+            self.words.append(data)
+
+    @property
+    def text(self):
+        return " ".join(" ".join(self.words).split())
+
+    def all(self, tag):
+        return [attrs for name, attrs in self.elements if name == tag]
+
+
+def read(items, facts=None):
+    return Reader(page(items, facts or {}))
+
+
+def test_totals_failures_and_warnings_come_before_the_pictures():
+    text = read([GOOD, WARNED, FAILED], {"Model": "nuclei-unet 1.0"}).text
+    assert "images 2 nuclei 6 with warnings 1 failed 1 Model nuclei-unet 1.0" in text
+    places = [text.index(word) for word in ("is cut short", "Blurred: very.", "Sizes", "Images", "Counts")]
+    assert places == sorted(places)
+    # The image with a warning is the first picture as well.
+    assert [image["alt"] for image in read([GOOD, WARNED]).all("img")] == [
+        "plate1/B02 with the outlines of 3 nuclei",
+        "plate1/A01 with the outlines of 3 nuclei",
+    ]
+
+
+def test_pictures_are_in_the_page_and_nothing_else_is_loaded():
+    reader = read([GOOD, WARNED])
+    for tag, attrs in reader.elements:
+        for name in ("src", "href", "action", "data"):
+            assert attrs.get(name, "data:").startswith("data:"), (tag, attrs)
+    assert not reader.all("script") and not reader.all("link")
+    assert "url(" not in page([GOOD], {}) and "@import" not in page([GOOD], {})
+    assert (
+        reader.all("img")[0]["src"] == f"data:image/jpeg;base64,{PICTURE}" and reader.all("img")[0]["loading"] == "lazy"
+    )
+
+
+HOSTILE = '<img src=x onerror=alert(1)>.png" onload="alert(2)\' <script>alert(3)</script> {{ 7 * 6 }} &amp; %'
+
+
+@pytest.mark.parametrize("field", ["name", "source", "error", "warnings", "fact", "fact's name"])
+def test_hostile_names_are_shown_as_text(field):
+    item, facts = GOOD, {}
+    if field == "error":
+        item = replace(FAILED, error=HOSTILE)
+    elif field == "warnings":
+        item = replace(GOOD, warnings=(HOSTILE,))
+    elif field.startswith("fact"):
+        facts = {"Model": HOSTILE} if field == "fact" else {HOSTILE: "1"}
+    else:
+        item = replace(GOOD, **{field: HOSTILE})
+    reader, plain = read([item], facts), read([GOOD if item.error is None else FAILED])
+    assert HOSTILE in reader.text and not reader.all("script")
+    assert len(reader.all("img")) == len(plain.all("img"))
+    assert not [attrs for _, attrs in reader.elements if any(name.startswith("on") for name in attrs)]
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.text(st.characters(codec="utf-8", exclude_characters="\r")))
+def test_any_text_is_shown(text):
+    assert " ".join(f"x{text}x".split()) in read([replace(GOOD, name=f"x{text}x")]).text
+
+
+def test_names_that_are_not_utf8_can_be_written():
+    name = b"caf\xe9".decode(errors="surrogateescape")
+    assert "caf?" in page([replace(GOOD, name=name)], {}).encode().decode()
+
+
+@pytest.mark.parametrize("item", [FAILED, replace(GOOD, count=0, diameters=(), warnings=("No nuclei were found.",))])
+def test_without_any_nuclei_there_is_no_histogram(item):
+    reader = read([item])
+    assert not reader.all("svg") and "nuclei 0" in reader.text
+
+
+def test_no_images_at_all():
+    assert "images 0 nuclei 0 with warnings 0 failed 0" in read([]).text
+
+
+def test_one_nucleus_is_singular():
+    text = read([replace(GOOD, count=1, diameters=(12.3,))]).text
+    assert "1 nucleus" in text and "median is 12.3 px" in text
+
+
+def test_many_images_get_a_table_and_the_first_a_picture():
+    items = [replace(GOOD, name=f"i{n:04}", thumbnail="A" * 16_000) for n in range(1000)]
+    items[700] = replace(items[700], warnings=("Blurred.",))
+    html = page(items, {})
+    reader = Reader(html)
+    assert len(reader.all("img")) == summary.MOST_THUMBNAILS and "300 of 1,000 images" in reader.text
+    assert reader.all("img")[0]["alt"].startswith("i0700 ")
+    assert "i0999" in reader.text and len(html) < 6_000_000
+    assert "300 of" not in read(items[:300]).text
+
+
+def test_many_warnings_are_folded():
+    items = [replace(WARNED, name=f"i{n}") for n in range(30)]
+    reader = read(items)
+    assert len(reader.all("details")) == 1 and "10 more" in reader.text
+    assert not read(items[:20]).all("details")
+
+
+def sizes(item):
+    return item.diameters, item.pixel_size
+
+
+def test_a_page_of_very_many_images_stays_small(monkeypatch):
+    monkeypatch.setattr(summary, "MOST_ROWS", 5)
+    monkeypatch.setattr(summary, "MOST_THUMBNAILS", 2)
+    reader = read(replace(WARNED if n % 2 else GOOD, name=f"i{n}") for n in range(40))
+    assert "2 of 40 images" in reader.text and "The first 5 of 40 images" in reader.text
+    assert "i1" in reader.text and "i39" not in reader.text
+
+
+def test_micrometres_only_if_all_images_have_a_pixel_size():
+    known = replace(GOOD, pixel_size=0.5)
+    assert [chart["unit"] for chart in summary.charts([sizes(GOOD), sizes(known)])] == ["px"]
+    micrometres, pixels = summary.charts([sizes(known), sizes(replace(known, pixel_size=2.0))])
+    assert (micrometres["unit"], pixels["unit"]) == ("µm", "px")
+    assert micrometres["median"] == np.median([5, 10, 15, 20, 40, 60]) and pixels["median"] == 20
+    assert "0.5 µm/px" in read([known]).text and "µm" not in read([GOOD]).text
+
+
+@given(st.lists(st.floats(0.125, 1e5), min_size=1, max_size=200))
+def test_a_histogram_holds_every_nucleus_once(sizes):
+    sizes = np.array(sizes)
+    chart = summary.histogram(sizes, "px")
+    assert sum(n for _, n in chart["bars"]) == sizes.size and 1 <= len(chart["bars"]) <= summary.BARS + 1
+    if sizes.max() <= 1.5 * np.percentile(sizes, 99.5):
+        assert not chart["beyond"]
+    for edge, n in chart["bars"][:-1]:
+        # A float's rounding may move a nucleus that lies right on an edge.
+        inside = (sizes >= edge * (1 - 1e-9)) & (sizes <= (edge + chart["step"]) * (1 + 1e-9))
+        assert n <= inside.sum()
+
+
+def test_a_giant_does_not_flatten_the_histogram():
+    chart = summary.histogram(np.append(np.random.default_rng(0).uniform(10, 30, 10_000), 900.0), "px")
+    assert chart["end"] <= 32 and chart["beyond"] == 1 and len(chart["bars"]) > 20
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(None, "–"), (0.0, "0"), (0.10833, "0.108"), (7.0, "7"), (18.26, "18.3"), (100.0, "100"), (1240.4, "1,240")],
+)
+def test_numbers_have_three_digits(value, text):
+    assert summary._number(value) == text
+
+
+def test_equal_content_gives_equal_bytes_without_dates():
+    html = page([GOOD, WARNED, FAILED], {"Model": "m"})
+    assert html == page([GOOD, WARNED, FAILED], {"Model": "m"}) and not re.search(r"20\d\d-\d\d", html)
