@@ -4,33 +4,34 @@ import keras
 import numpy as np
 import onnx
 import pytest
+from nuclei_unet.network.tensorflow_engine import TensorFlowNetwork
 from onnx import helper
 
-from nuclei_unet.card import Card
 from nuclei_unet.errors import InputError
 from nuclei_unet.network import onnx_file, unet
-from nuclei_unet.network.tensorflow_engine import TensorFlowNetwork
+from nuclei_unet.network.metadata import Diameters, Metadata
 from nuclei_unet.prediction.engine import CARD, OnnxNetwork
-from nuclei_unet.recipe import Diameters
-from tests.recipes import recipe_of
+from tests.recipes import metadata_of
 
 SHAPES = [(1, 16, 16), (1, 32, 48), (2, 64, 16)]
 
 
 @pytest.fixture
 def make(model_params, settings):
-    """Return a function that builds a network of random weights, moved normalizations included, and its card."""
+    """Return a function that builds a network of random weights, moved normalizations included, and its metadata."""
 
     def build(channels=1, **changes):
         keras.utils.set_random_seed(1)
         params = model_params(**{"stem_stride": 2, "filters": (3, 5), "dropout": (0.1, 0.0)} | changes)
-        recipe = recipe_of(settings, params)
-        recipe = recipe.model_copy(update={"normalize": recipe.normalize.model_copy(update={"channels": channels})})
-        model = unet.build(channels, recipe.targets, params)
+        metadata = metadata_of(settings, params)
+        metadata = metadata.model_copy(
+            update={"normalize": metadata.normalize.model_copy(update={"channels": channels})}
+        )
+        model = unet.build(channels, metadata.targets, params)
         rng = np.random.default_rng(0)
         for weight in model.weights:
             weight.assign(weight + rng.uniform(0.01, 0.05, weight.shape))
-        return model, Card(recipe=recipe, diameters=Diameters(low=5, typical=20, high=60))
+        return model, Metadata(metadata=metadata, diameters=Diameters(low=5, typical=20, high=60))
 
     return build
 
@@ -53,20 +54,20 @@ def make(model_params, settings):
     ids=str,
 )
 def test_both_engines_give_the_same_maps(changes, half, make, tmp_path):
-    model, card = make(**changes)
+    model, metadata = make(**changes)
     path = tmp_path / "model.onnx"
-    onnx_file.save(model, path, card, half=half)
+    onnx_file.save(model, path, metadata, half=half)
     light = OnnxNetwork(path.read_bytes(), "model.onnx", 2)
-    assert light.card == card and light.channels == model.input_shape[-1]
-    folded = card.recipe.network.model_copy(update={"normalization": "none"})
+    assert light.metadata == metadata and light.channels == model.input_shape[-1]
+    folded = metadata.network.model_copy(update={"normalization": "none"})
     back = TensorFlowNetwork(
-        onnx_file.load(path.read_bytes(), "model.onnx", card.recipe.targets, folded), folded, "float32"
+        onnx_file.load(path.read_bytes(), "model.onnx", metadata.targets, folded), folded, "float32"
     )
-    own = TensorFlowNetwork(model, card.recipe.network, "float32")
+    own = TensorFlowNetwork(model, metadata.network, "float32")
     for n, height, width in SHAPES:
         images = np.random.default_rng(2).uniform(0, 255, (n, height, width, light.channels)).astype(np.float32)
         found, wanted, again = light(images), own(images), back(images)
-        assert list(found) == list(wanted) == list(again) == list(card.recipe.targets)
+        assert list(found) == list(wanted) == list(again) == list(metadata.targets)
         for target, values in found.items():
             assert values.shape == (n, height, width, 1) and values.dtype == np.float32
             np.testing.assert_allclose(values, wanted[target], atol=0.05 if half else 1e-4)
@@ -74,8 +75,8 @@ def test_both_engines_give_the_same_maps(changes, half, make, tmp_path):
 
 
 def test_other_weights_give_other_maps(make):
-    model, card = make()
-    network = TensorFlowNetwork(model, card.recipe.network, "float32")
+    model, metadata = make()
+    network = TensorFlowNetwork(model, metadata.network, "float32")
     image = np.random.default_rng(2).uniform(0, 255, (1, 16, 16, 1)).astype(np.float32)
     before, weights = network(image), network.folded.get_weights()
     network.set_weights([2 * values for values in weights])
@@ -93,8 +94,8 @@ def test_the_same_model_gives_the_same_bytes(make, tmp_path):
 
 
 def test_threads_do_not_change_results(make, tmp_path):
-    model, card = make(filters=(8, 16), dropout=(0.0, 0.0))
-    onnx_file.save(model, tmp_path / "m.onnx", card)
+    model, metadata = make(filters=(8, 16), dropout=(0.0, 0.0))
+    onnx_file.save(model, tmp_path / "m.onnx", metadata)
     data = (tmp_path / "m.onnx").read_bytes()
     images = np.random.default_rng(2).uniform(0, 255, (1, 256, 208, 1)).astype(np.float32)
     one, three = (OnnxNetwork(data, "m.onnx", threads)(images) for threads in (1, 3))
@@ -103,8 +104,8 @@ def test_threads_do_not_change_results(make, tmp_path):
 
 
 def test_what_is_no_model_of_ours_is_named(make, tmp_path):
-    model, card = make()
-    onnx_file.save(model, tmp_path / "m.onnx", card)
+    model, metadata = make()
+    onnx_file.save(model, tmp_path / "m.onnx", metadata)
     data = (tmp_path / "m.onnx").read_bytes()
     for broken in (b"", b"no model", data[: len(data) // 2]):
         with pytest.raises(InputError, match=r"^x\.onnx: not an ONNX file that can be loaded"):
@@ -114,19 +115,21 @@ def test_what_is_no_model_of_ours_is_named(make, tmp_path):
     with pytest.raises(InputError, match=r"x\.onnx: an ONNX file of another program"):
         OnnxNetwork(foreign.SerializeToString(), "x.onnx")
     helper.set_model_props(foreign, {CARD: "{}"})
-    with pytest.raises(InputError, match=r"x\.onnx: what it says about itself cannot be read \(recipe: Field required"):
+    with pytest.raises(
+        InputError, match=r"x\.onnx: what it says about itself cannot be read \(metadata: Field required"
+    ):
         OnnxNetwork(foreign.SerializeToString(), "x.onnx")
-    other = card.recipe.model_copy(update={"targets": ("foreground",)})
-    helper.set_model_props(foreign, {CARD: Card(recipe=other).dump()})
+    other = metadata.model_copy(update={"targets": ("foreground",)})
+    helper.set_model_props(foreign, {CARD: Metadata(metadata=other).dump()})
     with pytest.raises(InputError, match=r"x\.onnx: its network does not fit its recipe"):
         OnnxNetwork(foreign.SerializeToString(), "x.onnx")
 
 
 def test_a_network_of_another_recipe_is_named(make, model_params, tmp_path):
-    model, card = make()
+    model, metadata = make()
     wrong = model_params(filters=(4, 6))
-    with pytest.raises(InputError, match=r"its weights do not fit the network of its recipe; run `dvc repro train`"):
+    with pytest.raises(InputError, match=r"its weights do not fit the network of its metadata; run `dvc repro train`"):
         TensorFlowNetwork(model, wrong)
-    onnx_file.save(model, tmp_path / "m.onnx", card)
+    onnx_file.save(model, tmp_path / "m.onnx", metadata)
     with pytest.raises(InputError, match=r"m\.onnx: its weights do not fit the network of its recipe"):
-        onnx_file.load((tmp_path / "m.onnx").read_bytes(), "m.onnx", card.recipe.targets, wrong)
+        onnx_file.load((tmp_path / "m.onnx").read_bytes(), "m.onnx", metadata.targets, wrong)

@@ -10,23 +10,23 @@ import pytest
 
 from nuclei_unet.errors import InputError
 from nuclei_unet.network import keras_file, unet
-from tests.recipes import recipe_of
+from tests.recipes import metadata_of
 
 
 @pytest.fixture
-def recipe(settings, model_params):
-    """Return the recipe of the network that `saved` writes."""
-    return recipe_of(settings, model_params(stem_stride=2))
+def metadata(settings, model_params):
+    """Return the metadata of the network that `saved` writes."""
+    return metadata_of(settings, model_params(stem_stride=2))
 
 
 @pytest.fixture
-def saved(tmp_path, model_params, recipe):
+def saved(tmp_path, model_params, metadata):
     """Return a function that builds a network, writes it and returns (model, path)."""
 
     def save(name="model.keras"):
         keras.utils.set_random_seed(3)
         model = unet.build(1, ("foreground", "border"), model_params(stem_stride=2))
-        keras_file.save(model, tmp_path / name, recipe)
+        keras_file.save(model, tmp_path / name, metadata)
         return model, tmp_path / name
 
     return save
@@ -40,12 +40,12 @@ def test_the_same_weights_give_the_same_bytes(saved, model_params, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"first.keras", "second.keras"}
 
 
-def test_nothing_half_written_is_left(saved, recipe, tmp_path, monkeypatch):
+def test_nothing_half_written_is_left(saved, metadata, tmp_path, monkeypatch):
     _, path = saved()
     before = path.read_bytes()
     monkeypatch.setattr(zipfile.ZipFile, "writestr", lambda *_: (_ for _ in ()).throw(OSError(28, "no room")))
     with pytest.raises(OSError, match="no room"):
-        keras_file.copy_with_recipe(path, tmp_path / "copy.keras", recipe)
+        keras_file.copy_with_metadata(path, tmp_path / "copy.keras", metadata)
     assert [file.name for file in tmp_path.iterdir()] == ["model.keras"] and path.read_bytes() == before
 
 
@@ -165,32 +165,32 @@ def test_a_model_file_of_other_bytes_is_an_input_error_or_a_model(seed, saved):
         assert "\n" not in str(error)
 
 
-def test_a_model_carries_its_recipe(saved, recipe, tmp_path):
+def test_a_model_carries_its_recipe(saved, metadata, tmp_path):
     _, path = saved()
-    assert keras_file.read_recipe(path) == recipe
-    # Another recipe, the same weights; and back again the same bytes.
-    other = recipe.model_copy(update={"commit": "a" * 40})
-    keras_file.copy_with_recipe(path, tmp_path / "other.keras", other)
-    assert keras_file.read_recipe(tmp_path / "other.keras") == other
-    keras_file.copy_with_recipe(tmp_path / "other.keras", tmp_path / "back.keras", recipe)
+    assert keras_file.read_metadata(path) == metadata
+    # Another metadata, the same weights; and back again the same bytes.
+    other = metadata.model_copy(update={"commit": "a" * 40})
+    keras_file.copy_with_metadata(path, tmp_path / "other.keras", other)
+    assert keras_file.read_metadata(tmp_path / "other.keras") == other
+    keras_file.copy_with_metadata(tmp_path / "other.keras", tmp_path / "back.keras", metadata)
     assert (tmp_path / "back.keras").read_bytes() == path.read_bytes()
 
 
 @pytest.mark.parametrize(
     ("data", "said"),
     [
-        (None, r"model\.keras: has no recipe, so an older version wrote it; run `dvc repro`"),
-        (b"", r"model\.keras: its recipe cannot be read"),
-        (b"{}", r"model\.keras: its recipe cannot be read \(targets: Field required\)"),
-        (b"[" * 100_000, r"model\.keras: its recipe cannot be read"),
-        (b'{"targets": ["border"]}', r"its recipe cannot be read \(targets: .*start with foreground"),
-        (b" " * 2**21, r"model\.keras: its recipe is larger than 1,048,576 bytes"),
-        (b"\xff\xfe", r"model\.keras: its recipe cannot be read"),
+        (None, r"model\.keras: has no metadata, so an older version wrote it; run `dvc repro`"),
+        (b"", r"model\.keras: its metadata cannot be read"),
+        (b"{}", r"model\.keras: its metadata cannot be read \(targets: Field required\)"),
+        (b"[" * 100_000, r"model\.keras: its metadata cannot be read"),
+        (b'{"targets": ["border"]}', r"its metadata cannot be read \(targets: .*start with foreground"),
+        (b" " * 2**21, r"model\.keras: its metadata is larger than 1,048,576 bytes"),
+        (b"\xff\xfe", r"model\.keras: its metadata cannot be read"),
     ],
 )
 def test_a_model_without_a_whole_recipe_is_refused(data, said, saved):
     _, path = saved()
     rewritten(path, "recipe.json", data)
     with pytest.raises(InputError, match=said) as caught:
-        keras_file.read_recipe(path)
+        keras_file.read_metadata(path)
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 400

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from benchmarks.fault_injection import hostile_models
-from nuclei_unet.card import Card
 from nuclei_unet.errors import InputError
 from nuclei_unet.network import keras_file, onnx_file, unet, untrusted
+from nuclei_unet.network.metadata import Metadata
 from nuclei_unet.prediction import models
 from tests import ROOT
-from tests.recipes import recipe_of
+from tests.recipes import metadata_of
 
 # Keras notices the others itself, and says so.
 DAMAGED = "not a model that can be loaded"
@@ -26,9 +26,9 @@ def good(settings, model_params, tmp_path_factory):
     """Return a good model file."""
     keras.utils.set_random_seed(3)
     network = model_params()
-    recipe = recipe_of(settings, network, predict=settings.evaluate)
+    metadata = metadata_of(settings, network, predict=settings.evaluate)
     path = tmp_path_factory.mktemp("good") / "good.keras"
-    keras_file.save(unet.build(recipe.normalize.channels, recipe.targets, network), path, recipe)
+    keras_file.save(unet.build(metadata.normalize.channels, metadata.targets, network), path, metadata)
     return path
 
 
@@ -53,8 +53,8 @@ def test_a_good_model_is_taken(good):
 )
 def test_networks_of_all_kinds_are_taken(settings_of, settings, model_params, tmp_path):
     network = model_params(**settings_of)
-    recipe = recipe_of(settings, network, predict=settings.evaluate)
-    keras_file.save(unet.build(recipe.normalize.channels, recipe.targets, network), tmp_path / "m.keras", recipe)
+    metadata = metadata_of(settings, network, predict=settings.evaluate)
+    keras_file.save(unet.build(metadata.normalize.channels, metadata.targets, network), tmp_path / "m.keras", metadata)
     untrusted.check(tmp_path / "m.keras")
 
 
@@ -105,6 +105,6 @@ def test_damage_is_left_to_keras(good, tmp_path):
 
 
 def test_an_onnx_file_that_save_wrote_is_taken(good, settings, tmp_path):
-    recipe = keras_file.read_recipe(good)
-    onnx_file.save(keras_file.load(good), tmp_path / "m.onnx", Card(recipe=recipe), half=True)
+    metadata = keras_file.read_metadata(good)
+    onnx_file.save(keras_file.load(good), tmp_path / "m.onnx", Metadata(metadata=metadata), half=True)
     assert models.load(tmp_path / "m.onnx", engine="onnx")
