@@ -15,7 +15,7 @@ from nuclei_unet.network import imagenet, keras_file, unet
 from nuclei_unet.training import crops, losses
 from tests import ROOT
 from tests.nuclei_unet.training.examples import AUGMENTED, same_training, sample, trained
-from tests.recipes import metadata_of
+from tests.metadata import metadata_of
 
 QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3"}
 
