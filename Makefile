@@ -96,8 +96,8 @@ override TUTORIAL := preprocess.image_size=[128,128] preprocess.channels=3 prepr
 	train.model.dropout=[0.1,0.1,0.2,0.2,0.3] train.model.normalization=none train.model.upsampling=transposed \
 	train.augment.flip=false train.augment.rotate=false train.augment.zoom=[1,1] train.augment.gamma=[1,1] \
 	train.augment.contrast=0 train.augment.noise=0 train.augment.blur=0 train.augment.cytoplasm=0 \
-	train.augment.transfer=0 train.augment.mix=0 evaluate.views=thorough \
-	evaluate.orientations=1 evaluate.scales=[1] evaluate.outline_range=0 evaluate.min_area=0
+	train.augment.transfer=0 train.augment.mix=0 evaluate.augmentations=[[1,0]] \
+	evaluate.outline_range=0 evaluate.min_area=0
 tutorial: $(READY)
 	@dvc exp list --name-only | grep -qx '\s*tutorial' || \
 		dvc exp run --name tutorial --temp $(foreach value,$(TUTORIAL),-S '$(value)')

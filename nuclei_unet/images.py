@@ -161,3 +161,9 @@ def resize(pixels: np.ndarray, shape: Sequence[int]) -> np.ndarray:
         pixels = pixels.astype(np.float64)  # OpenCV resizes no others
     shrinks = height * width < pixels.shape[0] * pixels.shape[1]
     return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+
+
+def center_crop(pixels: np.ndarray, side: int) -> np.ndarray:
+    """Return the center of an image (H, W) or (H, W, C): at most `side` px high and wide."""
+    starts = [max((length - side) // 2, 0) for length in pixels.shape[:2]]
+    return pixels[tuple(slice(start, start + side) for start in starts)]

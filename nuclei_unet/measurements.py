@@ -70,6 +70,15 @@ def measure(
     return table
 
 
+def diameters(labels: np.ndarray) -> np.ndarray:
+    """Return the equivalent diameter of each nucleus in px, float64 (n,): that of a circle of the same area."""
+    count = int(labels.max()) + 1
+    # In strips: bincount makes a copy with eight bytes a pixel.
+    areas = sum(np.bincount(labels[top : top + 512].ravel(), minlength=count) for top in range(0, len(labels), 512))
+    areas = areas[1:]
+    return 2 * np.sqrt(areas[areas > 0] / np.pi)
+
+
 def _channels(image: np.ndarray, channels: Sequence[str]) -> tuple[np.ndarray, list[str]]:
     """Return what to measure, (H, W, C), and how the columns of each channel end."""
     stack = image[..., None] if image.ndim == 2 else image

@@ -61,10 +61,7 @@ class NormalizeSettings(Section):
 class NetworkSettings(Section):
     """The U-Net's shape; see `nuclei_unet/network/unet.py`."""
 
-    # Newer than the first models, so it has a default, and models that do not use it do not name it.
-    encoder: Annotated[Literal["none", "efficientnet-lite0"], Field(exclude_if=lambda encoder: encoder == "none")] = (
-        "none"
-    )
+    encoder: Literal["none", "efficientnet-lite0"]
     stem_stride: Literal[1, 2]
     # Eight levels halve an image of 256 px down to one.
     filters: Annotated[tuple[Annotated[int, Field(ge=1, le=2048)], ...], Field(min_length=2, max_length=8)]
@@ -137,23 +134,19 @@ class TrainSettings(Section):
         return self
 
 
+# Of an image at test time: by how much it is scaled, and which of eight orientations it gets.
+Augmentation = tuple[Annotated[float, Field(ge=0.1, le=4)], Annotated[int, Field(ge=0, le=7)]]
+
+
 class PredictSettings(Section):
     """How predicted maps become a label image; see `nuclei_unet.prediction.instances`. Chosen on validation images."""
 
-    # Newer than the first models, so it has a default, and models that do not use it do not name it.
-    views: Annotated[Literal["fast", "thorough"], Field(exclude_if=lambda views: views == "thorough")] = "thorough"
-    orientations: Literal[1, 2, 4, 8]
-    scales: Annotated[tuple[Annotated[float, Field(ge=0.1, le=4)], ...], Field(min_length=1, max_length=16)]
+    augmentations: Annotated[tuple[Augmentation, ...], Field(min_length=1, max_length=64)]
     foreground_threshold: Annotated[float, Field(gt=0, lt=1)]
     outline_range: Annotated[float, Field(ge=0, lt=1)]
     outline_pull: Weight
     border_weight: Weight
     smoothing: Sigma
     prominence: Annotated[float, Field(gt=0, lt=1)]
-    # Newer, as `views` is.
-    outline_offset: Annotated[float, Field(ge=-4, le=4, exclude_if=lambda offset: offset == 0)] = 0.0
+    outline_offset: Annotated[float, Field(ge=-4, le=4)]
     min_area: Annotated[int, Field(ge=0, le=2**31 - 1)]
-
-    def with_views(self, views: Literal["fast", "thorough"]) -> "PredictSettings":
-        """Return the same with other views of each image."""
-        return self.model_copy(update={"views": views})

@@ -1,10 +1,10 @@
-"""DVC stage: score the trained U-Net on the validation images and on the official test images, at native size.
+"""DVC stage: make the model that ships, and score it on the validation images and the official test images.
 
     python -m pipeline.evaluate
 
 Reads models/trained.keras, data/processed/ and the `evaluate` section of params.yaml. Writes
-  models/model.keras            the trained network with these settings in its recipe: the model to use and to share
-  data/predictions/<id>.png     predicted label images, uint16
+  models/model.onnx             the network in eight bits, with these settings and its scores: the model to use and share
+  data/predictions/<id>.png     what exactly this file finds: label images at native size, uint16
   reports/scores.json           all scores of each split
   reports/metrics.json          the main ones, which `dvc metrics diff` and `dvc exp show` compare
   reports/per_image.csv         one row per image
@@ -15,6 +15,7 @@ Reads models/trained.keras, data/processed/ and the `evaluate` section of params
 import functools
 import json
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,83 +26,110 @@ from tqdm import tqdm
 
 from nuclei_unet import cluster
 from nuclei_unet.errors import InputError
-from nuclei_unet.evaluation.scores import count
-from nuclei_unet.files import fresh_file, fresh_folder
+from nuclei_unet.evaluation.scores import GROUPS, count
+from nuclei_unet.files import file_digest, fresh_file, fresh_folder
+from nuclei_unet.images import center_crop
 from nuclei_unet.labels import resize_labels
-from nuclei_unet.network import keras_file, runtime
+from nuclei_unet.measurements import diameters
+from nuclei_unet.network import keras_file, onnx_file
+from nuclei_unet.network.metadata import Diameters, Metadata
 from nuclei_unet.prediction.otsu import otsu_nuclei
 from nuclei_unet.prediction.segmenter import Segmenter
 from nuclei_unet.sample import Sample
-from nuclei_unet.settings import PredictSettings, TrainSettings
+from nuclei_unet.settings import PredictSettings
 from pipeline import layout, params, stage
 from pipeline.dataset import processed
 from pipeline.report import scores
 from pipeline.tracking import mirror
 
+LICENCE = "MIT; trained on BBBC038v1, which is in the public domain (CC0 1.0)"
+# Training images whose activations decide how the network is rounded to eight bits, and the side of what is taken, px.
+CALIBRATION_IMAGES, CALIBRATION_SIDE = 48, 256
+
 
 @dataclass(frozen=True)
-class Work:
+class Evaluation:
     """What is the same for all images; paths are absolute, for workers on other machines."""
 
     model: Path
     folder: Path
-    train: TrainSettings
-    evaluate: PredictSettings
 
 
 def main() -> None:
-    """Write models/model.keras, data/predictions/ and the tables in reports/."""
+    """Write models/model.onnx, data/predictions/ and the tables in reports/."""
     settings = params.load()
     started = time.monotonic()
     counted: dict[str, list[scores.ImageCounts]] = {}
-    scheduler = cluster.address(settings.run.scheduler)
-    with (
-        fresh_file(layout.MODEL) as model,
-        fresh_folder(layout.PREDICTIONS) as folder,
-        cluster.open_pool(scheduler=scheduler) as pool,
-    ):
-        work = Work(layout.TRAINED.absolute(), folder.absolute(), settings.train, settings.evaluate)
-        recipe = keras_file.read_recipe(layout.TRAINED).model_copy(update={"predict": settings.evaluate})
-        keras_file.copy_with_recipe(layout.TRAINED, model, recipe)
-        for split in layout.SCORED_SPLITS:
-            samples = processed.read_split(split, layout.PROCESSED.absolute())
-            results = cluster.in_order(pool.run(score_image, samples, work))
-            counted[split] = list(tqdm(results, split, len(samples), unit="image", disable=None))
-            for sample, result in zip(samples, counted[split], strict=True):
-                if isinstance(result, cluster.Lost):
-                    raise InputError(f"image {sample.image_id}: {result.reason}")
-    summary = {split: scores.summarise(items) for split, items in counted.items()}
+    with fresh_file(layout.MODEL) as model, fresh_folder(layout.PREDICTIONS) as folder:
+        metadata = export(model, settings.evaluate)
+        evaluation = Evaluation(model.absolute(), folder.absolute())
+        with cluster.open_pool(scheduler=cluster.address(settings.run.scheduler)) as pool:
+            for split in layout.SCORED_SPLITS:
+                samples = processed.read_split(split, layout.PROCESSED.absolute())
+                results = cluster.in_order(pool.run(score_image, samples, evaluation))
+                counted[split] = list(tqdm(results, split, len(samples), unit="image", disable=None))
+                for sample, result in zip(samples, counted[split], strict=True):
+                    if isinstance(result, cluster.Lost):
+                        raise InputError(f"image {sample.image_id}: {result.reason}")
+        summary = {split: scores.summarise(items) for split, items in counted.items()}
+        known = {
+            split: {"n_images": groups["n_images"], **{group: groups[group] for group in GROUPS}}
+            for split, groups in summary.items()
+        }
+        onnx_file.copy(model, model, metadata.but(scores=known))
     write_tables(summary, counted)
     seconds = time.monotonic() - started
     mirror.log_stage(settings, scores.flat_metrics(summary), layout.TABLES, "evaluate", seconds)
     print(scores.text_table(summary))
 
 
-def score_image(sample: Sample, work: Work) -> scores.ImageCounts:
+def export(path: Path, predict: PredictSettings) -> Metadata:
+    """Write the trained network as ONNX file, in eight bits; return its metadata."""
+    trained, metadata = keras_file.load(layout.TRAINED)
+    training = processed.read_split("train")
+    metadata = metadata.but(
+        predict=predict, diameters=typical_diameters(training), licence=LICENCE, source=file_digest(layout.TRAINED)
+    )
+    calibration = calibration_images(training, metadata.network.size_multiple)
+    return onnx_file.save(trained, path, metadata, calibration)
+
+
+def calibration_images(training: Sequence[Sample], multiple: int) -> list[np.ndarray]:
+    """Return center crops of some training images, spread evenly over all; `multiple` divides their sides, px."""
+    chosen = np.unique(np.linspace(0, len(training) - 1, CALIBRATION_IMAGES).astype(int))
+    crops = [center_crop(training[number].image, CALIBRATION_SIDE) for number in chosen]
+    return [
+        np.pad(crop, [(0, -side % multiple) for side in crop.shape[:2]] + [(0, 0)] * (crop.ndim - 2), "symmetric")
+        for crop in crops
+    ]
+
+
+def typical_diameters(training: Sequence[Sample]) -> Diameters:
+    """Measure the nuclei that the model was trained on: the median diameter in each image, px."""
+    medians = [np.median(diameters(sample.labels)) for sample in training]
+    low, typical, high = (round(float(value), 1) for value in np.percentile(medians, (1, 50, 99)))
+    return Diameters(low=low, typical=typical, high=high)
+
+
+def score_image(sample: Sample, evaluation: Evaluation) -> scores.ImageCounts:
     """Predict the label image of one image, write it, and count."""
-    cluster.check_seen(work.folder)
-    segmenter = _segmenter(work.model, work.model.stat().st_mtime_ns, work.train, work.evaluate)
-    predicted, counts = score(sample, segmenter)
-    processed.write_labels(work.folder / f"{sample.image_id}.png", predicted)
+    cluster.check_seen(evaluation.folder)
+    predicted, counts = score(sample, _segmenter(evaluation.model, evaluation.model.stat().st_mtime_ns))
+    processed.write_labels(evaluation.folder / f"{sample.image_id}.png", predicted)
     return counts
 
 
 @functools.lru_cache(maxsize=1)  # a process loads a model once, not once an image
-def _segmenter(model: Path, changed: int, train: TrainSettings, evaluate: PredictSettings) -> Segmenter:
-    try:
-        runtime.configure(train)
-    except RuntimeError:
-        raise InputError(
-            "a worker of the cluster has run TensorFlow with other train.threads before; start the workers anew"
-        ) from None
-    return Segmenter.load(model, predict=evaluate, precision=train.precision)
+def _segmenter(model: Path, changed: int) -> Segmenter:
+    # On the CPU, whose integers add up to the same everywhere.
+    return Segmenter.load(model, threads=cluster.threads(), gpu=False)
 
 
 def score(sample: Sample, segmenter: Segmenter) -> tuple[np.ndarray, scores.ImageCounts]:
     """Predict the label image of one image, which is already normalized, and count."""
     image, truth = sample.image, sample.labels
     predicted = segmenter.predictor.labels(image, truth.shape)
-    otsu = resize_labels(otsu_nuclei(image, segmenter.recipe.predict), truth.shape)
+    otsu = resize_labels(otsu_nuclei(image, segmenter.predictor.predict), truth.shape)
     counts = scores.ImageCounts(
         sample.image_id,
         sample.split,

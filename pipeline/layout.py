@@ -22,7 +22,7 @@ PROCESSED = Path("data/processed")
 PREDICTIONS = Path("data/predictions")
 
 TRAINED = Path("models/trained.keras")  # as train writes it
-MODEL = Path("models/model.keras")  # the same network, ready for use: evaluate adds how its maps become nuclei
+MODEL = Path("models/model.onnx")  # the same network as evaluate exports and scores it: what predicts, and ships
 
 REPORTS = Path("reports")
 AUDIT = REPORTS / "data_audit.json"

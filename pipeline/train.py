@@ -3,7 +3,7 @@
     python -m pipeline.train
 
 Reads data/processed/ and the `train` section of params.yaml. Writes models/trained.keras (the weights of the epoch with
-the lowest validation loss, and a recipe of how they were made) and reports/history.csv (one row per epoch). Mirrors
+the lowest validation loss, and a metadata of how they were made) and reports/history.csv (one row per epoch). Mirrors
 both to MLflow. A killed training continues after its last complete epoch (see `nuclei_unet/training/resume.py`).
 
 If several machines train together (`train.strategy: multiworker`), each runs this; only worker 0 writes and logs.
@@ -11,7 +11,7 @@ If several machines train together (`train.strategy: multiworker`), each runs th
 
 from nuclei_unet.files import fresh_file, tree_digest
 from nuclei_unet.network import keras_file, runtime
-from nuclei_unet.recipe import Recipe
+from nuclei_unet.network.metadata import Metadata
 from nuclei_unet.settings import NormalizeSettings
 from nuclei_unet.training import fit, machines, resume
 from pipeline import layout, params, stage
@@ -34,12 +34,12 @@ def main() -> None:
         fit.train(training, validation, settings.train, channels, lambda *_: None, state)
         print(f"worker {team.index} is done; worker 0 has the model")
         return
-    recipe = recipe_of(settings)
+    metadata = metadata_of(settings)
     more = {"workers": str(len(team.addresses))} if team else {}
     with mirror.training_run(settings, precision, state.stem, more) as log:
         model, history = fit.train(training, validation, settings.train, channels, log.epoch, state, log.picture)
         with fresh_file(layout.TRAINED) as new_model, fresh_file(layout.HISTORY) as new_history:
-            keras_file.save(model, new_model, recipe)
+            keras_file.save(model, new_model, metadata)
             history.to_csv(new_history, index=False, float_format="%.6g", lineterminator="\n")
         state.unlink(missing_ok=True)
     best = history.loc[history.val_loss.idxmin()]
@@ -52,9 +52,9 @@ def worker() -> str:
     return f"-{team.index}" if team and not team.chief else ""
 
 
-def recipe_of(settings: params.Params) -> Recipe:
-    """Return the recipe of the trained model: its targets and network, how images are normalized, its data."""
-    return Recipe(
+def metadata_of(settings: params.Params) -> Metadata:
+    """Return the metadata of the trained model: its targets and network, how images are normalized, its data."""
+    return Metadata(
         targets=settings.train.targets,
         network=settings.train.model,
         normalize=NormalizeSettings(

@@ -1,4 +1,4 @@
-"""The model card says what the committed reports and tables say."""
+"""The model metadata says what the committed reports and tables say."""
 
 import json
 import re

@@ -19,10 +19,10 @@ from nuclei_unet.files import fresh_file
 from nuclei_unet.images import normalize, resize, to_rgb
 from nuclei_unet.labels import renumber
 from nuclei_unet.network import keras_file
+from nuclei_unet.network.metadata import Adaptation, Metadata
 from nuclei_unet.network.tensorflow_engine import TensorFlowNetwork
 from nuclei_unet.prediction import models
 from nuclei_unet.prediction.predictor import Predictor, passes
-from nuclei_unet.recipe import Adaptation, Recipe
 from nuclei_unet.sample import ArraySample, Sample
 from nuclei_unet.settings import NormalizeSettings, PredictSettings, TrainSettings
 
@@ -44,14 +44,14 @@ class Adapted:
     rows : {plain, offset only, calibrated, fine-tuned: {dsb_score, ap50, iou}}; what was not tried is missing
     chosen : one of these names; plain if nothing helped
     cross_validated : whether each image was scored by a model that was adapted to others; else there were too few
-    model, recipe : the adapted network, not compiled, and its recipe; None if nothing helped
+    model, metadata : the adapted network, not compiled, and its metadata; None if nothing helped
     """
 
     rows: dict[str, dict[str, float]]
     chosen: str
     cross_validated: bool
     model: keras.Model | None
-    recipe: Recipe | None
+    metadata: Metadata | None
 
     @property
     def helped(self) -> bool:
@@ -60,10 +60,10 @@ class Adapted:
 
     def save(self, path: Path) -> None:
         """Write the adapted model; the same one gives the same bytes. Raises ValueError if there is none."""
-        if self.model is None or self.recipe is None:
+        if self.model is None or self.metadata is None:
             raise ValueError("the adaptation did not help, so there is no adapted model")
         with fresh_file(path) as file:
-            keras_file.save(self.model, file, self.recipe)
+            keras_file.save(self.model, file, self.metadata)
 
 
 def annotated(
@@ -76,7 +76,7 @@ def annotated(
     name : unique among the images
     image : any grey or colour array, as `Segmenter` takes it
     labels : its label image (H, W), 0 = background
-    look : of the model's recipe, `normalize`
+    look : of the model's metadata, `normalize`
     scale : how much the network sees the image enlarged, as in `Segmenter`
 
     Raises
@@ -133,8 +133,8 @@ def adapt(
     counts = [folds.nuclei_in(sample.labels) for sample in samples]
     if not any(counts):
         raise InputError("none of the label images has a nucleus; there is nothing to adapt to")
-    network, card, digest = models.load_weights(model, threads=threads)
-    recipe, predict = card.recipe, card.recipe.predict
+    network, metadata, digest = models.load_weights(model, threads=threads)
+    metadata, predict = metadata, metadata.predict
     if predict is None:
         raise InputError(f"{model}: was trained but not evaluated, so it does not say how its maps become nuclei")
 
@@ -150,9 +150,9 @@ def adapt(
         for fold in range(place.max() + 1)
     ]
     parts = [folds.scored_part(piece) for piece in pieces]
-    train = settings(finetune.settings_for(recipe, seed, threads or 2, max(stops)))
-    engine = TensorFlowNetwork(network, recipe.network, precision)
-    views, once = (Predictor(engine, recipe.network, s) for s in (predict, predict.with_views("fast")))
+    train = settings(finetune.settings_for(metadata, seed, threads or 2, max(stops)))
+    engine = TensorFlowNetwork(network, metadata.network, precision)
+    views, once = (Predictor(engine, metadata.network, s) for s in (predict, predict.with_views("fast")))
     fine = cross_validated and not calibrate_only
     work = _Work(progress, _costs(parts, predict, train, stops, len(splits), fine))
 
@@ -200,9 +200,9 @@ def adapt(
         before=rows[PLAIN]["dsb_score"],
         after=rows[chosen]["dsb_score"],
         cross_validated=cross_validated,
-        diameters=card.diameters,
+        diameters=metadata.diameters,
     )
-    made = recipe.model_copy(update={"predict": final, "parent": digest, "adapted": adaptation})
+    made = metadata.model_copy(update={"predict": final, "parent": digest, "adapted": adaptation})
     return Adapted(rows, chosen, cross_validated, network, made)
 
 

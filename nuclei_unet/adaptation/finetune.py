@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from nuclei_unet.errors import InputError
 from nuclei_unet.network import runtime, unet
-from nuclei_unet.recipe import Recipe
+from nuclei_unet.network.metadata import Metadata
 from nuclei_unet.sample import Sample
 from nuclei_unet.settings import AugmentSettings, TrainSettings
 from nuclei_unet.training import fit
@@ -34,15 +34,15 @@ AUGMENT = AugmentSettings(
 )
 
 
-def settings_for(recipe: Recipe, seed: int, threads: int, steps: int) -> TrainSettings:
+def settings_for(metadata: Metadata, seed: int, threads: int, steps: int) -> TrainSettings:
     """Return the settings of a fine-tuning of a model."""
-    multiple = recipe.network.size_multiple
+    multiple = metadata.network.size_multiple
     return TrainSettings(
         seed=seed,
         threads=threads,
         precision="auto",
         strategy="single",
-        targets=recipe.targets,
+        targets=metadata.targets,
         crop_size=max(CROP // multiple, 1) * multiple,
         type_balance=0.0,
         batch_size=BATCH,
@@ -55,7 +55,7 @@ def settings_for(recipe: Recipe, seed: int, threads: int, steps: int) -> TrainSe
         weight_decay=1e-4,
         loss="bce_dice",
         early_stopping=None,
-        model=recipe.network,
+        model=metadata.network,
         augment=AUGMENT,
     )
 

@@ -24,7 +24,7 @@ from nuclei_unet.errors import InputError
 
 if TYPE_CHECKING:
     from nuclei_unet.adaptation.adapt import Adapted
-    from nuclei_unet.card import Card
+    from nuclei_unet.network.metadata import Metadata
     from nuclei_unet.sample import ArraySample, Sample
     from nuclei_unet.settings import PredictSettings
 
@@ -60,10 +60,12 @@ def main(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def run(arguments: argparse.Namespace, replay: Callable[["Card"], Sequence["Sample"]] = lambda card: ()) -> "Adapted":
+def run(
+    arguments: argparse.Namespace, replay: Callable[["Metadata"], Sequence["Sample"]] = lambda metadata: ()
+) -> "Adapted":
     """Adapt as the arguments say, write the model if it helped, print the report, and return what came of it.
 
-    `replay(card)` returns images that the model was trained on, or none.
+    `replay(metadata)` returns images that the model was trained on, or none.
     """
     from nuclei_unet.network import untrusted
     from nuclei_unet.prediction import models
@@ -77,10 +79,10 @@ def run(arguments: argparse.Namespace, replay: Callable[["Card"], Sequence["Samp
     pairs = find(arguments)
     path = models.find(arguments.model)
     untrusted.check(path, arguments.threads or running.cores())
-    card, _, _ = models.describe(path)
+    metadata, _, _ = models.describe(path)
     bar = tqdm(desc="read", total=len(pairs), unit="image", disable=None, leave=False)
     with bar:
-        samples = [_read(pair, arguments, card, bar) for pair in pairs]
+        samples = [_read(pair, arguments, metadata, bar) for pair in pairs]
 
     from nuclei_unet.adaptation import adapt
 
@@ -93,7 +95,7 @@ def run(arguments: argparse.Namespace, replay: Callable[["Card"], Sequence["Samp
         adapted = adapt.adapt(
             samples,
             model=path,
-            replay=replay(card),
+            replay=replay(metadata),
             frames=[pair.frame for pair in pairs],
             calibrate_only=arguments.calibrate_only,
             seed=arguments.seed,
@@ -103,7 +105,7 @@ def run(arguments: argparse.Namespace, replay: Callable[["Card"], Sequence["Samp
     if adapted.helped:
         adapted.save(out)
     nuclei = sum(int(sample.labels.max()) for sample in samples)
-    print(text(adapted, len(samples), nuclei, card.recipe.predict, arguments.model or "the pretrained model", out))
+    print(text(adapted, len(samples), nuclei, metadata.predict, arguments.model or "the pretrained model", out))
     return adapted
 
 
@@ -169,17 +171,17 @@ def find(arguments: argparse.Namespace) -> list[Pair]:
     return [pair(name) for name in names]
 
 
-def _read(pair: Pair, arguments: argparse.Namespace, card: "Card", bar: tqdm) -> "ArraySample":
+def _read(pair: Pair, arguments: argparse.Namespace, metadata: "Metadata", bar: tqdm) -> "ArraySample":
     """Read an image and its labels, as the network is to see them."""
     from nuclei_unet.adaptation.adapt import annotated
     from nuclei_unet.prediction.scale import scale_for
 
     image, pixel_size = pair.read()
     labels = pair.labels(image.shape[:2])
-    scale = arguments.scale or scale_for(arguments.pixel_size or pixel_size, card.diameters)
+    scale = arguments.scale or scale_for(arguments.pixel_size or pixel_size, metadata.diameters)
     bar.update()
     try:
-        return annotated(pair.name, image, labels, card.recipe.normalize, scale=scale)
+        return annotated(pair.name, image, labels, metadata.normalize, scale=scale)
     except InputError as error:
         raise error if str(error).startswith(pair.name) else InputError(f"{pair.name}: {error}") from None
 
@@ -210,7 +212,7 @@ def text(adapted: "Adapted", images: int, nuclei: int, before: "PredictSettings"
             f"Nothing was written. Go on with {parent}."
         )
         return "\n".join(lines)
-    made, after = adapted.recipe, adapted.rows[adapted.chosen]["dsb_score"]
+    made, after = adapted.metadata, adapted.rows[adapted.chosen]["dsb_score"]
     changed = [f"{key} {getattr(before, key):g} -> {value:g}" for key, value in made.predict
                if value != getattr(before, key)]  # fmt: skip
     if made.adapted.steps:

@@ -1,4 +1,4 @@
-"""Say what a model is: its recipe, its scores, and where it is from.
+"""Say what a model is: its metadata, its scores, and where it is from.
 
 nuclei-unet info                                   the pretrained model of this package
 nuclei-unet info models/model.keras
@@ -10,8 +10,8 @@ import json
 
 from nuclei_unet.errors import one_line
 from nuclei_unet.network import untrusted
+from nuclei_unet.network.metadata import Diameters, Metadata
 from nuclei_unet.prediction import models
-from nuclei_unet.recipe import Diameters, Recipe
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,46 +25,46 @@ def main(arguments: argparse.Namespace) -> int:
     # Found once: an address may lead elsewhere a minute later.
     path = models.find(arguments.model)
     untrusted.check(path)
-    card, _, digest = models.describe(path)
+    metadata, _, digest = models.describe(path)
     name = arguments.model or "pretrained"
-    recipe = card.recipe
+    metadata = metadata
     if arguments.json:
-        print(json.dumps({"name": name, "sha256": digest, **card.model_dump(mode="json")}, indent=1))
+        print(json.dumps({"name": name, "sha256": digest, **metadata.model_dump(mode="json")}, indent=1))
         return 0
     facts = {
         "model": name,
         "SHA-256": digest,
-        "from": f"{card.source} (SHA-256 of the .keras file)" if card.source else None,
-        "commit": recipe.commit,
-        "trained on": f"data with SHA-256 {recipe.data}",
-        **(_ancestry(recipe) if recipe.adapted else {}),
-        "licence": card.licence,
-        "maps": ", ".join(recipe.targets),
-        "filters": ", ".join(map(str, recipe.network.filters)),
-        "sizes of nuclei": card.diameters and _sizes(card.diameters),
+        "from": f"{metadata.source} (SHA-256 of the .keras file)" if metadata.source else None,
+        "commit": metadata.commit,
+        "trained on": f"data with SHA-256 {metadata.data}",
+        **(_ancestry(metadata) if metadata.adapted else {}),
+        "licence": metadata.licence,
+        "maps": ", ".join(metadata.targets),
+        "filters": ", ".join(map(str, metadata.network.filters)),
+        "sizes of nuclei": metadata.diameters and _sizes(metadata.diameters),
     }
     width = max(map(len, facts))
     for key, value in facts.items():
         print(f"{key:<{width}}  {one_line(value or 'not recorded in this file')}")
-    for split, groups in card.scores.items():
+    for split, groups in metadata.scores.items():
         scores = {f"{group}/{key}": value for group, values in groups.items() if isinstance(values, dict)
                   for key, value in values.items()}  # fmt: skip
         print(f"\nscores on {groups.get('n_images', '?')} {one_line(split)} images")
         for key, value in scores.items():
             print(f"  {one_line(key):<32} {value:.3f}")
-    for title, section in (("image to network", recipe.normalize), ("maps to nuclei", recipe.predict)):
+    for title, section in (("image to network", metadata.normalize), ("maps to nuclei", metadata.predict)):
         print(f"\n{title}")
         for key, value in (section.model_dump() if section else {"": "not recorded in this file"}).items():
             print(f"  {key:<32} {value}")
     return 0
 
 
-def _ancestry(recipe: Recipe) -> dict[str, str]:
+def _ancestry(metadata: Metadata) -> dict[str, str]:
     """Return what is known of an adaptation."""
-    adapted = recipe.adapted
+    adapted = metadata.adapted
     where = "images that it was not adapted to" if adapted.cross_validated else "the same images"
     return {
-        "adapted from": f"the model with SHA-256 {recipe.parent}",
+        "adapted from": f"the model with SHA-256 {metadata.parent}",
         "adapted to": f"{adapted.images:,} images with {adapted.nuclei:,} nuclei, SHA-256 {adapted.data}",
         "fine-tuned for": f"{adapted.steps} steps" if adapted.steps else "0 steps: its settings alone were adapted",
         "that helped by": f"{adapted.after - adapted.before:+.3f}: dsb_score {adapted.before:.3f} -> "

@@ -16,7 +16,7 @@ COMMANDS = {
     "adapt": (adapt, "adapt a model to 1 to 100 annotated images (needs TensorFlow)"),
     "score": (score, "compare label images with the truth"),
     "convert": (convert, "write label images in another format"),
-    "info": (info, "say what a model is: recipe, scores, commit, data"),
+    "info": (info, "say what a model is: metadata, scores, commit, data"),
 }
 
 

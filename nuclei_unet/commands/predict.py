@@ -290,7 +290,7 @@ def segment_file(task: Task, options: Options) -> "list[Outcome]":
             found.append(before.outcome(before=True))
             continue
         segmenter, engine = running.segmenter(options.model, options.engine, options.threads, options.views)
-        scale = options.scale or scale_for(result.pixel_size, segmenter.card.diameters)
+        scale = options.scale or scale_for(result.pixel_size, segmenter.metadata.diameters)
         result = replace(result, scale=scale, engine=engine)
         try:
             result = results.segment(segmenter, plane, result, options.folder, options.formats)

@@ -19,7 +19,7 @@ from nuclei_unet.errors import InputError
 from nuclei_unet.files import remove_unfinished
 
 if TYPE_CHECKING:  # loaded late: they bring what images are computed with
-    from nuclei_unet.card import Card
+    from nuclei_unet.network.metadata import Metadata
     from nuclei_unet.prediction.segmenter import Segmenter
 
 
@@ -28,7 +28,7 @@ class Chosen:
     """The model of a run, and who works with it."""
 
     model: Path
-    card: "Card"
+    metadata: "Metadata"
     digest: str
     about: dict[str, str | None]  # of the model, for run.json
     engine: str
@@ -48,16 +48,16 @@ def chosen(arguments: argparse.Namespace, tasks: int | None = None) -> Chosen:
     jobs = min(arguments.jobs or 1, tasks or sys.maxsize)
     threads = max(cores() // jobs, 1)
     untrusted.check(path, threads)
-    card, _, digest = models.describe(path)
-    if card.recipe.predict is None:
+    metadata, _, digest = models.describe(path)
+    if metadata.predict is None:
         raise InputError(
             f"{arguments.model}: was trained but not evaluated; run `dvc repro evaluate` and use what it writes"
         )
     return Chosen(
         path,
-        card,
+        metadata,
         digest,
-        {"name": arguments.model or "pretrained", "sha256": digest, "commit": card.recipe.commit},
+        {"name": arguments.model or "pretrained", "sha256": digest, "commit": metadata.commit},
         models.engine_for(path, arguments.engine),  # chosen here: workers may differ
         scheduler,
         jobs,
@@ -77,11 +77,11 @@ def _loaded(model: Path, changed: int, engine: str, threads: int, views: str | N
     from nuclei_unet.prediction.segmenter import Segmenter
 
     opened = models.load(model, engine=engine, threads=threads)
-    card = opened.card
+    metadata = opened.metadata
     if views:
-        recipe = card.recipe.model_copy(update={"predict": card.recipe.predict.with_views(views)})
-        card = card.model_copy(update={"recipe": recipe})
-    return Segmenter(opened.network, card), opened.engine
+        metadata = metadata.model_copy(update={"predict": metadata.predict.with_views(views)})
+        metadata = metadata.model_copy(update={"recipe": metadata})
+    return Segmenter(opened.network, metadata), opened.engine
 
 
 @contextlib.contextmanager

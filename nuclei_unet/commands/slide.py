@@ -31,10 +31,10 @@ from nuclei_unet.formats.imagefile import ImageFile, without_suffix
 from nuclei_unet.formats.planes import choose_channel, planes
 from nuclei_unet.formats.zarr_images import MARKS, open_levels, window
 from nuclei_unet.images import Intensities
+from nuclei_unet.network.metadata import Diameters
 from nuclei_unet.prediction.predictor import Predictor
 from nuclei_unet.prediction.scale import scale_for
 from nuclei_unet.prediction.tiles import Tile, match, relative
-from nuclei_unet.recipe import Diameters
 from nuclei_unet.results.results import RUN, STATE, TOGETHER, versions
 
 # As of `predict`: raise it when a change to the code makes older results differ.
@@ -74,17 +74,17 @@ def main(arguments: argparse.Namespace) -> int:
     for level in levels:
         _check_level(level)
     chosen = running.chosen(arguments)
-    card = chosen.card
-    if card.recipe.normalize.image_size is not None:
+    metadata = chosen.metadata
+    if metadata.normalize.image_size is not None:
         name = arguments.model or chosen.model
         raise InputError(f"{name}: sees images at one size only, so it cannot be used for slides")
-    slide = choose_level(levels, card.diameters, arguments.pixel_size, arguments.scale)
+    slide = choose_level(levels, metadata.diameters, arguments.pixel_size, arguments.scale)
     print(slide.line, flush=True)
 
-    views = card.recipe.predict.with_views(arguments.views) if arguments.views else card.recipe.predict
+    views = metadata.predict.with_views(arguments.views) if arguments.views else metadata.predict
     seen = tuple(max(round(side * slide.scale), 1) for side in slide.shape)
     # Without a network: cutting needs none.
-    tiles = Predictor(None, card.recipe.network, views).cut(seen, slide.shape)
+    tiles = Predictor(None, metadata.network, views).cut(seen, slide.shape)
     names = ("engine", "views", "channel", "pixel_size", "scale")
     facts = {name: getattr(arguments, name) for name in names}
     about = [slide.level, slide.image.axes, slide.image.shape, str(slide.image.dtype), slide.pixel_size, slide.scale]

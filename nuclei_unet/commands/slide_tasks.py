@@ -86,7 +86,7 @@ def intensities(tiles: Sequence[Tile], work: Work) -> Intensities:
             whole = np.empty((*(-(-side // step) for side in work.seen), 3), part.dtype)
         top, left = (-(-s.start // step) for s in tile.seen_core)
         whole[top : top + part.shape[0], left : left + part.shape[1]] = part
-    return measured(whole, models.describe(work.model)[0].recipe.normalize)
+    return measured(whole, models.describe(work.model)[0].metadata.normalize)
 
 
 def predict(tile: Tile, work: Work) -> str | None:

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from nuclei_unet.images import _grey, blur, has_light_background, to_rgb
+from nuclei_unet.measurements import diameters
 
 # An image is saturated if this share of the nuclei's area has its extreme value, or of all pixels if there are no
 # nuclei. Images of BBBC038 that reach 255 have up to 17% there; in the others it is 1% at most.
@@ -64,15 +65,6 @@ def warnings(image: np.ndarray, labels: np.ndarray, typical: tuple[float, float]
     if edge_width(image, labels, size) > WIDEST_EDGE:
         found.append("Blurred: the edges of the nuclei are much softer than in the images the model was trained on.")
     return found
-
-
-def diameters(labels: np.ndarray) -> np.ndarray:
-    """Return the equivalent diameter of each nucleus in px, float64 (n,): that of a circle of the same area."""
-    count = int(labels.max()) + 1
-    # In strips: bincount makes a copy with eight bytes a pixel.
-    areas = sum(np.bincount(labels[top : top + 512].ravel(), minlength=count) for top in range(0, len(labels), 512))
-    areas = areas[1:]
-    return 2 * np.sqrt(areas[areas > 0] / np.pi)
 
 
 def saturation(image: np.ndarray, labels: np.ndarray) -> tuple[float, str]:

@@ -8,7 +8,7 @@ import numpy as np
 from nuclei_unet.images import resize
 from nuclei_unet.prediction.instances import label_nuclei
 from nuclei_unet.prediction.tiles import Tile, add_tile, cut, relative
-from nuclei_unet.settings import NetworkSettings, PredictSettings
+from nuclei_unet.settings import Augmentation, NetworkSettings, PredictSettings
 
 # Side of a tile in pixels, as the network sees it. It limits the memory that an image of any size takes.
 TILE = 2560
@@ -17,17 +17,11 @@ TILE = 2560
 OVERLAP = 128
 
 
-# The views of `fast`: as the image is, and mirrored at half its size, where large nuclei look as usual ones do. The
-# second costs a quarter of the first.
-FAST = ((1.0, 0), (0.5, 4))
-
-
-def passes(views: PredictSettings) -> tuple[tuple[float, int], ...]:
-    """Return the views of an image whose maps are averaged: its scale, and which of eight orientations it has."""
-    if views.views == "fast":
-        return FAST
-    # Two: upright and mirrored; four: both turned by 180 degrees, too; eight: also by 90 and 270.
-    return tuple((scale, number) for scale in views.scales for number in range(0, 8, 8 // views.orientations))
+# Test-time augmentations by name: the image as it is, and mirrored at half its size, where large nuclei look as usual
+# ones do (the second costs a quarter of the first); or four orientations at each of four sizes.
+FAST: tuple[Augmentation, ...] = ((1.0, 0), (0.5, 4))
+THOROUGH: tuple[Augmentation, ...] = tuple((scale, turn) for scale in (0.5, 0.75, 1.0, 1.5) for turn in (0, 2, 4, 6))
+AUGMENTATIONS = {"fast": FAST, "thorough": THOROUGH}
 
 
 class Network(Protocol):
@@ -42,12 +36,11 @@ class Network(Protocol):
 class Predictor:
     """A network with all that it takes to find nuclei in images of any size.
 
-    Each image is predicted in the views that `views` asks for (`passes`), and the maps are averaged.
+    Each image is predicted once for each of `predict.augmentations`, and the maps are averaged.
     """
 
-    def __init__(self, network: Network, settings: NetworkSettings, views: PredictSettings):
-        self.views = views
-        self.passes = passes(views)
+    def __init__(self, network: Network, settings: NetworkSettings, predict: PredictSettings):
+        self.predict = predict
         self.multiple = settings.size_multiple
         self._run = network
 
@@ -72,14 +65,18 @@ class Predictor:
         """Return the tiles of an image whose size is `seen` for the network; its label image is of `shape`."""
         factors = shape[0] / seen[0], shape[1] / seen[1]
         # A multiple of 128, so pooling falls on the same pixels as in the whole image, also at half its size.
-        core = max(int(TILE / max(*(scale for scale, _ in self.passes), *factors)) - 2 * OVERLAP, 128) // 128 * 128
+        core = (
+            max(int(TILE / max(*(scale for scale, _ in self.predict.augmentations), *factors)) - 2 * OVERLAP, 128)
+            // 128
+            * 128
+        )
         if max(seen) <= core + 2 * OVERLAP:
             core = max(seen)  # it fits
         return list(cut(seen, shape, core, OVERLAP))
 
     def part(self, image: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
         """Find the nuclei of one tile, all at once; see `labels`."""
-        return label_nuclei(self.maps(image, shape), self.views, resize(image, shape))
+        return label_nuclei(self.maps(image, shape), self.predict, resize(image, shape))
 
     def maps(self, image: np.ndarray, shape: tuple[int, int] | None = None) -> dict[str, np.ndarray]:
         """Predict the maps of one image, all at once.
@@ -88,14 +85,15 @@ class Predictor:
         """
         shape = shape or image.shape[:2]
         totals: dict[str, np.ndarray] = {}
-        for scale, views in itertools.groupby(self.passes, key=lambda view: view[0]):
+        augmentations = self.predict.augmentations
+        for scale, turns in itertools.groupby(augmentations, key=lambda augmentation: augmentation[0]):
             pixels = resize(image.astype(np.float32), [max(round(side * scale), 1) for side in image.shape[:2]])
             pixels = pixels.reshape(*pixels.shape[:2], -1)
-            for _, number in views:
+            for _, number in turns:
                 for name, values in self._upright(_turn(pixels, number)).items():
                     values = resize(np.ascontiguousarray(_turn_back(values, number)), shape)
                     totals[name] = totals[name] + values if name in totals else values
-        return {name: values / len(self.passes) for name, values in totals.items()}
+        return {name: values / len(augmentations) for name, values in totals.items()}
 
     def _upright(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
         height, width = pixels.shape[:2]

@@ -1,6 +1,6 @@
 """Choose how much to enlarge an image before the network sees it, from the size of its pixels."""
 
-from nuclei_unet.recipe import Diameters
+from nuclei_unet.network.metadata import Diameters
 
 # Nuclei of most animal cells are 5 to 12 micrometres wide.
 NUCLEUS = 8.0

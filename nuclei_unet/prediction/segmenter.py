@@ -1,14 +1,14 @@
-"""A model and an image in, nuclei out: everything else is in the model's recipe."""
+"""A model and an image in, nuclei out: everything else is in the model's metadata."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from nuclei_unet.card import Card
 from nuclei_unet.errors import InputError
 from nuclei_unet.images import normalize, resize, to_rgb
 from nuclei_unet.measurements import measure
+from nuclei_unet.network.metadata import Metadata
 from nuclei_unet.prediction import models
 from nuclei_unet.prediction.predictor import Network, Predictor
 from nuclei_unet.settings import PredictSettings
@@ -17,16 +17,14 @@ from nuclei_unet.settings import PredictSettings
 class Segmenter:
     """Finds the nuclei of any image: `Segmenter.load()(image)`.
 
-    `card` says how the model was made and how good it is, `recipe` is its recipe; `predictor` takes images that are
-    already normalized.
+    `metadata` says how the model was made and how good it is; `predictor` takes images that are already normalized.
     """
 
-    def __init__(self, network: Network, card: Card):
-        if card.recipe.predict is None:
+    def __init__(self, network: Network, metadata: Metadata):
+        if metadata.predict is None:
             raise InputError("the model was trained but not evaluated, so it does not say how its maps become nuclei")
-        self.card = card
-        self.recipe = card.recipe
-        self.predictor = Predictor(network, card.recipe.network, card.recipe.predict)
+        self.metadata = metadata
+        self.predictor = Predictor(network, metadata.network, metadata.predict)
 
     @classmethod
     def load(
@@ -34,25 +32,19 @@ class Segmenter:
         model: Path | str | None = None,
         *,
         predict: PredictSettings | None = None,
-        engine: models.Engine = "auto",
-        precision: str = "auto",
         threads: int | None = None,
+        gpu: bool = True,
     ) -> "Segmenter":
         """Load a model: a file, a package, an address, or, without an argument, the pretrained one of this package.
 
         `predict` replaces the model's own prediction settings; see `models.load` for the others. Raises InputError that
-        names the model if it is missing or damaged, has no complete recipe, or would run code.
+        names the model if it is missing or damaged, or was not evaluated.
         """
-        opened = models.load(model, engine=engine, precision=precision, threads=threads)
-        card = opened.card
-        if predict is not None:
-            card = card.model_copy(update={"recipe": card.recipe.model_copy(update={"predict": predict})})
-        if card.recipe.predict is None:
-            raise InputError(
-                f"{opened.name}: was trained but not evaluated, so it does not say how its maps become nuclei; run "
-                "`dvc repro evaluate` and use the model that it writes"
-            )
-        return cls(opened.network, card)
+        opened = models.load(model, threads=threads, gpu=gpu)
+        try:
+            return cls(opened.network, opened.metadata.but(predict=predict or opened.metadata.predict))
+        except InputError as error:
+            raise InputError(f"{opened.name}: {error}") from None
 
     def __call__(self, image: np.ndarray, *, scale: float = 1.0) -> np.ndarray:
         """Return the label image of one image: 0 = background, nuclei 1 ... n without gaps.
@@ -66,7 +58,7 @@ class Segmenter:
         if scale != 1:
             sides = [max(round(side * scale), 1) for side in image.shape[:2]]
             seen = resize(to_rgb(image), sides)
-        return self.predictor.labels(normalize(seen, self.recipe.normalize), image.shape[:2])
+        return self.predictor.labels(normalize(seen, self.metadata.normalize), image.shape[:2])
 
     @staticmethod
     def measure(

@@ -132,7 +132,7 @@ def segment(segmenter: Segmenter, plane: Plane, result: Result, folder: Path, fo
     outputs = [f"{result.name}{ending}" for ending in (LABELS, *(EACH[name] for name in EACH if name in formats))]
     for output in outputs:
         writers[output.removeprefix(result.name)](folder / output)
-    diameters = segmenter.card.diameters
+    diameters = segmenter.metadata.diameters
     told = warnings(seen, labels, (diameters.low, diameters.high) if diameters else None)
     _write_rows(_state(folder, result.name, ".csv"), result, table)
     return Result(

@@ -11,8 +11,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from nuclei_unet.card import Card
 from nuclei_unet.commands import adapt
+from nuclei_unet.network.metadata import Metadata
 from nuclei_unet.sample import Sample
 from nuclei_unet.settings import NormalizeSettings
 from pipeline import layout, params, stage
@@ -29,18 +29,18 @@ def main() -> None:
     # The number of threads decides how sums are split: as in training.
     parser.set_defaults(model=default, threads=settings.train.threads)
     arguments = parser.parse_args()
-    adapted = adapt.run(arguments, lambda card: replay(card, settings))
+    adapted = adapt.run(arguments, lambda metadata: replay(metadata, settings))
     given = {key: value for key, value in vars(arguments).items() if value is not None}
-    mirror.log_adaptation(arguments.out, given, adapted.rows, adapted.chosen, adapted.recipe)
+    mirror.log_adaptation(arguments.out, given, adapted.rows, adapted.chosen, adapted.metadata)
 
 
-def replay(card: Card, settings: params.Params) -> Sequence[Sample]:
+def replay(metadata: Metadata, settings: params.Params) -> Sequence[Sample]:
     """Return the training images as the model has seen them; none, with a note on stderr, if they are not there."""
     look = NormalizeSettings(**{key: getattr(settings.preprocess, key) for key in NormalizeSettings.model_fields})
     reason = ""
     if not (layout.PROCESSED / processed.MANIFEST).exists():
         reason = "data/processed is missing"
-    elif card.recipe.normalize != look:
+    elif metadata.normalize != look:
         reason = "params.yaml normalizes images otherwise than the model"
     if reason:
         print(f"note: without images of the training in the fine-tuning: {reason}", file=sys.stderr)

@@ -19,11 +19,10 @@ import numpy as np
 import tensorflow as tf
 from ruamel.yaml import YAML
 
-from nuclei_unet.card import Card
 from nuclei_unet.files import file_digest, fresh_file
 from nuclei_unet.network import keras_file, onnx_file, runtime, unet
+from nuclei_unet.network.metadata import Metadata
 from nuclei_unet.prediction.engine import INPUT, OUTPUT, OnnxNetwork
-from nuclei_unet.recipe import Recipe
 from pipeline import layout, params, stage
 from pipeline.report import pictures
 from pipeline.report.results import existing, read_example, read_results
@@ -41,9 +40,9 @@ def main() -> None:
     """Write the package."""
     settings = params.load()
     results = read_results()
-    made_by = keras_file.read_recipe(existing(layout.MODEL, "evaluate"))
-    card = Card(
-        recipe=made_by.model_copy(update={"commit": release.commit()}),
+    made_by = keras_file.read_metadata(existing(layout.MODEL, "evaluate"))
+    metadata = Metadata(
+        metadata=made_by.model_copy(update={"commit": release.commit()}),
         scores=results.summary,
         diameters=release.diameters(),
         licence=release.LICENCE,
@@ -53,19 +52,21 @@ def main() -> None:
     examples = [read_example(row) for row in near_median_by_type(test, COVERS).itertuples()]
     with tempfile.TemporaryDirectory() as name, fresh_file(layout.PACKAGE) as target:
         folder = Path(name)
-        weights = write_weights(folder, card)
+        weights = write_weights(folder, metadata)
         files = {OUTPUT: "test_maps.npy", INPUT: "test_image.npy", "documentation": "README.md"}
         files |= {"attachments": [LICENSE.name], "covers": [f"cover{n}.png" for n, _ in enumerate(examples, 1)]}
         write_test(folder / files[INPUT], folder / files[OUTPUT], folder / weights["onnx"]["source"], examples[0].image)
         for cover, example in zip(files["covers"], examples, strict=True):
             write_cover(folder / cover, example)
-        (folder / files["documentation"]).write_text(zoo.readme(card, results.audit, results.by_type), encoding="utf-8")
+        (folder / files["documentation"]).write_text(
+            zoo.readme(metadata, results.audit, results.by_type), encoding="utf-8"
+        )
         (folder / LICENSE.name).write_bytes(LICENSE.read_bytes())
         described = {
             key: [_file(folder, part) for part in value] if isinstance(value, list) else _file(folder, value)
             for key, value in files.items()
         }
-        fields = zoo.description(card, settings, results.by_type, weights, described, version())
+        fields = zoo.description(metadata, settings, results.by_type, weights, described, version())
         write_yaml(folder / "rdf.yaml", fields)
         pack(folder, target)
     print(f"{layout.PACKAGE}: {layout.PACKAGE.stat().st_size / 1e6:.1f} MB, for the BioImage Model Zoo")
@@ -76,11 +77,11 @@ def version() -> str:
     return tomllib.loads(PROJECT.read_text(encoding="utf-8"))["project"]["version"]
 
 
-def write_weights(folder: Path, card: Card) -> dict[str, dict]:
+def write_weights(folder: Path, metadata: Metadata) -> dict[str, dict]:
     """Write the network for both engines, in float32; return {format: its fields in rdf.yaml}."""
     model = keras_file.load(layout.MODEL)
-    onnx_file.save(model, folder / "nuclei-unet.onnx", card)
-    keras_file.save(joined(model, card.recipe), folder / "nuclei-unet.keras", card.recipe)
+    onnx_file.save(model, folder / "nuclei-unet.onnx", metadata)
+    keras_file.save(joined(model, metadata), folder / "nuclei-unet.keras", metadata)
     return {
         "keras_v3": _file(folder, "nuclei-unet.keras")
         | {"keras_version": keras.__version__, "backend": ["tensorflow", tf.__version__]},
@@ -88,11 +89,11 @@ def write_weights(folder: Path, card: Card) -> dict[str, dict]:
     }
 
 
-def joined(model: keras.Model, recipe: Recipe) -> keras.Model:
-    """Return a float32 network with one output: the maps as channels, in the order of the recipe's targets."""
+def joined(model: keras.Model, metadata: Metadata) -> keras.Model:
+    """Return a float32 network with one output: the maps as channels, in the order of the metadata's targets."""
     with runtime.precision("float32"):
-        network = unet.fold_batch_normalization(model, recipe.network)
-        maps = [network.output[target] for target in recipe.targets]
+        network = unet.fold_batch_normalization(model, metadata.network)
+        maps = [network.output[target] for target in metadata.targets]
         output = keras.layers.Concatenate(name=OUTPUT)(maps) if len(maps) > 1 else maps[0]
         return keras.Model(network.input, output, name=network.name)
 
@@ -100,14 +101,14 @@ def joined(model: keras.Model, recipe: Recipe) -> keras.Model:
 def write_test(image: Path, maps: Path, network: Path, pixels: np.ndarray) -> None:
     """Write a part of an image (H, W, 3), and its maps as ONNX Runtime computes them."""
     engine = OnnxNetwork(network.read_bytes(), network.name)
-    normalize, multiple = engine.card.recipe.normalize, engine.card.recipe.network.size_multiple
+    normalize, multiple = engine.metadata.normalize, engine.metadata.network.size_multiple
     height, width = (-(-side // multiple) * multiple for side in TEST_SIZE)
     missing = [(0, max(wanted - side, 0)) for wanted, side in zip((height, width), pixels.shape, strict=False)]
     pixels = np.pad(pixels, (*missing, (0, 0)), mode="symmetric")[:height, :width].astype(np.float32)
     array = pixels.mean(axis=2, keepdims=True)[None] if normalize.channels == 1 else pixels[None]
     np.save(image, array)
     found = engine(zoo.preprocess(array, normalize))
-    np.save(maps, np.concatenate([found[target] for target in engine.card.recipe.targets], axis=3))
+    np.save(maps, np.concatenate([found[target] for target in engine.metadata.targets], axis=3))
 
 
 def write_cover(path: Path, example: pictures.Example) -> None:

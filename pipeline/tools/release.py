@@ -16,14 +16,13 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from nuclei_unet.card import Card
 from nuclei_unet.errors import InputError
 from nuclei_unet.evaluation.scores import count, main_ones, of_images
 from nuclei_unet.files import file_digest, fresh_file
 from nuclei_unet.network import keras_file, onnx_file
+from nuclei_unet.network.metadata import Diameters, Metadata
 from nuclei_unet.prediction import checks, models
 from nuclei_unet.prediction.segmenter import Segmenter
-from nuclei_unet.recipe import Diameters
 from pipeline import git, layout
 from pipeline.dataset import processed, synthetic
 from pipeline.stage import run
@@ -35,14 +34,14 @@ DRAWN = {"images": 6, "seed": 2018}
 
 def main() -> None:
     """Write nuclei_unet/pretrained/."""
-    recipe = keras_file.read_recipe(layout.MODEL).model_copy(update={"commit": commit()})
+    metadata = keras_file.read_metadata(layout.MODEL).model_copy(update={"commit": commit()})
     keras_model = keras_file.load(layout.MODEL)
-    card = Card(recipe=recipe, diameters=diameters(), licence=LICENCE, source=file_digest(layout.MODEL))
+    metadata = Metadata(metadata=metadata, diameters=diameters(), licence=LICENCE, source=file_digest(layout.MODEL))
     with tempfile.TemporaryDirectory() as folder:
         measured = {}
         for half in (False, True):
             path = Path(folder, f"{half}.onnx")
-            onnx_file.save(keras_model, path, card, half=half)
+            onnx_file.save(keras_model, path, metadata, half=half)
             segmenter = Segmenter.load(path, engine="onnx")
             measured[half] = {"validation": of_split(segmenter, "validation", half)}
         full, halved = (measured[half]["validation"] for half in (False, True))
@@ -52,13 +51,13 @@ def main() -> None:
     print(
         f"half precision changes main scores on validation images by at most {change:.5f}: {'taken' if half else 'no'}"
     )
-    card = card.model_copy(update={"scores": measured[half]})
+    metadata = metadata.model_copy(update={"scores": measured[half]})
     with fresh_file(models.PRETRAINED) as path:
-        onnx_file.save(keras_model, path, card, half=half)
+        onnx_file.save(keras_model, path, metadata, half=half)
     facts = {
         "sha256": file_digest(models.PRETRAINED),
-        "source": card.source,
-        "commit": recipe.commit,
+        "source": metadata.source,
+        "commit": metadata.commit,
         "licence": LICENCE,
         "half_precision": half,
         "scores": {

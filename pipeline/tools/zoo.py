@@ -10,7 +10,7 @@ import jinja2
 import numpy as np
 import pandas as pd
 
-from nuclei_unet.card import Card
+from nuclei_unet.network.metadata import Metadata
 from nuclei_unet.prediction.engine import INPUT, OUTPUT
 from nuclei_unet.settings import NormalizeSettings
 from pipeline.params import Params
@@ -68,16 +68,16 @@ def preprocessing(settings: NormalizeSettings) -> list[dict]:
 
 
 def description(
-    card: Card, settings: Params, by_type: pd.DataFrame, weights: Mapping, files: Mapping, version: str
+    metadata: Metadata, settings: Params, by_type: pd.DataFrame, weights: Mapping, files: Mapping, version: str
 ) -> dict:
     """Return the content of rdf.yaml.
 
     `weights` is {format: its fields}; `files` is {"covers", "documentation", "attachments", INPUT, OUTPUT: a file's
     fields (`source`, `sha256`) or a list of them}.
     """
-    recipe = card.recipe
-    multiple = recipe.network.size_multiple
-    colours = ["intensity"] if recipe.normalize.channels == 1 else ["red", "green", "blue"]
+    metadata = metadata
+    multiple = metadata.network.size_multiple
+    colours = ["intensity"] if metadata.normalize.channels == 1 else ["red", "green", "blue"]
     sides = {"min": SMALLEST * multiple, "step": multiple}
     return {
         "format_version": FORMAT,
@@ -104,7 +104,7 @@ def description(
                     {"type": "channel", "channel_names": colours},
                 ],
                 "data": {"type": "float32"},
-                "preprocessing": preprocessing(recipe.normalize),
+                "preprocessing": preprocessing(metadata.normalize),
                 "test_tensor": files[INPUT],
             }
         ],
@@ -123,7 +123,7 @@ def description(
                         }
                         for axis in ("y", "x")
                     ),
-                    {"type": "channel", "channel_names": [*recipe.targets]},
+                    {"type": "channel", "channel_names": [*metadata.targets]},
                 ],
                 "data": {"type": "float32", "range": [0.0, 1.0]},
                 "test_tensor": files[OUTPUT],
@@ -138,10 +138,10 @@ def description(
                 "target_structure": ["nuclei"],
                 "task": "segmentation",
                 "training": training(settings),
-                "evaluations": [evaluation(card, by_type, settings.download.source)],
+                "evaluations": [evaluation(metadata, by_type, settings.download.source)],
             },
             # What the format has no fields for, as nuclei-unet reads it.
-            "nuclei_unet": {"recipe": recipe.model_dump(mode="json")},
+            "nuclei_unet": {"recipe": metadata.model_dump(mode="json")},
         },
     }
 
@@ -175,11 +175,11 @@ def training(settings: Params) -> dict:
     }
 
 
-def evaluation(card: Card, by_type: pd.DataFrame, source: str) -> dict:
+def evaluation(metadata: Metadata, by_type: pd.DataFrame, source: str) -> dict:
     """Return the scores of the test images: a row a score, a column for all images and for each image_type."""
     rows = by_type[by_type.split == "test"]
     shown = [score for score in scores.main_ones() if score.over == "mean"]
-    test = card.scores["test"]
+    test = metadata.scores["test"]
     return {
         "dataset_id": "synthetic" if source == "synthetic" else "bbbc038",
         "dataset_source": BBBC038,
@@ -200,19 +200,19 @@ def evaluation(card: Card, by_type: pd.DataFrame, source: str) -> dict:
     }
 
 
-def readme(card: Card, audit: Mapping, by_type: pd.DataFrame) -> str:
+def readme(metadata: Metadata, audit: Mapping, by_type: pd.DataFrame) -> str:
     """Return the package's README.md."""
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["score"] = lambda value: f"{value:.3f}"
     template = Path(__file__).with_name("package.md.jinja").read_text(encoding="utf-8")
     return environment.from_string(template).render(
-        card=card,
+        metadata=metadata,
         audit=audit,
-        normalize=card.recipe.normalize,
-        predict=card.recipe.predict,
-        multiple=card.recipe.network.size_multiple,
-        meanings={target: MEANINGS[target] for target in card.recipe.targets},
-        rows=scores.score_rows(card.scores),
+        normalize=metadata.normalize,
+        predict=metadata.predict,
+        multiple=metadata.network.size_multiple,
+        meanings={target: MEANINGS[target] for target in metadata.targets},
+        rows=scores.score_rows(metadata.scores),
         by_type=by_type[by_type.split == "test"].sort_values(["n_images", "image_type"], ascending=[False, True]),
         cite=CITATIONS,
     )

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from mlflow.entities import Metric, Param, RunTag
 
-from nuclei_unet.recipe import Recipe
+from nuclei_unet.network.metadata import Metadata
 from pipeline.tracking import store
 
 
@@ -14,7 +14,7 @@ def log(
     arguments: Mapping[str, object],
     rows: Mapping[str, Mapping[str, float]],
     chosen: str,
-    recipe: Recipe | None,
+    metadata: Metadata | None,
 ) -> None:
     """Log one run: the arguments, the scores of each variant, what was chosen, and the model if there is one."""
     client, experiment = store.connect()
@@ -22,19 +22,19 @@ def log(
     metrics = {
         f"adapt/{name.replace(' ', '_')}/{key}": value for name, row in rows.items() for key, value in row.items()
     }
-    tags = {"kind": "adaptation", "chosen": chosen, "helped": str(recipe is not None).lower()}
+    tags = {"kind": "adaptation", "chosen": chosen, "helped": str(metadata is not None).lower()}
     values = {key: str(value) for key, value in arguments.items()}
-    if recipe is not None:
-        tags["parent_sha256"] = recipe.parent
-        made = recipe.adapted.model_dump(exclude={"diameters", "data"})
+    if metadata is not None:
+        tags["parent_sha256"] = metadata.parent
+        made = metadata.adapted.model_dump(exclude={"diameters", "data"})
         values |= {f"adapted.{key}": str(value) for key, value in made.items()}
-        values |= {f"evaluate.{key}": str(value) for key, value in recipe.predict}
+        values |= {f"evaluate.{key}": str(value) for key, value in metadata.predict}
     client.log_batch(
         run,
         metrics=[Metric(key, value, 0, 0) for key, value in metrics.items()],
         params=[Param(key, value) for key, value in values.items()],
         tags=[RunTag(key, value) for key, value in tags.items()],
     )
-    if recipe is not None:
+    if metadata is not None:
         client.log_artifact(run, str(out))
     client.set_terminated(run, "FINISHED")

@@ -38,15 +38,15 @@ def log_trained() -> None:
 
 
 def log_served(commit: str | None) -> None:
-    """Log the evaluated model to the active run as it is served; its recipe names the commit."""
+    """Log the evaluated model to the active run as it is served; its metadata names the commit."""
     packages = (
         *("keras", "tensorflow", "numpy", "opencv-python-headless", "scikit-image", "scipy", "pandas", "pydantic"),
         "mlflow",
     )
     with tempfile.TemporaryDirectory() as folder:
         model = Path(folder, layout.MODEL.name)
-        recipe = keras_file.read_recipe(layout.MODEL)
-        keras_file.copy_with_recipe(layout.MODEL, model, recipe.model_copy(update={"commit": commit}))
+        metadata = keras_file.read_metadata(layout.MODEL)
+        keras_file.copy_with_metadata(layout.MODEL, model, metadata.model_copy(update={"commit": commit}))
         mlflow.pyfunc.log_model(
             name=SERVED,
             python_model=str(Path(__file__).with_name("serving.py")),

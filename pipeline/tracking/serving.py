@@ -4,7 +4,7 @@
     curl -d '{"dataframe_records": [{"image": "<PNG as base64>"}]}' \\
         -H 'Content-Type: application/json' http://127.0.0.1:5000/invocations
 
-MLflow runs this file ("models from code"), so nothing is pickled. Beside it are the model with its recipe and the
+MLflow runs this file ("models from code"), so nothing is pickled. Beside it are the model with its metadata and the
 library nuclei_unet; nothing else of the project is needed.
 """
 

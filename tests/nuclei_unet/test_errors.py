@@ -32,9 +32,9 @@ def test_an_error_is_one_line_whatever_a_file_is_called(capsys):
 def test_info_shows_what_a_model_says_in_one_line(tmp_path, capsys):
     model = onnx.load_model(models.PRETRAINED)
     (entry,) = (entry for entry in model.metadata_props if entry.key == CARD)
-    card = models.describe(None)[0]
-    recipe = card.recipe.model_copy(update={"commit": "\x1b[2J"})
-    entry.value = card.model_copy(update={"licence": "MIT\nmodel  trusted", "recipe": recipe}).dump()
+    metadata = models.describe(None)[0]
+    metadata = metadata.model_copy(update={"commit": "\x1b[2J"})
+    entry.value = metadata.model_copy(update={"licence": "MIT\nmodel  trusted", "recipe": metadata}).dump()
     (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
     with pytest.raises(SystemExit):
         main(["info", str(tmp_path / "m.onnx")])

@@ -34,7 +34,12 @@ STAGES = ("download", "preprocess", "train", "evaluate", "visualize")
 # How files are written, checked and mirrored; none of them shapes what an output holds.
 NO_DEPENDENCY = {
     *("nuclei_unet.errors", "nuclei_unet.files", "nuclei_unet.quiet", "nuclei_unet.sample", "nuclei_unet.settings"),
-    *("nuclei_unet.card", "nuclei_unet.cluster", "nuclei_unet.prediction.engine", "nuclei_unet.network.onnx_file"),
+    *(
+        "nuclei_unet.network.metadata",
+        "nuclei_unet.cluster",
+        "nuclei_unet.prediction.engine",
+        "nuclei_unet.network.onnx_file",
+    ),
     "nuclei_unet.network.untrusted",
     *("nuclei_unet.training.resume", "pipeline.git", "pipeline.layout", "pipeline.machine", "pipeline.params"),
     *("pipeline.process", "pipeline.stage", "pipeline.tracking.mirror"),
@@ -183,8 +188,8 @@ def test_mlflow_has_one_finished_run_with_everything(project):
     # The registered copy names the commit; the file in models/ cannot.
     registered = Path(mlflow.artifacts.download_artifacts("models:/nuclei-unet/1"), "artifacts/model.keras")
     commit = run(project, "git", "rev-list", "--max-parents=0", "main").strip()
-    own = keras_file.read_recipe(project / layout.MODEL)
-    assert keras_file.read_recipe(registered) == own.model_copy(update={"commit": commit}) and own.commit is None
+    own = keras_file.read_metadata(project / layout.MODEL)
+    assert keras_file.read_metadata(registered) == own.model_copy(update={"commit": commit}) and own.commit is None
     mlflow.set_tracking_uri(None)
 
 

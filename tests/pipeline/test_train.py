@@ -79,12 +79,12 @@ def test_what_the_stage_depends_on_does(name, project, stop):
 
 
 def test_a_recipe_is_that_of_its_parameters_and_data(project, settings):
-    recipe = train.recipe_of(settings)
-    assert recipe.network == settings.train.model and recipe.targets == settings.train.targets
-    assert recipe.normalize.model_dump().items() <= settings.preprocess.model_dump().items()
-    assert recipe.predict is None and recipe.commit is None
-    assert recipe.data == tree_digest([layout.PROCESSED])
+    metadata = train.metadata_of(settings)
+    assert metadata.network == settings.train.model and metadata.targets == settings.train.targets
+    assert metadata.normalize.model_dump().items() <= settings.preprocess.model_dump().items()
+    assert metadata.predict is None and metadata.commit is None
+    assert metadata.data == tree_digest([layout.PROCESSED])
     (image,) = (project / layout.PROCESSED / "images").glob("image0.png")
     image.write_bytes(image.read_bytes() + b"more")
-    assert train.recipe_of(settings).data != recipe.data
-    assert np.array_equal(recipe.normalize.percentiles, settings.preprocess.percentiles)
+    assert train.metadata_of(settings).data != metadata.data
+    assert np.array_equal(metadata.normalize.percentiles, settings.preprocess.percentiles)

@@ -26,11 +26,11 @@ def image(seed, shape=(96, 112), count=7):
 
 
 def write_model(path):
-    """Write the pretrained model, with the two fast views of each image, and return its recipe."""
-    network, card, _ = models.load_weights(None)
-    recipe = card.recipe.model_copy(update={"predict": card.recipe.predict.with_views("fast")})
-    keras_file.save(network, path, recipe)
-    return recipe
+    """Write the pretrained model, with the two fast views of each image, and return its metadata."""
+    network, metadata, _ = models.load_weights(None)
+    metadata = metadata.model_copy(update={"predict": metadata.predict.with_views("fast")})
+    keras_file.save(network, path, metadata)
+    return metadata
 
 
 def random_labels(seed, shape=(96, 112)):

@@ -1,4 +1,4 @@
-"""Adapting a model: a style that is found, a random annotator, one image, the recipe, the same bytes twice."""
+"""Adapting a model: a style that is found, a random annotator, one image, the metadata, the same bytes twice."""
 
 import numpy as np
 import pytest
@@ -14,21 +14,21 @@ from tests.nuclei_unet.adaptation.adapting import QUICK, image, random_labels, w
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    """Return a function that gives a model's path, its recipe and a segmenter."""
+    """Return a function that gives a model's path, its metadata and a segmenter."""
     path = tmp_path_factory.mktemp("model") / "model.keras"
-    recipe = write_model(path)
-    return path, recipe, Segmenter.load(path, precision="float32")
+    metadata = write_model(path)
+    return path, metadata, Segmenter.load(path, precision="float32")
 
 
 @pytest.fixture(scope="module")
 def wide(model):
     """Return four images whose annotator draws all outlines 1 px wider than the model does."""
-    _, recipe, segmenter = model
-    wider = recipe.predict.model_copy(update={"outline_offset": 1.0})
-    draw = Segmenter(segmenter.predictor._run, segmenter.card.model_copy(
-        update={"recipe": recipe.model_copy(update={"predict": wider})}))  # fmt: skip
+    _, metadata, segmenter = model
+    wider = metadata.predict.model_copy(update={"outline_offset": 1.0})
+    draw = Segmenter(segmenter.predictor._run, segmenter.metadata.model_copy(
+        update={"recipe": metadata.model_copy(update={"predict": wider})}))  # fmt: skip
     pixels = [image(seed)[0] for seed in range(4)]
-    return [adapt.annotated(f"{n}", one, draw(one), recipe.normalize) for n, one in enumerate(pixels)]
+    return [adapt.annotated(f"{n}", one, draw(one), metadata.normalize) for n, one in enumerate(pixels)]
 
 
 def run(model, samples, **values):
@@ -37,30 +37,30 @@ def run(model, samples, **values):
 
 
 def test_an_annotator_who_draws_wide_is_found(model, wide, tmp_path):
-    path, recipe, _ = model
+    path, metadata, _ = model
     done = []
     adapted = run(model, wide, progress=lambda *row: done.append(row))
     assert adapted.helped and adapted.cross_validated and adapted.chosen == adapt.OFFSET
-    assert adapted.recipe.predict.outline_offset == pytest.approx(1, abs=0.3)
+    assert adapted.metadata.predict.outline_offset == pytest.approx(1, abs=0.3)
     rows = {name: row["dsb_score"] for name, row in adapted.rows.items()}
     assert rows["offset only"] > rows["plain"] + 0.1 and set(adapted.rows["plain"]) == {"iou", "dsb_score", "ap50"}
     assert done == sorted(done) and done[-1][0] == done[-1][1]
 
-    # Its recipe says where it is from; all else stayed.
-    made = adapted.recipe.adapted
-    assert adapted.recipe.parent == file_digest(path)
+    # Its metadata says where it is from; all else stayed.
+    made = adapted.metadata.adapted
+    assert adapted.metadata.parent == file_digest(path)
     assert (made.images, made.steps, made.before, made.after) == (4, 0, rows["plain"], rows["offset only"])
     assert made.nuclei == sum(int(sample.labels.max()) for sample in wide)
-    predict = recipe.predict.model_copy(update={"outline_offset": adapted.recipe.predict.outline_offset})
-    same = {"parent": None, "adapted": None, "network": recipe.network}
-    assert adapted.recipe.model_copy(update=same) == recipe.model_copy(update={"predict": predict})
+    predict = metadata.predict.model_copy(update={"outline_offset": adapted.metadata.predict.outline_offset})
+    same = {"parent": None, "adapted": None, "network": metadata.network}
+    assert adapted.metadata.model_copy(update=same) == metadata.model_copy(update={"predict": predict})
 
-    # The model does as the recipe says, and the same call gives the same bytes.
+    # The model does as the metadata says, and the same call gives the same bytes.
     adapted.save(tmp_path / "a.keras")
     run(model, wide, calibrate_only=True).save(tmp_path / "b.keras")
     assert (tmp_path / "a.keras").read_bytes() == (tmp_path / "b.keras").read_bytes()
     again = Segmenter.load(tmp_path / "a.keras", precision="float32")
-    assert again.recipe == adapted.recipe
+    assert again.metadata == adapted.metadata
     found = again.predictor.labels(wide[0].image)
     assert (found > 0).sum() == pytest.approx((wide[0].labels > 0).sum(), rel=0.05)
 
@@ -68,7 +68,7 @@ def test_an_annotator_who_draws_wide_is_found(model, wide, tmp_path):
 def test_a_random_annotator_does_not_help(model):
     samples = [adapt.annotated(f"{n}", image(n)[0], random_labels(50 + n), model[1].normalize) for n in range(3)]
     adapted = run(model, samples)
-    assert not adapted.helped and adapted.chosen == adapt.PLAIN and adapted.recipe is None
+    assert not adapted.helped and adapted.chosen == adapt.PLAIN and adapted.metadata is None
     with pytest.raises(ValueError, match="did not help"):
         adapted.save("never.keras")
 
@@ -95,15 +95,15 @@ def test_fine_tuning_is_cross_validated_and_its_weights_are_kept(model, wide, mo
     held = [{"0", "1", "2", "3"} - set(trained) for trained, *_ in calls[:-1]]
     assert sorted(map(sorted, held)) == [["0", "1"], ["2"], ["3"]]
     assert all(stops == (1, 2) and replay == 2 for _, stops, replay in calls[:-1])
-    assert calls[-1][0] == ["0", "1", "2", "3"] and calls[-1][1] == (adapted.recipe.adapted.steps,)
+    assert calls[-1][0] == ["0", "1", "2", "3"] and calls[-1][1] == (adapted.metadata.adapted.steps,)
     adapted.save(tmp_path / "a.keras")
-    assert keras_file.read_recipe(tmp_path / "a.keras").adapted.steps == calls[-1][1][0]
+    assert keras_file.read_metadata(tmp_path / "a.keras").adapted.steps == calls[-1][1][0]
 
 
 def test_one_image_is_cut_into_halves(model, wide):
     # Alone: with this model, a step or two of training help as well.
     adapted = run(model, wide[:1], calibrate_only=True)
-    assert adapted.cross_validated and adapted.chosen == adapt.OFFSET and adapted.recipe.adapted.images == 1
+    assert adapted.cross_validated and adapted.chosen == adapt.OFFSET and adapted.metadata.adapted.images == 1
     assert adapted.rows[adapt.OFFSET]["dsb_score"] > adapted.rows[adapt.PLAIN]["dsb_score"] + 0.2
 
 
@@ -115,7 +115,7 @@ def test_one_nucleus_gives_an_offset_that_is_not_cross_validated(model, wide):
     adapted = run(model, [one])
     assert not adapted.cross_validated and list(adapted.rows) == ["plain", "offset only"]
     if adapted.helped:
-        assert not adapted.recipe.adapted.cross_validated
+        assert not adapted.metadata.adapted.cross_validated
 
 
 def test_images_without_nuclei_are_taken_but_not_alone(model, wide):
@@ -159,12 +159,12 @@ def test_an_annotation_must_fit_its_image(model):
 
 def test_a_model_that_was_not_evaluated_is_refused(model, wide, tmp_path):
     path = tmp_path / "trained.keras"
-    keras_file.copy_with_recipe(model[0], path, model[1].model_copy(update={"predict": None}))
+    keras_file.copy_with_metadata(model[0], path, model[1].model_copy(update={"predict": None}))
     with pytest.raises(InputError, match="was trained but not evaluated"):
         run((path,), wide)
 
 
 def test_the_pretrained_model_keeps_its_sizes_of_nuclei(wide):
-    network, card, digest = models.load_weights(None)
-    assert card.diameters and digest == file_digest(models.PRETRAINED)
-    assert card.recipe.network.normalization == "none" and network.input_shape[-1] == 1
+    network, metadata, digest = models.load_weights(None)
+    assert metadata.diameters and digest == file_digest(models.PRETRAINED)
+    assert metadata.network.normalization == "none" and network.input_shape[-1] == 1

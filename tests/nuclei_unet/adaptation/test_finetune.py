@@ -13,18 +13,18 @@ from nuclei_unet.errors import InputError
 from nuclei_unet.network import unet
 from tests import ROOT
 from tests.nuclei_unet.training.examples import sample
-from tests.recipes import recipe_of
+from tests.metadata import metadata_of
 
 
 @pytest.fixture(scope="module")
 def tiny(settings, model_params):
     """Return settings of a fine-tuning of four steps, and weights to start from."""
     network = model_params().model_copy(update={"normalization": "none"})
-    recipe = recipe_of(settings, network)
-    made = finetune.settings_for(recipe, 1, 2, 4)
+    metadata = metadata_of(settings, network)
+    made = finetune.settings_for(metadata, 1, 2, 4)
     keras.utils.set_random_seed(5)
     small = made.model_copy(update={"crop_size": 32, "batch_size": 4, "precision": "float32"})
-    return small, unet.build(1, recipe.targets, network).get_weights()
+    return small, unet.build(1, metadata.targets, network).get_weights()
 
 
 def tuner(tiny, replay=(), **changes):
@@ -65,9 +65,9 @@ def test_a_loss_that_explodes_is_an_error(tiny):
 
 def test_crops_fit_any_network(settings):
     deep = settings.train.model.model_copy(update={"encoder": "none", "filters": (2,) * 7, "dropout": (0.0,) * 7})
-    assert finetune.settings_for(recipe_of(settings, deep), 1, 2, 4).crop_size == 256
+    assert finetune.settings_for(metadata_of(settings, deep), 1, 2, 4).crop_size == 256
     deeper = settings.train.model.model_copy(update={"encoder": "none", "filters": (2,) * 9, "dropout": (0.0,) * 9})
-    assert finetune.settings_for(recipe_of(settings, deeper), 1, 2, 4).crop_size == 512
+    assert finetune.settings_for(metadata_of(settings, deeper), 1, 2, 4).crop_size == 512
 
 
 SCRIPT = """
@@ -79,16 +79,16 @@ from nuclei_unet.training import finetune
 from pipeline import params
 from tests import PARAMS
 from tests.nuclei_unet.training.examples import sample
-from tests.recipes import recipe_of
+from tests.metadata import metadata_of
 
 settings = params.load(PARAMS)
 network = settings.train.model.model_copy(
     update={"filters": (4, 8), "dropout": (0.0, 0.3), "normalization": "none"})
-recipe = recipe_of(settings, network)
-made = finetune.settings_for(recipe, 1, 2, 3).model_copy(
+metadata = metadata_of(settings, network)
+made = finetune.settings_for(metadata, 1, 2, 3).model_copy(
     update={"crop_size": 64, "batch_size": 4, "precision": "float32"})
 keras.utils.set_random_seed(5)
-weights = unet.build(1, recipe.targets, network).get_weights()
+weights = unet.build(1, metadata.targets, network).get_weights()
 one = finetune.Finetuner(weights, made, 1, [sample(n, (70, 80)) for n in range(3, 6)])
 (found,) = one.run([sample(n, (70, 80)) for n in range(3)], (3,))
 print(hashlib.sha256(b"".join(part.tobytes() for part in found[1])).hexdigest())

@@ -33,8 +33,8 @@ def parsed(*arguments):
 def lab(tmp_path_factory):
     """Return a folder with a model, three images, their labels drawn 1 px wider than the model's, and random labels."""
     folder = tmp_path_factory.mktemp("lab")
-    recipe = write_model(folder / "model.keras")
-    wider = recipe.predict.model_copy(update={"outline_offset": 1.0})
+    metadata = write_model(folder / "model.keras")
+    wider = metadata.predict.model_copy(update={"outline_offset": 1.0})
     draw = Segmenter.load(folder / "model.keras", predict=wider)
     (folder / "images").mkdir()
     for number in range(3):
@@ -66,10 +66,10 @@ def test_what_helps_is_written_and_said(lab, tmp_path, capsys):
     assert head.startswith("3 images, ") and head.endswith("scored on images that it was not adapted to:")
     rows = {line.rsplit(maxsplit=3)[0]: line.split()[-3:] for line in rest.split("\n\n")[0].splitlines()[1:]}
     assert list(rows) == ["plain", "offset only"]
-    recipe = keras_file.read_recipe(out)
-    offset = recipe.predict.outline_offset
+    metadata = keras_file.read_metadata(out)
+    offset = metadata.predict.outline_offset
     assert f"Chosen: offset only (outline_offset 0 -> {offset:g}).\n" in said and offset == pytest.approx(1, abs=0.3)
-    before, after = recipe.adapted.before, recipe.adapted.after
+    before, after = metadata.adapted.before, metadata.adapted.after
     assert f"It helped by {after - before:+.3f}: {before:.3f} -> {after:.3f} on images that it was not adapted" in said
     assert rows["plain"][0] == f"{before:.3f}" and rows["offset only"][0] == f"{after:.3f}"
     assert list(out.parent.iterdir()) == [out]

@@ -19,8 +19,8 @@ from nuclei_unet.files import tree_digest
 from nuclei_unet.formats import parquet, zarr_labels
 from nuclei_unet.formats.zarr_images import open_levels
 from nuclei_unet.labels import components
+from nuclei_unet.network.metadata import Diameters
 from nuclei_unet.prediction import predictor
-from nuclei_unet.recipe import Diameters
 from pipeline.dataset import synthetic
 from tests import ROOT
 
@@ -47,7 +47,7 @@ def drawn():
 def segmenter():
     """Return what predicts a whole image."""
     opened = Segmenter.load(engine="onnx")
-    return Segmenter.load(engine="onnx", predict=opened.recipe.predict.with_views("fast"))
+    return Segmenter.load(engine="onnx", predict=opened.metadata.predict.with_views("fast"))
 
 
 def write_slide(path, array, chunks=(100, 130), *, pixel_size=None, levels=1, names=(), axes="cyx"):

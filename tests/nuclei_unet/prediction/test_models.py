@@ -22,12 +22,12 @@ FACTS = json.loads(models.PRETRAINED.with_suffix(".json").read_text())
 
 def test_what_ships_is_what_it_says():
     assert file_digest(models.PRETRAINED) == FACTS["sha256"]
-    card, _, digest = models.describe(None)
-    assert digest == FACTS["sha256"] and card.source == FACTS["source"]
-    assert card.recipe.commit == FACTS["commit"] and len(FACTS["commit"]) == 40 and set(FACTS["commit"]) != {"0"}
-    assert card.licence == FACTS["licence"] and card.licence.startswith("MIT")
+    metadata, _, digest = models.describe(None)
+    assert digest == FACTS["sha256"] and metadata.source == FACTS["source"]
+    assert metadata.commit == FACTS["commit"] and len(FACTS["commit"]) == 40 and set(FACTS["commit"]) != {"0"}
+    assert metadata.licence == FACTS["licence"] and metadata.licence.startswith("MIT")
     for split, scores in FACTS["scores"].items():
-        groups = card.scores[split]
+        groups = metadata.scores[split]
         assert all(any(group.get(key) == value for group in groups.values() if isinstance(group, dict))
                    for key, value in scores.items())  # fmt: skip
     assert models.PRETRAINED.stat().st_size < 8e6
@@ -67,7 +67,7 @@ def test_a_package_with_the_onnx_file(tmp_path):
         archive.writestr("rdf.yaml", "type: model")
         archive.write(models.PRETRAINED, "weights.onnx")
     opened = models.load(path, engine="onnx")
-    assert opened.card == models.describe(None)[0] == models.describe(path)[0]
+    assert opened.metadata == models.describe(None)[0] == models.describe(path)[0]
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr("other.onnx", b"")
     with pytest.raises(InputError, match=r"package\.zip: not a package of nuclei-unet: it holds 2 ONNX files"):

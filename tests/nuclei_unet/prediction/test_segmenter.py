@@ -6,36 +6,36 @@ import sys
 import keras
 import numpy as np
 import pytest
+from nuclei_unet.network.tensorflow_engine import TensorFlowNetwork
 
-from nuclei_unet.card import Card
 from nuclei_unet.errors import InputError
 from nuclei_unet.images import normalize
 from nuclei_unet.network import keras_file, unet
-from nuclei_unet.network.tensorflow_engine import TensorFlowNetwork
+from nuclei_unet.network.metadata import Metadata
 from nuclei_unet.prediction.predictor import Predictor
 from nuclei_unet.prediction.segmenter import Segmenter
 from tests import ROOT
-from tests.recipes import recipe_of
+from tests.metadata import metadata_of
 
 
 @pytest.fixture(scope="module")
-def recipe(settings, model_params):
-    """Return the whole recipe of a tiny network."""
+def metadata(settings, model_params):
+    """Return the whole metadata of a tiny network."""
     predict = settings.evaluate.model_copy(update={"min_area": 1})
-    return recipe_of(settings, model_params(stem_stride=2), predict=predict)
+    return metadata_of(settings, model_params(stem_stride=2), predict=predict)
 
 
 @pytest.fixture(scope="module")
-def model(recipe):
+def model(metadata):
     keras.utils.set_random_seed(3)
-    return unet.build(1, recipe.targets, recipe.network)
+    return unet.build(1, metadata.targets, metadata.network)
 
 
 @pytest.fixture(scope="module")
-def path(model, recipe, tmp_path_factory):
+def path(model, metadata, tmp_path_factory):
     """Return the model's file."""
     path = tmp_path_factory.mktemp("models") / "model.keras"
-    keras_file.save(model, path, recipe)
+    keras_file.save(model, path, metadata)
     return path
 
 
@@ -52,13 +52,13 @@ def noise(shape, dtype):
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int32, np.float32, np.float64])
 @pytest.mark.parametrize("shape", [(1, 1), (1, 40), (37, 53), (40, 33, 1), (40, 33, 2), (40, 33, 3), (40, 33, 4)])
-def test_any_array_that_is_an_image(shape, dtype, segmenter, model, recipe):
+def test_any_array_that_is_an_image(shape, dtype, segmenter, model, metadata):
     image = noise(shape, dtype)
     labels = segmenter(image)
     assert labels.shape == shape[:2] and labels.dtype == np.uint16
     # What the parts make of it, one after the other.
-    predictor = Predictor(TensorFlowNetwork(model, recipe.network, "float32"), recipe.network, recipe.predict)
-    np.testing.assert_array_equal(labels, predictor.labels(normalize(image, recipe.normalize)))
+    predictor = Predictor(TensorFlowNetwork(model, metadata.network, "float32"), metadata.network, metadata.predict)
+    np.testing.assert_array_equal(labels, predictor.labels(normalize(image, metadata.normalize)))
     table = segmenter.measure(labels, image)
     assert len(table["label"]) == labels.max() == np.unique(labels[labels > 0]).size
 
@@ -73,19 +73,21 @@ def test_what_is_no_image_is_an_input_error(image, segmenter):
         segmenter(image)
 
 
-def test_a_network_that_sees_resized_images_labels_at_native_size(model, recipe):
-    small = recipe.model_copy(update={"normalize": recipe.normalize.model_copy(update={"image_size": (16, 16)})})
-    assert Segmenter(TensorFlowNetwork(model, recipe.network), Card(recipe=small))(noise((50, 41), np.uint8)).shape == (
+def test_a_network_that_sees_resized_images_labels_at_native_size(model, metadata):
+    small = metadata.model_copy(update={"normalize": metadata.normalize.model_copy(update={"image_size": (16, 16)})})
+    assert Segmenter(TensorFlowNetwork(model, metadata.network), Metadata(metadata=small))(
+        noise((50, 41), np.uint8)
+    ).shape == (
         50,
         41,
     )
 
 
-def test_other_prediction_settings_can_be_given(path, recipe, segmenter):
+def test_other_prediction_settings_can_be_given(path, metadata, segmenter):
     image = noise((64, 64), np.uint8)
-    large = Segmenter.load(path, predict=recipe.predict.model_copy(update={"min_area": 10**6}), precision="float32")
+    large = Segmenter.load(path, predict=metadata.predict.model_copy(update={"min_area": 10**6}), precision="float32")
     assert not large(image).any()
-    assert large.recipe.predict.min_area == 10**6 and segmenter.recipe.predict.min_area == 1
+    assert large.metadata.predict.min_area == 10**6 and segmenter.metadata.predict.min_area == 1
 
 
 def test_loading_leaves_the_users_precision_alone(path):
@@ -95,18 +97,18 @@ def test_loading_leaves_the_users_precision_alone(path):
         assert keras.config.dtype_policy().name == before
 
 
-def test_a_model_that_was_not_evaluated_is_refused(model, recipe, tmp_path):
-    trained = recipe.model_copy(update={"predict": None})
+def test_a_model_that_was_not_evaluated_is_refused(model, metadata, tmp_path):
+    trained = metadata.model_copy(update={"predict": None})
     keras_file.save(model, tmp_path / "trained.keras", trained)
     with pytest.raises(InputError, match=r"trained\.keras: was trained but not evaluated.*run `dvc repro evaluate`"):
         Segmenter.load(tmp_path / "trained.keras")
     with pytest.raises(InputError, match="was trained but not evaluated"):
-        Segmenter(TensorFlowNetwork(model, recipe.network), Card(recipe=trained))
+        Segmenter(TensorFlowNetwork(model, metadata.network), Metadata(metadata=trained))
 
 
-def test_a_recipe_of_another_network_is_named_with_its_file(path, recipe, tmp_path):
-    other = recipe.model_copy(update={"network": recipe.network.model_copy(update={"filters": (4, 6)})})
-    keras_file.copy_with_recipe(path, tmp_path / "other.keras", other)
+def test_a_metadata_of_another_network_is_named_with_its_file(path, metadata, tmp_path):
+    other = metadata.model_copy(update={"network": metadata.network.model_copy(update={"filters": (4, 6)})})
+    keras_file.copy_with_metadata(path, tmp_path / "other.keras", other)
     with pytest.raises(InputError, match=r"other\.keras: its layers are not those of its recipe"):
         Segmenter.load(tmp_path / "other.keras")
 

@@ -15,7 +15,7 @@ from nuclei_unet.network import imagenet, keras_file, unet
 from nuclei_unet.training import crops, losses
 from tests import ROOT
 from tests.nuclei_unet.training.examples import AUGMENTED, same_training, sample, trained
-from tests.recipes import recipe_of
+from tests.metadata import metadata_of
 
 QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3"}
 
@@ -27,7 +27,7 @@ def test_training_twice_gives_the_same_weights_and_history(train_params, setting
         np.testing.assert_array_equal(weights, others)
     assert history.equals(same)
     for name, one in (("a.keras", model), ("b.keras", again)):
-        keras_file.save(one, tmp_path / name, recipe_of(settings, params.model))
+        keras_file.save(one, tmp_path / name, metadata_of(settings, params.model))
     assert (tmp_path / "a.keras").read_bytes() == (tmp_path / "b.keras").read_bytes()
 
     assert history.epoch.tolist() == [1] and np.isfinite(history.to_numpy(float)).all()

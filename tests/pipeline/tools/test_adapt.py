@@ -6,9 +6,9 @@ import cv2
 import pandas as pd
 import pytest
 
-from nuclei_unet.card import Card
 from nuclei_unet.formats.label_tiff import write_labels
 from nuclei_unet.network import keras_file
+from nuclei_unet.network.metadata import Metadata
 from nuclei_unet.prediction.segmenter import Segmenter
 from pipeline import layout, params
 from pipeline.dataset import processed
@@ -26,18 +26,18 @@ def project(tmp_path, monkeypatch):
     (tmp_path / "params.yaml").write_text(PARAMS.read_text())
     for name in ("models", "data/processed"):
         (tmp_path / name).mkdir(parents=True)
-    recipe = write_model(tmp_path / layout.MODEL)
+    metadata = write_model(tmp_path / layout.MODEL)
     processed.write_sample(tmp_path / "data/processed", "a", *image(20))
     rows = [("a", "train", "k", 0, 96, 112, 7)]
     pd.DataFrame(rows, columns=processed.MANIFEST_COLUMNS).to_csv("data/processed/manifest.csv", index=False)
-    draw = Segmenter.load(layout.MODEL, predict=recipe.predict.model_copy(update={"outline_offset": 1.0}))
+    draw = Segmenter.load(layout.MODEL, predict=metadata.predict.model_copy(update={"outline_offset": 1.0}))
     (tmp_path / "images").mkdir()
     for number in range(3):
         pixels, _ = image(number)
         cv2.imwrite(f"images/{number}.png", pixels)
         write_labels(tmp_path / f"labels/{number}.tif", draw(pixels))
         write_labels(tmp_path / f"random/{number}.tif", random_labels(number))
-    return recipe
+    return metadata
 
 
 def run(monkeypatch, *arguments):
@@ -52,7 +52,7 @@ def test_an_adaptation_is_a_run_in_mlflow(project, monkeypatch, tmp_path):
     (experiment,) = (e for e in client.search_experiments() if e.name == "nuclei-unet")
     runs = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
     helped, not_helped = runs["adapt labels"], runs["adapt random"]
-    made = keras_file.read_recipe(tmp_path / "labels.keras").adapted
+    made = keras_file.read_metadata(tmp_path / "labels.keras").adapted
     assert helped.data.metrics["adapt/plain/dsb_score"] == made.before
     assert helped.data.metrics["adapt/offset_only/dsb_score"] == made.after
     assert helped.data.params["labels"] == "labels" and helped.data.params["model"] == "models/model.keras"
@@ -70,11 +70,11 @@ def test_a_dead_mlflow_costs_a_warning(project, monkeypatch, tmp_path, capsys):
 
 
 def test_training_images_are_replayed_only_if_the_model_knows_them_so(project, capsys):
-    settings, card = params.load(), Card(recipe=project)
-    (sample,) = adapt.replay(card, settings)
+    settings, metadata = params.load(), Metadata(metadata=project)
+    (sample,) = adapt.replay(metadata, settings)
     assert sample.image_id == "a" and not capsys.readouterr().err
     otherwise = project.model_copy(update={"normalize": project.normalize.model_copy(update={"channels": 3})})
-    assert adapt.replay(Card(recipe=otherwise), settings) == ()
+    assert adapt.replay(Metadata(metadata=otherwise), settings) == ()
     assert "normalizes images otherwise" in capsys.readouterr().err
     (layout.PROCESSED / processed.MANIFEST).unlink()
-    assert adapt.replay(card, settings) == () and "data/processed is missing" in capsys.readouterr().err
+    assert adapt.replay(metadata, settings) == () and "data/processed is missing" in capsys.readouterr().err

@@ -23,7 +23,7 @@ from pipeline.report.pictures import Example
 from pipeline.tools import package, release, zoo
 from tests import ROOT
 from tests.pipeline.examples import write_project
-from tests.recipes import recipe_of
+from tests.metadata import metadata_of
 
 COMMIT = "c" * 40
 TARGETS = ("foreground", "border", "distance")
@@ -62,14 +62,14 @@ def project(tmp_path, monkeypatch, settings):
             (tmp_path / name).write_bytes((ROOT / name).read_bytes())
 
         network = settings.train.model.model_copy(update={"filters": (3, 5), "dropout": (0.0, 0.1)})
-        recipe = recipe_of(settings, network, targets, settings.evaluate)
-        normalize = NormalizeSettings.model_validate(recipe.normalize.model_dump() | look)
+        metadata = metadata_of(settings, network, targets, settings.evaluate)
+        normalize = NormalizeSettings.model_validate(metadata.normalize.model_dump() | look)
         keras.utils.set_random_seed(1)
         model = unet.build(normalize.channels, targets, network)
         for weight in model.weights:
             weight.assign(weight + rng.uniform(0.01, 0.05, weight.shape))
         (tmp_path / "models").mkdir()
-        keras_file.save(model, tmp_path / "models/model.keras", recipe.model_copy(update={"normalize": normalize}))
+        keras_file.save(model, tmp_path / "models/model.keras", metadata.model_copy(update={"normalize": normalize}))
         monkeypatch.setattr(release, "commit", lambda: COMMIT)
         monkeypatch.chdir(tmp_path)
         return ids
@@ -107,8 +107,8 @@ def test_what_is_in_it(project, tmp_path, capsys):
         "10.1007/978-3-319-24574-4_28",
         "10.1038/s41592-019-0612-7",
     }
-    recipe = keras_file.read_recipe(layout.MODEL).model_copy(update={"commit": COMMIT})
-    assert fields["config"]["nuclei_unet"]["recipe"] == json.loads(recipe.model_dump_json())
+    metadata = keras_file.read_metadata(layout.MODEL).model_copy(update={"commit": COMMIT})
+    assert fields["config"]["nuclei_unet"]["recipe"] == json.loads(metadata.model_dump_json())
     (table,) = fields["config"]["bioimageio"]["evaluations"]
     assert table["metrics"] == ["dsb_score", "iou"] and table["results"] == [[0.4321, 0.4, 0.4, 0.4], [0.8] * 4]
     assert all(str(tmp_path).encode() not in data for data in files.values())
@@ -140,9 +140,9 @@ def test_both_engines_open_it_and_give_the_same_maps(targets, project):
         assert list(found) == list(targets)
         for target in targets:
             np.testing.assert_allclose(found[target], wanted[target], atol=1e-4)
-        assert model.card.recipe.commit == COMMIT and model.card.scores["test"]["instance"]["dsb_score"] == 0.4321
-    card, _, _ = models.describe(layout.PACKAGE)
-    assert card.diameters is not None and card.source == hashlib.sha256(layout.MODEL.read_bytes()).hexdigest()
+        assert model.metadata.commit == COMMIT and model.metadata.scores["test"]["instance"]["dsb_score"] == 0.4321
+    metadata, _, _ = models.describe(layout.PACKAGE)
+    assert metadata.diameters is not None and metadata.source == hashlib.sha256(layout.MODEL.read_bytes()).hexdigest()
 
 
 def test_plain_keras_gives_the_maps_as_channels(project, tmp_path):
@@ -193,8 +193,8 @@ def test_the_zoos_tool_would_notice_other_weights(project, guest):
 
 def readme(**audit):
     settings = json.loads(layout.AUDIT.read_text()) | audit
-    card = models.describe(layout.PACKAGE)[0]
-    return zoo.readme(card, settings, pd.read_csv(layout.BY_TYPE))
+    metadata = models.describe(layout.PACKAGE)[0]
+    return zoo.readme(metadata, settings, pd.read_csv(layout.BY_TYPE))
 
 
 def test_the_readme_has_scores_recipe_and_limits(project):

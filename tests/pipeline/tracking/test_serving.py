@@ -107,7 +107,7 @@ def test_the_command_takes_a_registered_model_by_its_address(project):
     opened = models.load("models:/nuclei-unet@champion", precision="float32")
     served = mlflow.pyfunc.load_model("models:/nuclei-unet@champion").unwrap_python_model()
     image = np.random.default_rng(0).integers(0, 255, (40, 56), dtype=np.uint8)
-    found = Segmenter(opened.network, opened.card)(image)
-    assert served.segmenter.card.recipe == opened.card.recipe and found.shape == image.shape
+    found = Segmenter(opened.network, opened.metadata)(image)
+    assert served.segmenter.metadata == opened.metadata and found.shape == image.shape
     with pytest.raises(InputError, match=r"models:/nuclei-unet@nobody: no such model in "):
         models.load("models:/nuclei-unet@nobody")

@@ -11,16 +11,16 @@ from pipeline import layout, params
 from pipeline.report.scores import DECISIVE
 from pipeline.tracking.mirror import log_stage, training_run
 from tests import PARAMS
-from tests.recipes import recipe_of
+from tests.metadata import metadata_of
 
 
 def write_results(settings, seed=1):
     keras.utils.set_random_seed(seed)
     small = settings.train.model.model_copy(update={"filters": (2, 4), "dropout": (0.0, 0.0)})
-    recipe = recipe_of(settings, small, settings.train.targets)
-    keras_file.save(unet.build(1, settings.train.targets, small), layout.TRAINED, recipe)
-    evaluated = recipe.model_copy(update={"predict": settings.evaluate})
-    keras_file.copy_with_recipe(layout.TRAINED, layout.MODEL, evaluated)
+    metadata = metadata_of(settings, small, settings.train.targets)
+    keras_file.save(unet.build(1, settings.train.targets, small), layout.TRAINED, metadata)
+    evaluated = metadata.model_copy(update={"predict": settings.evaluate})
+    keras_file.copy_with_metadata(layout.TRAINED, layout.MODEL, evaluated)
     pd.DataFrame({"epoch": [1, 2], "loss": [2.0, 1.0]}).to_csv("reports/history.csv", index=False)
     pd.DataFrame({"image_id": ["a"], "dsb_score": [0.5]}).to_csv("reports/per_image.csv", index=False)
 
