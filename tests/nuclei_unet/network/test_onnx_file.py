@@ -54,7 +54,7 @@ def test_both_files_predict_what_keras_does_and_come_back(changes, make, tmp_pat
     model, metadata = make(**changes)
     calibration = list(images_of(model.input_shape[-1], 4, 64, 64, seed=3))
     # Kernels are kept in half precision; maps of random networks are steep.
-    for name, images, tolerance in (("float", (), 0.005), ("int8", calibration, 0.06)):
+    for name, images, tolerance in (("float", (), 0.005), ("int8", calibration, 0.1)):
         path = tmp_path / f"{name}.onnx"
         written = onnx_file.save(model, path, metadata, images)
         network = OnnxNetwork(path.read_bytes(), name, threads=2)
