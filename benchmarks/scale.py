@@ -69,7 +69,7 @@ def cost(table: pd.DataFrame) -> str:
     expected = start + slope * last.images
     return (
         f"{start:.1f} s + {slope * 1e3:.2f} ms an image, fitted without the largest, says {expected:.0f} s for "
-        f"{last.images:,} images; measured {last.seconds:.0f} s ({last.seconds / expected - 1:+.0%})."
+        f"{last.images:,.0f} images; measured {last.seconds:.0f} s ({last.seconds / expected - 1:+.0%})."
     )
 
 
