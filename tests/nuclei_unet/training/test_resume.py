@@ -4,8 +4,8 @@ import keras
 import numpy as np
 import pytest
 
-from benchmarks.fault_injection import hostile_models
 from nuclei_unet.training import resume
+from tests.nuclei_unet.training import hostile_states
 from tests.nuclei_unet.training.examples import Stopped, same_training, stop_at, trained
 
 
@@ -44,14 +44,14 @@ def test_early_stopping_stays_where_it_was(long_training, tmp_path):
     assert len(whole[1]) < 8
 
 
-@pytest.mark.parametrize("image_type", hostile_models.STATES)
+@pytest.mark.parametrize("kind", hostile_states.STATES)
 def test_a_state_that_means_harm_is_left_aside(kind, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     variables = [keras.Variable(np.ones(3, np.float32))]
     np.savez("train-1.npz", state='{"epoch": 1, "best_weights": 0, "best": {}, "rows": []}', variable0=np.ones(3))
     state, rows = tmp_path / "train-1.npz", []
     assert resume.KeepState(state, variables, None, rows).epoch == 1
-    hostile_models.STATES[kind](state)
+    hostile_states.STATES[kind](state)
     assert resume.KeepState(state, variables, None, rows).epoch == 0 and not rows
     assert "train-1.npz is damaged; starting from the first epoch" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == [state]
