@@ -140,7 +140,7 @@ def test_every_number_has_a_lower_and_an_upper_limit():
         ("train.augment.zoom", [1e-9, 1]),
         ("train.crop_size", 2**20),
         ("train.model.filters", [2**20] * 4),
-        ("evaluate.augmentations", [[1.0, 0]] * 1000),
+        ("evaluate.augmentations", [[1.0, n % 8] for n in range(1000)]),
         ("preprocess.image_size", [10**6, 10**6]),
     ],
 )
