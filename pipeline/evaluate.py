@@ -28,7 +28,6 @@ from nuclei_unet.errors import InputError
 from nuclei_unet.evaluation.scores import count
 from nuclei_unet.files import fresh_file, fresh_folder
 from nuclei_unet.labels import resize_labels
-from nuclei_unet.network import keras_file, runtime
 from nuclei_unet.prediction.otsu import otsu_nuclei
 from nuclei_unet.prediction.segmenter import Segmenter
 from nuclei_unet.sample import Sample
@@ -51,6 +50,8 @@ class Work:
 
 def main() -> None:
     """Write models/model.keras, data/predictions/ and the tables in reports/."""
+    from nuclei_unet.network import keras_file
+
     settings = params.load()
     started = time.monotonic()
     counted: dict[str, list[scores.ImageCounts]] = {}
@@ -88,6 +89,8 @@ def score_image(sample: Sample, work: Work) -> scores.ImageCounts:
 
 @functools.lru_cache(maxsize=1)  # a process loads a model once, not once an image
 def _segmenter(model: Path, changed: int, train: TrainSettings, evaluate: PredictSettings) -> Segmenter:
+    from nuclei_unet.network import runtime
+
     try:
         runtime.configure(train)
     except RuntimeError:
@@ -131,4 +134,4 @@ if __name__ == "__main__":
     # Under its own name, by which workers of a cluster find its functions.
     from pipeline import evaluate
 
-    stage.run(evaluate.main)
+    stage.run(evaluate.main, tensorflow=True)

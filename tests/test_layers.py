@@ -47,6 +47,7 @@ HOMES = {
             "nuclei_unet.network",
             "nuclei_unet.training",
             "nuclei_unet.prediction.models",
+            "nuclei_unet.quiet",
             "pipeline",
             "benchmarks",
             "tests",

@@ -15,7 +15,6 @@ from mlflow.types.schema import AnyType
 
 import nuclei_unet
 from nuclei_unet.errors import InputError
-from nuclei_unet.network import keras_file
 from pipeline import layout
 from pipeline.report.scores import DECISIVE
 from pipeline.tracking import store
@@ -24,6 +23,8 @@ from pipeline.tracking.names import SERVED
 
 def log_trained() -> None:
     """Log the trained model to the active run, as `mlflow.keras.load_model` loads it."""
+    from nuclei_unet.network import keras_file
+
     model = keras_file.load(layout.TRAINED)
     channels = model.input_shape[-1]
     pixels = Schema([TensorSpec(np.dtype("float32"), (-1, -1, -1, channels), "image")])
@@ -45,6 +46,8 @@ def log_served(commit: str | None) -> None:
     )
     with tempfile.TemporaryDirectory() as folder:
         model = Path(folder, layout.MODEL.name)
+        from nuclei_unet.network import keras_file
+
         recipe = keras_file.read_recipe(layout.MODEL)
         keras_file.copy_with_recipe(layout.MODEL, model, recipe.model_copy(update={"commit": commit}))
         mlflow.pyfunc.log_model(

@@ -23,9 +23,7 @@ QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3"}
 def test_training_twice_gives_the_same_weights_and_history(train_params, settings, tmp_path):
     params, calls = train_params(AUGMENTED, type_balance=0.5, targets=("foreground", "border")), []
     (model, history), (again, same) = trained(params, calls), trained(params)
-    for weights, others in zip(model.get_weights(), again.get_weights(), strict=True):
-        np.testing.assert_array_equal(weights, others)
-    assert history.equals(same)
+    same_training((model, history), (again, same))
     for name, one in (("a.keras", model), ("b.keras", again)):
         keras_file.save(one, tmp_path / name, recipe_of(settings, params.model))
     assert (tmp_path / "a.keras").read_bytes() == (tmp_path / "b.keras").read_bytes()
@@ -47,13 +45,6 @@ def test_training_keeps_the_weights_of_the_best_epoch(train_params):
     assert float(loss[0]) == pytest.approx(history.val_loss.min(), rel=1e-4)
 
 
-def test_early_stopping(train_params):
-    params = train_params(epochs=8, early_stopping=1, learning_rate=1e-12, schedule="constant", optimizer="adam")
-    params = params.model_copy(update={"model": params.model.model_copy(update={"normalization": "none"})})
-    _, history = trained(params)
-    assert len(history) < 8
-
-
 def test_a_training_of_one_step(train_params):
     # All of it is warm-up, so nothing is left for the cosine.
     _, history = trained(train_params(epochs=1, steps_per_epoch=1, schedule="cosine"))
@@ -62,17 +53,14 @@ def test_a_training_of_one_step(train_params):
 
 def test_a_loss_that_is_no_number_stops(train_params, monkeypatch):
     monkeypatch.setattr(losses, "bce_dice", lambda truth, predicted: losses.bce(truth, predicted) * float("nan"))
-    said = r"train.learning_rate: the loss became nan at step 1 with a learning rate of .*; lower it"
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=r"train.learning_rate: the loss became nan at step 1 with .*; lower it"):
         trained(train_params())
 
 
 def test_weights_that_are_no_numbers_after_a_last_step_that_was_fine_stop(train_params):
     # The loss of a step is that of the weights before it: of a single step, a finite one.
     params = train_params(epochs=1, steps_per_epoch=1, learning_rate=1e38, schedule="constant", optimizer="adam")
-    with pytest.raises(
-        InputError, match="train.learning_rate: the validation loss became nan at step 1 with .*; lower"
-    ):
+    with pytest.raises(InputError, match="train.learning_rate: the validation loss became nan at step 1"):
         trained(params)
 
 
@@ -156,15 +144,14 @@ def test_one_short_line_an_epoch(train_params, capsys):
 def test_a_pretrained_encoder_learns_more_slowly(train_params, optimizer):
     network = {"encoder": "efficientnet-lite0", "stem_stride": 2, "filters": (2, 3), "dropout": (0.0, 0.1)}
     moved = {}
-    for rate in (0, 0.1, 1):
-        params = train_params(
-            optimizer=optimizer, encoder_lr_multiplier=rate, targets=("foreground",), learning_rate=1e-3
-        )
+    for multiplier in (0, 0.1, 1):
+        values = {"optimizer": optimizer, "encoder_lr_multiplier": multiplier, "learning_rate": 1e-3}
+        params = train_params(targets=("foreground",), **values)
         params = params.model_copy(update={"model": params.model.model_copy(update=network)})
         model, _ = trained(params)
         before = unet.build(1, ("foreground",), params.model)
         imagenet.load(before)
-        moved[rate] = max(
+        moved[multiplier] = max(
             np.abs(layer.get_weights()[0] - before.get_layer(layer.name).get_weights()[0]).max()
             for layer in model.layers
             if layer.name.startswith("encoder") and layer.weights
