@@ -1,7 +1,6 @@
 """Training: the same bits twice, the best epoch, early stopping, several devices."""
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -16,8 +15,6 @@ from nuclei_unet.training import crops, losses
 from tests import ROOT
 from tests.nuclei_unet.training.examples import AUGMENTED, same_training, sample, trained
 from tests.recipes import recipe_of
-
-QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3"}
 
 
 def test_training_twice_gives_the_same_weights_and_history(train_params, settings, tmp_path):
@@ -80,36 +77,28 @@ def test_pictures_show_the_network_learn_and_change_nothing(long_training):
 ON_DEVICES = """
 import json, sys
 from pathlib import Path
-import tensorflow as tf
 sys.path.insert(0, sys.argv[1])
+from nuclei_unet.quiet import quiet_tensorflow
+quiet_tensorflow()
+import tensorflow as tf
 cpu, = tf.config.list_physical_devices("CPU")
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * int(sys.argv[2]))
 from nuclei_unet.errors import InputError
 from nuclei_unet.network import runtime
 from nuclei_unet.training import fit
-from pipeline import params
-from tests import PARAMS
-from tests.nuclei_unet.training.examples import Stopped, sample, stop_at
+from tests.nuclei_unet.training import examples
 
-settings = params.load(PARAMS).train
-model = settings.model.model_copy(update={"filters": (4, 8), "dropout": (0.0, 0.0)})
-settings = settings.model_copy(update={
-    "precision": "float32", "strategy": "mirrored", "crop_size": 32, "batch_size": 4, "epochs": 2,
-    "steps_per_epoch": 3, "model": model,
-})
+settings = examples.tiny("mirrored")
 runtime.configure(settings)
-training, validation = [sample(n, (40, 48)) for n in range(6)], [sample(n, (40, 48)) for n in range(6, 11)]
-pictures, state = [], None
+pictures, state = [], Path("state.npz")
 if sys.argv[2] == "2":
-    state = Path("state.npz")
     try:
-        fit.train(training, validation, settings, 1, stop_at(2), state)
-    except Stopped:
+        fit.train(*examples.images(), settings, 1, examples.stop_at(2), state)
+    except examples.Stopped:
         pass
-_, history = fit.train(training, validation, settings, 1, lambda *_: None, state, lambda *row: pictures.append(row))
-odd = settings.model_copy(update={"batch_size": 5})
+_, history = fit.train(*examples.images(), settings, 1, lambda *_: None, state, lambda *row: pictures.append(row))
 try:
-    runtime.strategy(odd)
+    runtime.strategy(settings.model_copy(update={"batch_size": 5}))
 except InputError as error:
     print(error, file=sys.stderr)
 replicas = runtime.strategy(settings).num_replicas_in_sync
@@ -121,13 +110,14 @@ def test_two_devices_train_as_one_does(tmp_path):
     # The training on two is stopped after its first epoch, and goes on.
     histories = []
     for devices in (1, 2):
+        (folder := tmp_path / f"{devices}").mkdir()
         command = [sys.executable, "-c", ON_DEVICES, str(ROOT), str(devices)]
-        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=os.environ | QUIET)
+        done = subprocess.run(command, capture_output=True, text=True, cwd=folder)
         assert done.returncode == 0, done.stderr
         replicas, history, pictures = json.loads(done.stdout.splitlines()[-1])
         assert replicas == devices and pictures
         histories.append(pd.DataFrame(history))
-    assert "going on after epoch 1 of 2" in done.stdout
+    assert "going on after epoch 1 of 4" in done.stdout
     assert "train.batch_size: 5 crops cannot be shared evenly by 2 devices" in done.stderr
     # Up to rounding: a step of Adam does not care how large a gradient near zero is.
     pd.testing.assert_frame_equal(*histories, rtol=2e-3)
