@@ -3,7 +3,7 @@
     python -m pipeline.evaluate
 
 Reads models/trained.keras, data/processed/ and the `evaluate` section of params.yaml. Writes
-  models/model.onnx             the network in eight bits, with these settings and its scores: the model to use and share
+  models/model.onnx             the network in eight bits, with settings and scores: the model to use and to share
   data/predictions/<id>.png     what exactly this file finds: label images at native size, uint16
   reports/scores.json           all scores of each split
   reports/metrics.json          the main ones, which `dvc metrics diff` and `dvc exp show` compare

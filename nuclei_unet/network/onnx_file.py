@@ -6,7 +6,6 @@ tiles, which ONNX Runtime is slow at.
 
 The file computes in eight bits (Jacob et al. 2018, https://arxiv.org/abs/1712.05877): ranges of activations are
 measured on calibration images, and kernels are kept in half precision and rounded to integers when the file is opened.
-Kernels have seven bits, so that no sum of two products overflows 16 bits on CPUs without VNNI.
 """
 
 import logging
@@ -231,7 +230,6 @@ def _quantized(model: onnx.ModelProto, images: list[np.ndarray]) -> onnx.ModelPr
             Images(),
             quant_format=QuantFormat.QDQ,
             per_channel=True,
-            reduce_range=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             calibrate_method=CalibrationMethod.MinMax,

@@ -12,8 +12,8 @@ from nuclei_unet.adaptation import finetune
 from nuclei_unet.errors import InputError
 from nuclei_unet.network import unet
 from tests import ROOT
-from tests.nuclei_unet.training.examples import sample
 from tests.metadata import metadata_of
+from tests.nuclei_unet.training.examples import sample
 
 
 @pytest.fixture(scope="module")

@@ -100,21 +100,6 @@ def test_threads_do_not_change_results(make, tmp_path):
         np.testing.assert_array_equal(one[target], three[target])
 
 
-def test_no_sum_of_two_products_overflows_sixteen_bits(make, tmp_path):
-    """Without VNNI, ONNX Runtime adds products of two unsigned activations and two kernel values in 16 bits."""
-    model, metadata = make(encoder="efficientnet-lite0")
-    onnx_file.save(model, tmp_path / "m.onnx", metadata, list(images_of(1, 3, 64, 64)))
-    graph = onnx.load(tmp_path / "m.onnx").graph
-    weights = {part.name: onnx.numpy_helper.to_array(part).astype(np.float32) for part in graph.initializer}
-    kernels = [node for node in graph.node if node.op_type == "QuantizeLinear" and node.input[0].endswith("/float32")]
-    assert len(kernels) == sum(name.endswith("/kernel") for name in weights)
-    for node in kernels:
-        kernel, scale = weights[node.input[0].removesuffix("/float32")], weights[node.input[1]]
-        axis = next((attribute.i for attribute in node.attribute if attribute.name == "axis"), 0)
-        rounded = np.rint(np.moveaxis(kernel, axis, -1) / scale)
-        assert 2 * 255 * np.abs(rounded).max() <= 2**15 - 1
-
-
 def test_for_a_gpu_the_rounding_goes(make, tmp_path):
     """Half precision is near the float network; computed here by the CPU, since tests have no GPU."""
     for changes in ({}, {"encoder": "efficientnet-lite0"}):

@@ -13,8 +13,8 @@ from nuclei_unet.errors import InputError
 from nuclei_unet.network import imagenet, keras_file, unet
 from nuclei_unet.training import crops, losses
 from tests import ROOT
-from tests.nuclei_unet.training.examples import AUGMENTED, same_training, sample, trained
 from tests.metadata import metadata_of
+from tests.nuclei_unet.training.examples import AUGMENTED, same_training, sample, trained
 
 
 def test_training_twice_gives_the_same_weights_and_history(train_params, settings, tmp_path):

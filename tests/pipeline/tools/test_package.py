@@ -22,8 +22,8 @@ from pipeline.dataset import processed
 from pipeline.report.pictures import Example
 from pipeline.tools import package, release, zoo
 from tests import ROOT
-from tests.pipeline.examples import write_project
 from tests.metadata import metadata_of
+from tests.pipeline.examples import write_project
 
 COMMIT = "c" * 40
 TARGETS = ("foreground", "border", "distance")
