@@ -80,7 +80,7 @@ def _session(data: bytes, threads: int | None, on_gpu: bool) -> onnxruntime.Infe
     options.log_severity_level = 4
     # Otherwise it keeps a plan, and memory for it, for each size of image: twice as much for tiles of a few sizes.
     options.enable_mem_pattern = False
-    # Without VNNI, a CPU would add two products in 16 bits, which overflow. With this it adds exactly, as all others do.
+    # Without VNNI, a CPU would add two products in 16 bits, which overflow. With this it adds exactly, as others do.
     options.add_session_config_entry("session.x64quantprecision", "1")
     # A model may name files for its weights, which would be looked for in the working folder: there are none.
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
