@@ -125,12 +125,12 @@ def find(arguments: argparse.Namespace) -> list[Pair]:
     Raises InputError if nothing can be read, there is no pair, or there are more than 100.
     """
     from nuclei_unet.commands.predict import named, plural
-    from nuclei_unet.commands.score import read_labels
-    from nuclei_unet.formats import label_sources
+    from nuclei_unet.formats.label_image import instances
     from nuclei_unet.formats.planes import planes
     from nuclei_unet.formats.reading import find_images, open_images
+    from nuclei_unet.formats.registry import find_labels
 
-    sources = label_sources.find(arguments.labels, label_sources.guess(arguments.labels))
+    sources = find_labels(arguments.labels)
     used = {source.file.resolve() for source in sources.values() if source.file}
     images = {
         f"{task.name}{plane.suffix}": (task, image, plane)
@@ -163,9 +163,7 @@ def find(arguments: argparse.Namespace) -> list[Pair]:
             name,
             "/".join(pattern.groups("") or [pattern[0]]) if pattern else f"{task.path}",
             lambda: (plane.read()[0], image.pixel_size),
-            lambda shape: read_labels(
-                f"{name} in {arguments.labels}", lambda: source.load(shape) if source.needs_shape else source.load()
-            ),
+            lambda shape: instances(source.load(shape), f"{name} in {arguments.labels}"),
         )
 
     return [pair(name) for name in names]

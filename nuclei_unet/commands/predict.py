@@ -110,12 +110,13 @@ def main(arguments: argparse.Namespace) -> int:
 
         return slide.main(arguments)
     from nuclei_unet.formats.reading import find_images
+    from nuclei_unet.formats.registry import check_writable
     from nuclei_unet.results import results
 
     started = time.monotonic()
     folder = arguments.folder
     formats = tuple(dict.fromkeys(name for text in arguments.write for name in text.split(",") if name))
-    results.check_formats(formats)
+    check_writable(formats)
     tasks = named(find_images(arguments.inputs))
     check_folder(arguments.inputs, folder, tasks)
     chosen = running.chosen(arguments, len(tasks))

@@ -11,39 +11,24 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TextIO
 
 import numpy as np
 
-from nuclei_unet.commands import targets
-from nuclei_unet.errors import InputError
 from nuclei_unet.files import fresh_file
-from nuclei_unet.formats import (
-    coco,
-    geojson,
-    kaggle,
-    label_tiff,
-    overlay,
-    parquet,
-    rois,
-    tables,
-    thumbnail,
-    zarr_labels,
-)
+from nuclei_unet.formats import label_tiff, parquet, tables, thumbnail
 from nuclei_unet.formats.planes import Plane
+from nuclei_unet.formats.registry import FORMATS
 from nuclei_unet.prediction.checks import warnings
 from nuclei_unet.prediction.segmenter import Segmenter
 from nuclei_unet.results.summary import Item, page
 
 # Written for each plane: what `--write` calls it, and the end of the file's name.
-LABELS = targets.EACH["tiff"]
-EACH = {name: targets.EACH[name] for name in ("geojson", "rois", "ome-zarr")} | {"overlay": "_overlay.png"}
+LABELS = FORMATS["tiff"].ending
+EACH = {name: one.ending for name, one in FORMATS.items() if not one.together and name != "tiff"}
 # Written once for all planes.
-TOGETHER = {"coco": "coco.json", "rle": "nuclei_rle.csv", "parquet": "measurements.parquet"}
-# What some of them need, and the extra that has it.
-NEEDS = {"ome-zarr": ("zarr", "zarr"), "parquet": ("pyarrow", "parquet")}
+TOGETHER = {name: one.ending for name, one in FORMATS.items() if one.together}
 MEASUREMENTS, SUMMARY, RUN = "measurements.csv", "summary.html", "run.json"
 # What a second start needs to know. Hidden: users need not look in there.
 STATE = ".nuclei-unet"
@@ -122,16 +107,11 @@ def segment(segmenter: Segmenter, plane: Plane, result: Result, folder: Path, fo
     labels = segmenter(seen, scale=result.scale)
     names = plane.channels
     table = segmenter.measure(labels, channels, pixel_size=result.pixel_size, channels=names)
-    writers = {
-        LABELS: lambda path: label_tiff.write_labels(path, labels, result.pixel_size),
-        EACH["geojson"]: lambda path: geojson.write(path, labels, table),
-        EACH["rois"]: lambda path: rois.write(path, labels),
-        EACH["overlay"]: lambda path: overlay.write(path, seen, labels),
-        EACH["ome-zarr"]: lambda path: zarr_labels.write(path, labels, result.pixel_size, channels),
-    }
-    outputs = [f"{result.name}{ending}" for ending in (LABELS, *(EACH[name] for name in EACH if name in formats))]
-    for output in outputs:
-        writers[output.removeprefix(result.name)](folder / output)
+    written = [name for name in FORMATS if name == "tiff" or (name in formats and name in EACH)]
+    for name in written:
+        known = {"pixel_size": result.pixel_size, "image": seen, "channels": channels, "measurements": table}
+        FORMATS[name].write(folder, result.name, labels, **known)
+    outputs = [f"{result.name}{FORMATS[name].ending}" for name in written]
     diameters = segmenter.metadata.diameters
     told = warnings(seen, labels, (diameters.low, diameters.high) if diameters else None)
     _write_rows(_state(folder, result.name, ".csv"), result, table)
@@ -162,10 +142,9 @@ def finish(outcomes: Sequence[Outcome], folder: Path, formats: Sequence[str], fa
     if "parquet" in formats:
         rows = sum(outcome.count for outcome in outcomes)
         parquet.write_csv(folder / MEASUREMENTS, folder / TOGETHER["parquet"], rows)
-    if "coco" in formats:
-        coco.write(folder / TOGETHER["coco"], _label_images(folder, done))
-    if "rle" in formats:
-        kaggle.write_csv(folder / TOGETHER["rle"], _label_images(folder, done))
+    for name in ("coco", "rle"):
+        if name in formats:
+            FORMATS[name].write_all(folder / TOGETHER[name], _label_images(folder, done))
     # Read one at a time: all of them would not fit into memory.
     results = (_load(folder, outcome.name) for outcome in outcomes)
     with fresh_file(folder / SUMMARY) as path:
@@ -247,13 +226,3 @@ def _shown(facts: Mapping[str, dict], outcomes: Iterable[Outcome]) -> dict[str, 
         "settings": ", ".join(chosen) or "none: as they come",
         "more": f"{RUN} has versions, settings and what is known of each image",
     }
-
-
-def check_formats(names: Sequence[str]) -> None:
-    """Raise InputError if a format is unknown, or needs a package that is not installed."""
-    unknown = [name for name in names if name not in (*EACH, *TOGETHER)]
-    if unknown:
-        raise InputError(f"--write {unknown[0]}: not a format; choose from {', '.join((*EACH, *TOGETHER))}")
-    for name, (package, extra) in NEEDS.items():
-        if name in names and not find_spec(package):
-            raise InputError(f"--write {name}: needs {package}; pip install 'nuclei-unet[{extra}]'")
