@@ -90,18 +90,13 @@ def export(path: Path, predict: PredictSettings) -> Metadata:
     metadata = metadata.but(
         predict=predict, diameters=typical_diameters(training), licence=LICENCE, source=file_digest(layout.TRAINED)
     )
-    calibration = calibration_images(training, metadata.network.size_multiple)
-    return onnx_file.save(trained, path, metadata, calibration)
+    return onnx_file.save(trained, path, metadata, calibration_images(training))
 
 
-def calibration_images(training: Sequence[Sample], multiple: int) -> list[np.ndarray]:
-    """Return center crops of some training images, spread evenly over all; `multiple` divides their sides, px."""
+def calibration_images(training: Sequence[Sample]) -> list[np.ndarray]:
+    """Return center crops of some training images, spread evenly over all."""
     chosen = np.unique(np.linspace(0, len(training) - 1, CALIBRATION_IMAGES).astype(int))
-    crops = [center_crop(training[number].image, CALIBRATION_SIDE) for number in chosen]
-    return [
-        np.pad(crop, [(0, -side % multiple) for side in crop.shape[:2]] + [(0, 0)] * (crop.ndim - 2), "symmetric")
-        for crop in crops
-    ]
+    return [center_crop(training[number].image, CALIBRATION_SIDE) for number in chosen]
 
 
 def typical_diameters(training: Sequence[Sample]) -> Diameters:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+from nuclei_unet.commands.text import aligned
 from nuclei_unet.evaluation import scores
 
 WORST_BY = "dsb_score"  # a column
@@ -64,12 +65,3 @@ def _worst_lines(columns: Mapping[str, np.ndarray]) -> list[str]:
         for i in order
     ]
     return aligned([("worst images", *(name.replace("_nuclei", "") for name in shown)), *rows])
-
-
-def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return one line a row: the first column to the left, all others to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join([f"{row[0]:<{widths[0]}}", *(f"{cell:>{w}}" for cell, w in zip(row[1:], widths[1:], strict=True))])
-        for row in rows
-    ]
