@@ -13,11 +13,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from nuclei_unet.network.tensorflow_engine import TensorFlowNetwork
 
-from nuclei_unet import cluster
+from nuclei_unet.batch.pool import open_pool
 from nuclei_unet.evaluation import metrics
 from nuclei_unet.network import runtime
-from nuclei_unet.network.tensorflow_engine import TensorFlowNetwork
 from nuclei_unet.prediction.predictor import Predictor
 from nuclei_unet.sample import ArraySample, Sample
 from nuclei_unet.training import fit
@@ -74,7 +74,7 @@ def read(source: str, folder: Path, settings: params.Params) -> dict[str, Sample
     raw.mkdir(parents=True)
     target.mkdir()
     download.write_published(source, raw)
-    with cluster.open_pool(threads=cpus()) as pool:
+    with open_pool(threads=cpus()) as pool:
         images, _ = preprocess.process(raw / "stage1_train.zip", target, settings.preprocess, pool)
     stand_in = replace(images[0], image_id="no test image")
     preprocess.make_manifest(images, [stand_in], settings.preprocess).to_csv(target / processed.MANIFEST, index=False)

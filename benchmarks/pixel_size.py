@@ -17,8 +17,8 @@ from tqdm import tqdm
 
 from nuclei_unet.evaluation import metrics
 from nuclei_unet.images import resize
+from nuclei_unet.measurements import diameters
 from nuclei_unet.prediction import models
-from nuclei_unet.prediction.checks import diameters
 from nuclei_unet.prediction.scale import NUCLEUS, scale_for
 from nuclei_unet.prediction.segmenter import Segmenter
 from pipeline import params

@@ -21,7 +21,7 @@ from skimage.io import imread
 from skimage.transform import resize
 from tqdm import tqdm
 
-from nuclei_unet import cluster
+from nuclei_unet.batch.pool import open_pool
 from pipeline import layout, params, preprocess
 from pipeline.dataset import archives
 from pipeline.machine import cpus
@@ -89,7 +89,7 @@ def tutorial(folder: Path, ids: list[str], threshold: int = 0) -> tuple[np.ndarr
 def ours(archive: Path, folder: Path) -> None:
     """Preprocess as the stage does."""
     settings = params.load().preprocess
-    with cluster.open_pool(threads=cpus()) as pool:
+    with open_pool(threads=cpus()) as pool:
         images, _ = preprocess.process(archive, folder, settings, pool)
     preprocess.make_manifest(images, [replace(images[0], image_id="a test image")], settings)
 

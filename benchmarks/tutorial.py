@@ -33,7 +33,7 @@ from tqdm import tqdm
 
 from benchmarks.preprocess import SIZE
 from benchmarks.preprocess import tutorial as read_and_resize
-from nuclei_unet import cluster
+from nuclei_unet.batch.pool import open_pool
 from nuclei_unet.evaluation import metrics
 from nuclei_unet.images import to_rgb
 from nuclei_unet.sample import Sample
@@ -156,8 +156,9 @@ def network():
 
 def pipeline(steps: int, batch: int) -> dict[str, float]:
     """Preprocess, train and score as the pipeline does, with a short training."""
-    from nuclei_unet.network import runtime
     from nuclei_unet.network.tensorflow_engine import TensorFlowNetwork
+
+    from nuclei_unet.network import runtime
     from nuclei_unet.prediction.predictor import Predictor
     from nuclei_unet.training import fit
 
@@ -165,7 +166,7 @@ def pipeline(steps: int, batch: int) -> dict[str, float]:
     runtime.configure(settings.train)
     with tempfile.TemporaryDirectory() as name:
         started = time.perf_counter()
-        with cluster.open_pool(threads=cpus()) as pool:
+        with open_pool(threads=cpus()) as pool:
             made, _ = preprocess.process(layout.TRAIN_ARCHIVE, Path(name), settings.preprocess, pool)
         manifest = preprocess.make_manifest(made, [replace(made[0], image_id="a test image")], settings.preprocess)
         seconds = {"preprocessing, s": time.perf_counter() - started}

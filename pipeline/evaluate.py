@@ -24,7 +24,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from nuclei_unet import cluster
+from nuclei_unet.batch import pool as workers
 from nuclei_unet.errors import InputError
 from nuclei_unet.evaluation.scores import GROUPS, count
 from nuclei_unet.files import file_digest, fresh_file, fresh_folder
@@ -63,13 +63,13 @@ def main() -> None:
     with fresh_file(layout.MODEL) as model, fresh_folder(layout.PREDICTIONS) as folder:
         metadata = export(model, settings.evaluate)
         evaluation = Evaluation(model.absolute(), folder.absolute())
-        with cluster.open_pool(scheduler=cluster.address(settings.run.scheduler)) as pool:
+        with workers.open_pool(scheduler=workers.address(settings.run.scheduler)) as pool:
             for split in layout.SCORED_SPLITS:
                 samples = processed.read_split(split, layout.PROCESSED.absolute())
-                results = cluster.in_order(pool.run(score_image, samples, evaluation))
+                results = workers.in_order(pool.run(score_image, samples, evaluation))
                 counted[split] = list(tqdm(results, split, len(samples), unit="image", disable=None))
                 for sample, result in zip(samples, counted[split], strict=True):
-                    if isinstance(result, cluster.Lost):
+                    if isinstance(result, workers.Lost):
                         raise InputError(f"image {sample.image_id}: {result.reason}")
         summary = {split: scores.summarise(items) for split, items in counted.items()}
         known = {
@@ -113,7 +113,7 @@ def typical_diameters(training: Sequence[Sample]) -> Diameters:
 
 def score_image(sample: Sample, evaluation: Evaluation) -> scores.ImageCounts:
     """Predict the label image of one image, write it, and count."""
-    cluster.check_seen(evaluation.folder)
+    workers.check_seen(evaluation.folder)
     predicted, counts = score(sample, _segmenter(evaluation.model, evaluation.model.stat().st_mtime_ns))
     processed.write_labels(evaluation.folder / f"{sample.image_id}.png", predicted)
     return counts
@@ -122,7 +122,7 @@ def score_image(sample: Sample, evaluation: Evaluation) -> scores.ImageCounts:
 @functools.lru_cache(maxsize=1)  # a process loads a model once, not once an image
 def _segmenter(model: Path, changed: int) -> Segmenter:
     # On the CPU, whose integers add up to the same everywhere.
-    return Segmenter.load(model, threads=cluster.threads(), gpu=False)
+    return Segmenter.load(model, threads=workers.threads(), gpu=False)
 
 
 def score(sample: Sample, segmenter: Segmenter) -> tuple[np.ndarray, scores.ImageCounts]:

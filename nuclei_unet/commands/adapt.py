@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from tqdm import tqdm
 
-from nuclei_unet.commands import running
-from nuclei_unet.errors import InputError
+from nuclei_unet.batch import pool
+from nuclei_unet.errors import InputError, plural
 
 if TYPE_CHECKING:
     from nuclei_unet.adaptation.adapt import Adapted
@@ -78,7 +78,7 @@ def run(
         raise InputError(f"{out}: exists; --overwrite replaces it")
     pairs = find(arguments)
     path = models.find(arguments.model)
-    untrusted.check(path, arguments.threads or running.cores())
+    untrusted.check(path, arguments.threads or pool.cores())
     metadata, _, _ = models.describe(path)
     bar = tqdm(desc="read", total=len(pairs), unit="image", disable=None, leave=False)
     with bar:
@@ -99,7 +99,7 @@ def run(
             frames=[pair.frame for pair in pairs],
             calibrate_only=arguments.calibrate_only,
             seed=arguments.seed,
-            threads=arguments.threads or running.cores(),
+            threads=arguments.threads or pool.cores(),
             progress=progress,
         )
     if adapted.helped:
@@ -124,7 +124,7 @@ def find(arguments: argparse.Namespace) -> list[Pair]:
 
     Raises InputError if nothing can be read, there is no pair, or there are more than 100.
     """
-    from nuclei_unet.commands.predict import named, plural
+    from nuclei_unet.batch.files import named
     from nuclei_unet.formats.label_image import instances
     from nuclei_unet.formats.planes import planes
     from nuclei_unet.formats.reading import find_images, open_images
@@ -187,7 +187,6 @@ def _read(pair: Pair, arguments: argparse.Namespace, metadata: "Metadata", bar: 
 def text(adapted: "Adapted", images: int, nuclei: int, before: "PredictSettings", parent: Path | str, out: Path) -> str:
     """Return the report: a table of all variants, what was chosen, and whether it helped."""
     from nuclei_unet.adaptation.adapt import MARGIN
-    from nuclei_unet.commands.predict import plural
     from nuclei_unet.commands.score_text import aligned
 
     where = "images that it was not adapted to" if adapted.cross_validated else "the same images"
