@@ -89,7 +89,7 @@ def intensities(tiles: Sequence[Tile], slide: SlideRun) -> Intensities:
             whole = np.empty((*(-(-side // step) for side in slide.seen), 3), part.dtype)
         top, left = (-(-s.start // step) for s in tile.seen_core)
         whole[top : top + part.shape[0], left : left + part.shape[1]] = part
-    return measured(whole, models.describe(slide.settings.model)[0].metadata.normalize)
+    return measured(whole, models.describe(slide.settings.model)[0].normalize)
 
 
 def predict(tile: Tile, slide: SlideRun) -> str | None:
