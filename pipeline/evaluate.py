@@ -31,7 +31,6 @@ from nuclei_unet.files import file_digest, fresh_file, fresh_folder
 from nuclei_unet.images import center_crop
 from nuclei_unet.labels import resize_labels
 from nuclei_unet.measurements import diameters
-from nuclei_unet.network import keras_file, onnx_file
 from nuclei_unet.network.metadata import Diameters, Metadata
 from nuclei_unet.prediction.otsu import otsu_nuclei
 from nuclei_unet.prediction.segmenter import Segmenter
@@ -57,6 +56,8 @@ class Evaluation:
 
 def main() -> None:
     """Write models/model.onnx, data/predictions/ and the tables in reports/."""
+    from nuclei_unet.network import onnx_file
+
     settings = params.load()
     started = time.monotonic()
     counted: dict[str, list[scores.ImageCounts]] = {}
@@ -85,6 +86,8 @@ def main() -> None:
 
 def export(path: Path, predict: PredictSettings) -> Metadata:
     """Write the trained network as ONNX file, in eight bits; return its metadata."""
+    from nuclei_unet.network import keras_file, onnx_file
+
     trained, metadata = keras_file.load(layout.TRAINED)
     training = processed.read_split("train")
     metadata = metadata.but(
@@ -129,7 +132,7 @@ def score(sample: Sample, segmenter: Segmenter) -> tuple[np.ndarray, scores.Imag
     """Predict the label image of one image, which is already normalized, and count."""
     image, truth = sample.image, sample.labels
     predicted = segmenter.predictor.labels(image, truth.shape)
-    otsu = resize_labels(otsu_nuclei(image, segmenter.predictor.predict), truth.shape)
+    otsu = resize_labels(otsu_nuclei(image, segmenter.metadata.predict), truth.shape)
     counts = scores.ImageCounts(
         sample.image_id,
         sample.split,
@@ -159,4 +162,4 @@ if __name__ == "__main__":
     # Under its own name, by which workers of a cluster find its functions.
     from pipeline import evaluate
 
-    stage.run(evaluate.main)
+    stage.run(evaluate.main, tensorflow=True)

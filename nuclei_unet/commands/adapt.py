@@ -69,8 +69,10 @@ def run(
     """
     from nuclei_unet.network import untrusted
     from nuclei_unet.prediction import models
+    from nuclei_unet.quiet import quiet_tensorflow
 
     models.require_tensorflow("adapt")
+    quiet_tensorflow()
     out = arguments.out
     if out.suffix != ".keras":
         raise InputError(f"{out}: the adapted model is a Keras model; give it a name that ends in .keras")

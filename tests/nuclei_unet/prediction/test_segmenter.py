@@ -15,7 +15,7 @@ from nuclei_unet.network.metadata import Metadata
 from nuclei_unet.prediction.predictor import Predictor
 from nuclei_unet.prediction.segmenter import Segmenter
 from tests import ROOT
-from tests.recipes import metadata_of
+from tests.metadata import metadata_of
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Disks without room or rights, little memory, files that were damaged."""
+"""Disks without room, little memory, damaged files, parameters that ruin a training."""
 
 import re
 import resource
@@ -8,8 +8,8 @@ import sys
 from contextlib import contextmanager
 from pathlib import Path
 
-from benchmarks.fault_injection.project import Failed, Project, fault, obey_file_modes
-from pipeline import layout
+from benchmarks.fault_injection.project import Failed, Project, fault
+from pipeline import layout, params
 
 
 @contextmanager
@@ -34,9 +34,8 @@ def _full_disk(stage: str, folder: str, free: int):
         place = project.folder / folder
         with small_disk(place, free):
             before = sorted(place.rglob("*"))
-            command = (sys.executable, "-m", f"pipeline.{stage}")
             says = rf"^error: {stage}: No space left on device \(.*MB.*\): {folder}/\S+; fix this and run it again$"
-            said = project.refused(*command, says=says)
+            said = project.refused(sys.executable, "-m", f"pipeline.{stage}", says=says)
             if added := set(place.rglob("*")) - set(before):
                 raise Failed(f"half-written: {sorted(path.name for path in added)}")
         project.repro("--force", "--single-item", stage)
@@ -56,23 +55,6 @@ for stage, folder, free in (
     fault(f"{stage}: the disk is full", start="undisturbed")(_full_disk(stage, folder, free))
 
 
-@fault("evaluate: reports/ cannot be written to")
-def _(project):
-    project.repro("train")
-    reports = project.folder / "reports"
-    reports.chmod(0o555)
-    said = project.refused(
-        sys.executable,
-        "-m",
-        "pipeline.evaluate",
-        says="error: evaluate: Permission denied",
-        preexec_fn=obey_file_modes,
-    )
-    reports.chmod(0o755)
-    project.repro()
-    return f"{said}. With the right to write `dvc repro` succeeds."
-
-
 @fault("train: out of memory (address space limited)")
 def _(project):
     limit = {"preexec_fn": lambda: resource.setrlimit(resource.RLIMIT_AS, (4 * 10**9, 4 * 10**9))}
@@ -83,25 +65,31 @@ def _(project):
     return f"{said[:160]}. With memory `dvc repro` succeeds."
 
 
-@fault("evaluate: model file cut short")
-def _(project):
-    project.repro("train")
-    model = project.folder / layout.TRAINED
-    # A copy: the file may be a link to DVC's cache.
-    data = model.read_bytes()
-    model.unlink()
-    model.write_bytes(data[:-1000])
-    said = project.refused(sys.executable, "-m", "pipeline.evaluate", says=f"{layout.TRAINED}: ")
-    project.repro()
-    return f"{said}. `dvc repro` brings it back."
+def _cut_short(stage: str, pattern: str):
+    def provoke(project: Project) -> str:
+        project.repro("train")
+        path = next(project.folder.glob(pattern))
+        data = path.read_bytes()
+        path.unlink()  # it may be a link to DVC's cache
+        path.write_bytes(data[: len(data) // 2])
+        said = project.refused(sys.executable, "-m", f"pipeline.{stage}", says=path.name)
+        project.repro()
+        return f"{re.sub(r'[0-9a-f]{60,}', '<id>', said)}. `dvc repro` brings it back."
+
+    return provoke
 
 
-@fault("train: an image of data/processed/ cut short")
+fault("evaluate: the model file is cut short")(_cut_short("evaluate", str(layout.TRAINED)))
+fault("train: an image of data/processed/ is cut short")(_cut_short("train", f"{layout.PROCESSED}/images/*.png"))
+
+
+@fault("the loss explodes")
 def _(project):
-    image = next((project.folder / "data/processed/images").iterdir())
-    data = image.read_bytes()
-    image.unlink()
-    image.write_bytes(data[: len(data) // 2])
-    said = project.refused(sys.executable, "-m", "pipeline.train", says=image.name[:8])
+    settings = params.load(project.folder / layout.PARAMS).train
+    before = {"train.learning_rate": settings.learning_rate, "train.model.normalization": settings.model.normalization}
+    # Legal, but nothing holds the maps together: the highest rate, and no batch normalization.
+    project.set({"train.learning_rate": 10.0, "train.model.normalization": "none"})
+    said = project.refused("dvc", "repro", says=r"train.learning_rate: the loss became .* at step \d+")
+    project.set(before)
     project.repro()
-    return f"{re.sub(r'[0-9a-f]{60,}', '<id>', said)}. `dvc repro` brings it back."
+    return f"{said}. With the old rate `dvc repro` succeeds."

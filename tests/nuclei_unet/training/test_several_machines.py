@@ -13,55 +13,42 @@ import pytest
 
 from nuclei_unet.errors import InputError
 from nuclei_unet.network import runtime
-from nuclei_unet.training import fit, machines
-from pipeline import params
+from nuclei_unet.training import fit, several_machines
 from pipeline.process import free_port
-from tests import PARAMS, ROOT
-from tests.nuclei_unet.training.examples import sample
+from tests import ROOT
+from tests.nuclei_unet.training import examples
 
 # A worker: its number, the epoch in whose end it dies (0: none), and what its state is called.
 WORKER = """
 import os, signal, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv.pop(1))
-from tests.nuclei_unet.training import test_multiworker as tests
+from pipeline import stage
 number, dies, name = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 sys.argv[0] = "train.py"
-from pipeline import stage
 
-def log_epoch(epoch, metrics):
-    if epoch == dies:
-        os.kill(os.getpid(), signal.SIGKILL)
+class Log:
+    def epoch(epoch, metrics):
+        if epoch == dies:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def picture(epoch, pixels):
+        Path("picture").touch()
 
 def main():
-    model, history = tests.trained("multiworker", log_epoch, Path(name))
-    tests.np.savez(f"weights{number}.npz", *model.get_weights())
+    from nuclei_unet.network import runtime
+    from nuclei_unet.training import several_machines
+    from tests.nuclei_unet.training import examples
+    settings = examples.tiny("multiworker")
+    runtime.configure(settings)
+    workers = several_machines.start(several_machines.team(), settings)
+    model, history = several_machines.train(workers, *examples.images(), settings, 1, Path(name), Log)
+    examples.np.savez(f"weights{number}.npz", *model.get_weights())
     history.to_csv(f"history{number}.csv", index=False)
 
-stage.run(main, lambda: f"-{number}" if number else "")
+stage.run(main, lambda: f"-{number}" if number else "", tensorflow=True)
 """
 STATE = "train-1.npz"
-
-
-def trained(strategy, log_epoch=lambda *_: None, state=None):
-    """Train a tiny network in four epochs; the batch normalization sees that batches are whole."""
-    settings = params.load(PARAMS).train
-    model = {"encoder": "none", "stem_stride": 1, "filters": (2, 3), "dropout": (0.0, 0.0)}
-    settings = settings.model_copy(
-        update={
-            "precision": "float32",
-            "strategy": strategy,
-            "targets": ("foreground", "border"),
-            "crop_size": 32,
-            "batch_size": 4,
-            "epochs": 4,
-            "steps_per_epoch": 3,
-            "model": settings.model.model_copy(update=model),
-        }
-    )
-    runtime.configure(settings)
-    samples = [sample(n, (40, 48)) for n in range(11)]
-    return fit.train(samples[:6], samples[6:], settings, 1, log_epoch, state)
 
 
 def team_of(number, ports):
@@ -108,7 +95,10 @@ def undisturbed(tmp_path_factory):
 
 
 def test_two_workers_train_as_one_does(undisturbed):
-    model, history = trained("single")
+    settings = examples.tiny("single")
+    runtime.configure(settings)
+    model, history = fit.train(*examples.images(), settings, 1, lambda *_: None)
+    assert (undisturbed / "picture").exists()
     ours = [weights(undisturbed, number) for number in (0, 1)]
     for one, other, single in zip(*ours, model.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
@@ -128,9 +118,8 @@ def test_a_worker_that_dies_stops_the_other_and_both_go_on(undisturbed, tmp_path
     assert (chief[0], other[0]) == (0, 0), chief[2] + other[2]
     assert "going on after epoch 2 of 4" in chief[1] and chief[1].count("\nepoch ") == 2
     for number in (0, 1):
-        for one, whole in zip(weights(tmp_path, number), weights(undisturbed, number), strict=True):
-            np.testing.assert_array_equal(one, whole)
-        assert (tmp_path / f"history{number}.csv").read_text() == (undisturbed / f"history{number}.csv").read_text()
+        for name in (f"weights{number}.npz", f"history{number}.csv"):
+            assert (tmp_path / name).read_bytes() == (undisturbed / name).read_bytes()
 
 
 def test_a_chief_that_dies_stops_the_other(tmp_path):
@@ -157,71 +146,54 @@ def test_a_port_that_is_taken_is_named(tmp_path):
 
 
 @pytest.fixture
-def several(settings, monkeypatch):
+def no_team(monkeypatch):
     for name in ("TF_CONFIG", "SLURM_STEP_NODELIST", "SLURM_STEP_TASKS_PER_NODE", "SLURM_PROCID"):
         monkeypatch.delenv(name, raising=False)
-    return settings.train.model_copy(update={"strategy": "multiworker"})
 
 
-def test_one_machine_needs_no_team(settings, monkeypatch):
-    monkeypatch.setenv("TF_CONFIG", "nonsense")
-    assert machines.team(settings.train) is None
-
-
-def test_a_missing_team(several):
+def test_a_missing_team(no_team):
     with pytest.raises(InputError, match="^train.strategy: multiworker needs TF_CONFIG, .* set train.strategy to auto"):
-        machines.team(several)
+        several_machines.team()
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "not of the form"),
-        ("[]", "not of the form"),
         ("{" * 100_000, "not of the form"),
         ('{"cluster": {"worker": ["a:1", "b:1"]}}', "not of the form"),
         ('{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "chief", "index": 0}}', "not of the form"),
-        ('{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": "0"}}', "not of the form"),
         ('{"cluster": {"worker": ["a", "b"]}, "task": {"type": "worker", "index": 0}}', "not of the form"),
-        ('{"cluster": {"worker": ["a:1", 2]}, "task": {"type": "worker", "index": 0}}', "not of the form"),
-        (
-            '{"cluster": {"worker": ["a:1"], "ps": ["b:1"]}, "task": {"type": "worker", "index": 0}}',
-            "not of the form",
-        ),
         ('{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 0}}', "names one worker only"),
         ('{"cluster": {"worker": ["a:1", "a:1"]}, "task": {"type": "worker", "index": 0}}', "names a worker twice"),
         ('{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 2}}', "there is no worker 2"),
-        ('{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": -1}}', "there is no worker -1"),
     ],
 )
-def test_a_damaged_team(text, said, several, monkeypatch):
+def test_a_damaged_team(text, said, no_team, monkeypatch):
     monkeypatch.setenv("TF_CONFIG", text)
     with pytest.raises(InputError, match=f"^TF_CONFIG: {said}") as caught:
-        machines.team(several)
+        several_machines.team()
     assert "\n" not in str(caught.value)
 
 
-def test_a_team_of_slurm(several, monkeypatch):
+def test_a_team_of_slurm(no_team, monkeypatch):
     for name, value in {"STEP_NODELIST": "node[9-10],gpu1", "STEP_TASKS_PER_NODE": "2(x2),1", "PROCID": "2"}.items():
         monkeypatch.setenv(f"SLURM_{name}", value)
     addresses = ("node9:8888", "node9:8889", "node10:8888", "node10:8889", "gpu1:8888")
-    assert machines.team(several) == machines.Team(addresses, 2)
-    assert not machines.team(several).chief
+    assert several_machines.team() == several_machines.Team(addresses, 2)
+    assert not several_machines.team().is_chief
     # What was set by hand counts.
     monkeypatch.setenv("TF_CONFIG", team_of(0, (1, 2)))
-    assert machines.team(several) == machines.Team(("localhost:1", "localhost:2"), 0)
+    assert several_machines.team() == several_machines.Team(("localhost:1", "localhost:2"), 0)
 
 
 @pytest.mark.parametrize(("nodes", "tasks"), [("node[9-", "1"), ("node9,node10", "1"), ("node9,node10", "x")])
-def test_damaged_variables_of_slurm(nodes, tasks, several, monkeypatch):
+def test_damaged_variables_of_slurm(nodes, tasks, no_team, monkeypatch):
     for name, value in {"STEP_NODELIST": nodes, "STEP_TASKS_PER_NODE": tasks, "PROCID": "0"}.items():
         monkeypatch.setenv(f"SLURM_{name}", value)
     with pytest.raises(InputError, match="^train.strategy: SLURM_STEP_NODELIST, .* do not say who the workers are"):
-        machines.team(several)
+        several_machines.team()
 
 
-def test_a_batch_that_cannot_be_shared(several):
-    with pytest.raises(
-        InputError, match="train.batch_size: 16 crops cannot be shared evenly by 3 devices of 3 workers"
-    ):
-        machines.start(machines.Team(("a:1", "b:1", "c:1"), 0), several.model_copy(update={"batch_size": 16}))
+def test_a_batch_that_cannot_be_shared(settings):
+    with pytest.raises(InputError, match="train.batch_size: 16 crops cannot be shared evenly by 3 devices of 3"):
+        several_machines.start(several_machines.Team(("a:1", "b:1", "c:1"), 0), settings.train)
