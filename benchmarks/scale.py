@@ -1,92 +1,92 @@
-"""What do 1,000, 5,000, 20,000 images cost? Time, memory and disk an image, by the number of images.
+"""What do very many images, and very large slides, cost? Time, memory and disk by their number and size.
 
-    python -m benchmarks.scale [--counts 1000 5000 20000] [--jobs 2] [--only predict preprocess input]
+    python -m benchmarks.scale [images preprocess slides stages] [--counts 1000 5000 20000] [--sides 4096 8192]
 
-Images are small and drawn (three nuclei and noise, 64 x 64 pixels to predict and 128 x 128 to preprocess; no two are
-equal): what is asked here is what each image costs besides its pixels, and whether memory stays flat. Three parts:
-  predict      nuclei-unet predict, in --jobs processes: a Dask cluster of its own
-  preprocess   the stage, from a zip with masks
-  input        drawing training crops of 256 x 256 from the images that preprocess wrote, and from the project's own
-The cost model, seconds = start + images * cost, is fitted to all counts but the largest, and checked on that one.
-Writes benchmarks/results/scale.md. With 20,000 images it takes about 10 minutes on 2 cores, with 100,000 another 45.
+Four parts, each a table of its own:
+  images      `nuclei-unet predict` on many small images (64 x 64, three nuclei and noise), in --jobs processes
+  preprocess  the stage, on as many images of 128 x 128
+  slides      `nuclei-unet predict slide.zarr out.zarr` on drawn slides of which the middle quarter has nuclei
+  stages      all five stages on 125, 250, 500, 1,000 synthetic images, with one epoch of 20 steps
+So images and preprocess say what an image costs besides its pixels, and whether memory stays flat. For both, seconds =
+start + images * cost is fitted to all counts but the largest, and checked on that one. --scheduler takes the workers of
+a Dask cluster instead of processes here; their memory is not seen.
+
+Writes benchmarks/results/scale-PART.md. 20,000 images take about 10 minutes on 2 cores, a slide of 32,768 x 32,768 six.
 """
 
 import argparse
 import csv
+import json
 import sys
 import tempfile
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
+import zarr
 
-from benchmarks import memory
+from benchmarks.measure import Measured, measure, save_table, write
+from nuclei_unet.formats import kaggle
 from nuclei_unet.formats.run_lengths import encode_run_lengths
-from pipeline import layout, process
-from pipeline.dataset import archives, processed
+from pipeline import layout, params, process
+from pipeline.dataset import archives, synthetic
 from pipeline.machine import describe
 from pipeline.tools.project import copy_project
 
-RESULT = Path("benchmarks/results/scale.md")
-SIDE = 64
-CROPS, WARM = 800, 160  # training crops that are drawn, after some to warm up
-PARTS = ("predict", "preprocess", "input")
+RESULTS = Path("benchmarks/results")
+TILE = 1024
+STAGES = ("download", "preprocess", "train", "evaluate", "visualize")
 
 
 def main() -> None:
-    """Measure, and write the tables."""
+    """Measure, and write a table after each row."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--counts", type=int, nargs="+", default=[1000, 5000, 20000])
+    parser.add_argument("parts", nargs="*", choices=(*PARTS, []), help="default: all")
+    parser.add_argument("--counts", type=int, nargs="+", default=[1000, 5000, 20_000], help="of images")
+    parser.add_argument("--sides", type=int, nargs="+", default=[4096, 8192], help="of slides; multiples of 4,096")
     parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
-    parser.add_argument("--output", type=Path, default=RESULT)
+    parser.add_argument("--scheduler", help="of a Dask cluster; instead of processes here")
     arguments = parser.parse_args()
-    rows = []
-    for count in arguments.counts:
-        with tempfile.TemporaryDirectory(prefix="scale-") as name:
-            for part in arguments.only:
-                rows.append({"part": part, "images": count} | MEASURE[part](Path(name), count, arguments.jobs))
-                write(rows, arguments.output)
-    if "input" in arguments.only and (layout.PROCESSED / processed.MANIFEST).is_file():
-        with tempfile.TemporaryDirectory() as name:
-            count = len(processed.read_split("train"))
-            rows.append(
-                {"part": "input, the images of this project", "images": count} | crops(Path.cwd(), Path(name, "log"))
-            )
-    write(rows, arguments.output)
-    print(arguments.output.read_text())
+    for part in arguments.parts or PARTS:
+        rows = []
+        for row in PARTS[part](arguments):
+            rows.append(row)
+            table = pd.DataFrame(rows)
+            says = cost(table) if part in ("images", "preprocess") else ""
+            shown = table.set_index(table.columns[0])
+            save_table(RESULTS / f"scale-{part}.md", describe("distributed", "onnxruntime"), shown, says, digits=",.4g")
 
 
-def write(rows: list[dict], output: Path) -> None:
-    """Write the tables, after each row: a run takes long."""
-    print(rows[-1], flush=True)
-    table = pd.DataFrame(rows).sort_values(["part", "images"], ascending=[False, True])
-    text = [describe("distributed"), "", table.to_markdown(index=False, floatfmt=".4g"), "", *check(table)]
-    output.write_text("\n".join(text) + "\n")
+def cost(table: pd.DataFrame) -> str:
+    """Fit seconds = start + images * cost to all counts but the largest; say what that says of the largest."""
+    if len(table) < 3:
+        return ""
+    fitted, last = table[:-1], table.iloc[-1]
+    slope, start = np.polyfit(fitted.images, fitted.seconds, 1)
+    expected = start + slope * last.images
+    return (
+        f"{start:.1f} s + {slope * 1e3:.2f} ms an image, fitted without the largest, says {expected:.0f} s for "
+        f"{last.images:,.0f} images; measured {last.seconds:.0f} s ({last.seconds / expected - 1:+.0%})."
+    )
 
 
-def check(table: pd.DataFrame) -> list[str]:
-    """Fit seconds = start + images * cost to all counts but the largest; return what that says of the largest."""
-    found = []
-    for part, rows in table.groupby("part", sort=False):
-        if len(rows) < 3 or part == "input":  # that is limited by what memory holds
-            continue
-        *fitted, last = rows.itertuples()
-        cost, start = np.polyfit([row.images for row in fitted], [row.seconds for row in fitted], 1)
-        expected = start + cost * last.images
-        off = last.seconds / expected - 1
-        found.append(
-            f"- {part}: {start:.1f} s + {cost * 1e3:.2f} ms an image, fitted without the largest, says "
-            f"{expected:.0f} s for {last.images:,} images; measured {last.seconds:.0f} s ({off:+.0%})."
-        )
-    return found
+def as_row(measured: Measured, **values: object) -> dict:
+    """Return a row of a table."""
+    own, workers = measured.memory / 1e6, measured.child_memory / 1e6
+    return values | {"seconds": measured.seconds, "peak memory, MB": own, "largest worker, MB": workers or own}
+
+
+def predict(arguments: argparse.Namespace, source: Path, target: Path) -> Measured:
+    """Run `nuclei-unet predict` where the arguments say."""
+    where = ["--scheduler", arguments.scheduler] if arguments.scheduler else ["--jobs", arguments.jobs]
+    return measure([sys.executable, "-m", "nuclei_unet", "predict", *where, source, target], target.parent / "log")
 
 
 def draw(number: int, side: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return image `number`, uint8 (side, side), and its label image: three nuclei and noise."""
+    """Return image `number`, uint8 (side, side), and its label image: three nuclei and noise; no two are equal."""
     rng = np.random.default_rng(number)
     labels = np.zeros((side, side), np.uint16)
     for label, (x, y) in enumerate([(16, 16), (44, 20), (28, 46)], 1):
@@ -97,87 +97,97 @@ def draw(number: int, side: int) -> tuple[np.ndarray, np.ndarray]:
     return np.clip(light + rng.normal(0, 1.5, labels.shape), 0, 255).astype(np.uint8), labels
 
 
-def predict(folder: Path, count: int, jobs: int) -> dict:
-    """Predict `count` images with the command."""
-    images = folder / "images"
-    for number in tqdm(range(count), "draw", disable=None):
-        path = images / f"{number // 1000:04}" / f"{number:06}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        cv2.imwrite(str(path), draw(number, SIDE)[0])
-    command = ["-m", "nuclei_unet", "predict", images, folder / "results", "--engine", "onnx", "--jobs", jobs]
-    found = run(command, Path.cwd(), folder / "predict.log")
-    return found | {"disk, kB an image": disk(folder / "results") / count / 1e3}
+def images(arguments: argparse.Namespace) -> Iterator[dict]:
+    """Predict many small images."""
+    for count in arguments.counts:
+        with tempfile.TemporaryDirectory() as name:
+            for number in range(count):
+                write(Path(name, "images", f"{number // 1000:04}", f"{number:06}.png"), draw(number, 64)[0])
+            results = Path(name, "results")
+            measured = predict(arguments, Path(name, "images"), results)
+            yield as_row(measured, images=count) | {"disk, kB an image": disk(results) / count / 1e3}
 
 
-def preprocess(folder: Path, count: int, _: int) -> dict:
-    """Run the stage on a zip of `count` images, and 10 test images."""
-    project = folder / "project"
-    copy_project(Path.cwd(), project)
-    raw = project / layout.RAW
-    raw.mkdir(parents=True)
-    write_raw(raw, count)
-    found = run(["-m", "pipeline.preprocess"], project, folder / "preprocess.log")
-    return found | {"disk, kB an image": disk(project / layout.PROCESSED) / count / 1e3}
+def preprocess(arguments: argparse.Namespace) -> Iterator[dict]:
+    """Run the stage on zips of many images, and 10 test images."""
+    for count in arguments.counts:
+        with tempfile.TemporaryDirectory() as name:
+            project = Path(name, "project")
+            copy_project(Path.cwd(), project)
+            write_raw(project / layout.RAW, count)
+            measured = run_stage("preprocess", project)
+            yield as_row(measured, images=count) | {"disk, kB an image": disk(project / layout.PROCESSED) / count / 1e3}
 
 
 def write_raw(raw: Path, count: int) -> None:
-    """Write what the stage reads."""
-    with zipfile.ZipFile(raw / layout.TRAIN_ARCHIVE.name, "w") as train:
-        for number in tqdm(range(count), "draw", disable=None):
-            image, labels = draw(number, 2 * SIDE)
-            name = f"train{number:06}"
-            train.writestr(archives.image_member(name), png(image))
-            for label in range(1, 4):
-                train.writestr(f"{name}/masks/{label}.png", png((labels == label).astype(np.uint8) * 255))
-    with (
-        zipfile.ZipFile(raw / layout.TEST_ARCHIVE.name, "w") as test,
-        (raw / layout.SOLUTION.name).open("w", newline="") as file,
-    ):
-        solution = csv.writer(file, lineterminator="\n")
-        solution.writerow(["ImageId", "EncodedPixels", "Height", "Width", "Usage"])
-        for number in range(count, count + 10):
-            image, labels = draw(number, 2 * SIDE)
-            test.writestr(archives.image_member(f"test{number:06}"), png(image))
-            for label in range(1, 4):
-                lengths = encode_run_lengths(labels == label)
-                solution.writerow([f"test{number:06}", lengths, 2 * SIDE, 2 * SIDE, "Public"])
+    """Write what `preprocess` reads."""
+    raw.mkdir(parents=True)
+    runs = []
+    for archive, numbers in ((layout.TRAIN_ARCHIVE, range(count)), (layout.TEST_ARCHIVE, range(count, count + 10))):
+        with zipfile.ZipFile(raw / archive.name, "w") as zipped:
+            for number in numbers:
+                image, labels = draw(number, 128)
+                name = f"image{number:06}"
+                zipped.writestr(archives.image_member(name), cv2.imencode(".png", image)[1].tobytes())
+                for label in range(1, 4):
+                    mask = labels == label
+                    if archive == layout.TRAIN_ARCHIVE:
+                        png = cv2.imencode(".png", mask.astype(np.uint8) * 255)[1].tobytes()
+                        zipped.writestr(f"{name}/masks/{label}.png", png)
+                    else:
+                        runs.append([name, encode_run_lengths(mask), *mask.shape, "Public"])
+    with (raw / layout.SOLUTION.name).open("w", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows([(*kaggle.COLUMNS, "Usage"), *runs])
 
 
-def training_input(folder: Path, count: int, _: int) -> dict:
-    """Draw crops for training from what preprocess wrote."""
-    return crops(folder / "project", folder / "input.log")
+def slides(arguments: argparse.Namespace) -> Iterator[dict]:
+    """Predict slides of which the middle quarter has nuclei; the other chunks are not stored, as scanners do."""
+    for side in arguments.sides:
+        with tempfile.TemporaryDirectory() as name:
+            out = Path(name, "out.zarr")
+            measured = predict(arguments, draw_slide(Path(name, "slide.zarr"), side), out)
+            speed = side**2 / 1e6 / measured.seconds
+            yield as_row(measured, side=side) | {
+                "megapixels/s": speed,
+                "of the quarter": speed / 4,
+                "nuclei": json.loads((out / "run.json").read_text())["nuclei"],
+            }
 
 
-def crops(project: Path, log: Path) -> dict:
-    """Draw crops from the images of a project: from memory, then from the disk, as if memory held none.
-
-    There, the first round computes what the second one finds in a file.
-    """
-    code = f"""
-import time
-from nuclei_unet.training import crops
-from nuclei_unet.network import runtime
-from pipeline import layout, params
-from pipeline.dataset import processed
-settings = params.load().train
-runtime.configure(settings)
-for crops.MEMORY, passes in ((crops.MEMORY, 1), (0, 2)):
-    source = crops.Crops(processed.read_split("train"), settings, layout.RESUME)
-    for _ in range(passes):
-        batches = iter(crops.as_dataset(source.draw, range({CROPS + WARM}), settings, 1))
-        for _ in range({WARM} // settings.batch_size): next(batches)
-        started = time.perf_counter()
-        for _ in batches: pass
-        print("seconds", time.perf_counter() - started)
-"""
-    found = run(["-c", code], project, log)
-    times = [float(part.split()[0]) / CROPS * 1e3 for part in log.read_text().split("seconds")[1:]]
-    return found | dict(zip(("ms a crop", "disk, first round", "disk, second round"), times, strict=True))
+def draw_slide(path: Path, side: int) -> Path:
+    """Write an OME-Zarr of one level, uint8 (side, side)."""
+    fields = [image[..., 0] for _, image, _ in synthetic.held_out_images(40, 5) if image.shape[:2] == (256, 256)][:16]
+    tile = np.block([fields[row : row + 4] for row in range(0, 16, 4)])
+    group = zarr.open_group(str(path), mode="w", zarr_format=2)
+    array = group.create_array("0", shape=(side, side), dtype=np.uint8, chunks=(TILE, TILE), fill_value=0)
+    for top in range(side // 4, 3 * side // 4, TILE):
+        for left in range(side // 4, 3 * side // 4, TILE):
+            array[top : top + TILE, left : left + TILE] = tile
+    axes = [{"name": name, "type": "space", "unit": "micrometer"} for name in "yx"]
+    scale = {"type": "scale", "scale": [0.5, 0.5]}
+    level = {"path": "0", "coordinateTransformations": [scale]}
+    group.attrs["multiscales"] = [{"version": "0.4", "axes": axes, "datasets": [level]}]
+    return path
 
 
-def png(pixels: np.ndarray) -> bytes:
-    """Return an image as PNG."""
-    return cv2.imencode(".png", pixels)[1].tobytes()
+def stages(arguments: argparse.Namespace) -> Iterator[dict]:
+    """Run every stage on synthetic data sets, a fifth of them test images."""
+    for count in (125, 250, 500, 1000):
+        with tempfile.TemporaryDirectory() as name:
+            project = Path(name, "project")
+            copy_project(Path.cwd(), project)
+            path = project / layout.PARAMS
+            drawn = {"download.synthetic.train": count - count // 5, "download.synthetic.test": count // 5}
+            short = {"download.source": "synthetic", "train.epochs": 1, "train.steps_per_epoch": 20}
+            path.write_text(params.override(path.read_text(), drawn | short))
+            for stage in STAGES:
+                yield as_row(run_stage(stage, project), stage=stage, images=count)
+
+
+def run_stage(stage: str, project: Path) -> Measured:
+    """Run a stage in a copy of the project."""
+    environment = process.environment(MLFLOW_TRACKING_URI=f"sqlite:///{project / layout.STORE}")
+    return measure([sys.executable, "-m", f"pipeline.{stage}"], project / "log", cwd=project, env=environment)
 
 
 def disk(folder: Path) -> int:
@@ -185,18 +195,7 @@ def disk(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def run(command: list, cwd: Path, log: Path) -> dict:
-    """Run Python; return what is known of it as a row of the table."""
-    command = [sys.executable, *map(str, command)]
-    watched = memory.watch(command, log, cwd=cwd, env=process.environment())
-    return {
-        "seconds": watched.seconds,
-        "peak memory, MB": watched.own / 1e6,
-        "of a worker, MB": watched.child / 1e6 or float("nan"),
-    }
-
-
-MEASURE = {"predict": predict, "preprocess": preprocess, "input": training_input}
+PARTS = {"images": images, "preprocess": preprocess, "slides": slides, "stages": stages}
 
 
 if __name__ == "__main__":

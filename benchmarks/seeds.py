@@ -4,7 +4,7 @@
 
 Runs `dvc exp run --temp -S train.seed=N` for each seed that has no experiment seed-N yet (they stay: `dvc exp show`),
 and puts their scores beside those of the workspace. Needs `dvc repro` and its results committed. Writes
-benchmarks/results/seeds.md.
+benchmarks/results/seeds.md; half an hour a seed on 2 cores.
 """
 
 import argparse
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from nuclei_unet.evaluation.scores import main_ones
+from benchmarks.measure import save_table
 from pipeline import layout, params
 from pipeline.git import git
 from pipeline.machine import describe
@@ -23,7 +23,7 @@ RESULT = Path("benchmarks/results/seeds.md")
 
 
 def main() -> None:
-    """Write the table as Markdown."""
+    """Write the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2])
     rows = {params.load().train.seed: layout.MAIN_SCORES.read_text()}
@@ -33,19 +33,11 @@ def main() -> None:
             command = ["dvc", "exp", "run", "--temp", "--name", name, "-S", f"train.seed={seed}", "evaluate"]
             subprocess.run(command, check=True)
         rows[seed] = git("show", f"{experiment(name)}:{layout.MAIN_SCORES}")
-    table = pd.DataFrame(
-        {
-            f"{split} {score.key}": {seed: json.loads(text)[split][score.key] for seed, text in rows.items()}
-            for split in layout.SCORED_SPLITS
-            for score in main_ones()
-        }
-    )
+    scores = {seed: pd.json_normalize(json.loads(text), sep=" ").iloc[0] for seed, text in rows.items()}
+    table = pd.DataFrame(scores).T.rename_axis("train.seed")
     table.loc["mean"] = table.mean()
     table.loc["largest - smallest"] = table.drop("mean").max() - table.drop("mean").min()
-    text = "\n".join([describe(), "", table.rename_axis("train.seed").to_markdown(floatfmt=".3f")])
-    RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text(text + "\n")
-    print(text)
+    save_table(RESULT, describe(), table, digits=".3f")
 
 
 def experiment(name: str) -> str:

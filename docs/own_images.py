@@ -1,8 +1,8 @@
-"""Draw docs/own-images.png: what `nuclei-unet predict` makes of scikit-image's own samples, which nobody trained on.
+"""Draw docs/own-images.png: what `nuclei-unet predict` makes of a sample of scikit-image that nobody trained on.
 
     python -m docs.own_images
 
-Downloads the samples that scikit-image does not ship (once); one that cannot be had is left out, and named.
+scikit-image downloads the sample once.
 """
 
 import json
@@ -19,41 +19,30 @@ from nuclei_unet.errors import InputError
 from pipeline.stage import run
 
 FIGURE = Path("docs/own-images.png")
-# Name, how to get it, and the part that is shown, at native size.
-SAMPLES = {
-    "human_mitosis": (data.human_mitosis, np.s_[:256, :256]),
-    "cells3d": (lambda: data.cells3d()[30, 1], np.s_[:256, :256]),
-    "immunohistochemistry": (data.immunohistochemistry, np.s_[128:384, 128:384]),
-    "immunohistochemistry_haematoxylin": (lambda: haematoxylin(data.immunohistochemistry()), np.s_[128:384, 128:384]),
-}
-SIDE = 384  # of a picture
+PART = np.s_[128:384, 128:384]  # what is shown
+SIDE = 384  # of a picture, px
 
 
 def main() -> None:
-    """Predict each sample by the command, and draw image and outlines side by side."""
-    rows = []
+    """Predict the sample, and its blue stain alone, by the command; draw image and outlines side by side."""
+    sample = data.immunohistochemistry()
+    pictures = []
     with tempfile.TemporaryDirectory() as temporary:
         images, results = Path(temporary, "images"), Path(temporary, "results")
         images.mkdir()
-        for name, (load, _) in SAMPLES.items():
-            try:
-                image = load()
-            except (OSError, ValueError) as error:  # no internet
-                print(f"{name}: left out ({type(error).__name__})", file=sys.stderr)
-                continue
-            cv2.imwrite(str(images / f"{name}.png"), image[..., ::-1] if image.ndim == 3 else image)
+        cv2.imwrite(str(images / "as-it-is.png"), sample[..., ::-1])
+        cv2.imwrite(str(images / "blue-stain.png"), haematoxylin(sample))
         command = [sys.executable, "-m", "nuclei_unet", "predict", str(images), str(results), "--write", "overlay"]
         if subprocess.run(command).returncode:
             raise InputError("nuclei-unet predict failed; see above")
         for item in json.loads((results / "run.json").read_text())["images"]:
             print(f"{item['name']}: {item['count']} nuclei; {' '.join(item['warnings']) or 'no warnings'}")
-            part = SAMPLES[item["name"]][1]
-            pictures = (cv2.imread(str(path)) for path in
-                        (images / f"{item['name']}.png", results / f"{item['name']}_overlay.png"))  # fmt: skip
-            shown = [cv2.resize(picture[part], (SIDE, SIDE), interpolation=cv2.INTER_CUBIC) for picture in pictures]
-            rows.append(np.concatenate([shown[0], np.full((SIDE, 8, 3), 255, np.uint8), shown[1]], axis=1))
-    gap = np.full((8, 2 * SIDE + 8, 3), 255, np.uint8)
-    cv2.imwrite(str(FIGURE), np.concatenate([part for row in rows for part in (row, gap)][:-1]))
+            for path in (images / f"{item['name']}.png", results / f"{item['name']}_overlay.png"):
+                part = cv2.imread(str(path))[PART]
+                pictures.append(cv2.resize(part, (SIDE, SIDE), interpolation=cv2.INTER_CUBIC))
+    framed = [np.pad(picture, ((4, 4), (4, 4), (0, 0)), constant_values=255) for picture in pictures]
+    figure = np.concatenate([np.concatenate(framed[:2], axis=1), np.concatenate(framed[2:], axis=1)])
+    cv2.imwrite(str(FIGURE), figure[4:-4, 4:-4])
     print(f"wrote {FIGURE}")
 
 

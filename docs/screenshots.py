@@ -141,12 +141,12 @@ def user_interface(folder: Path = Path(), environment: dict[str, str] | None = N
 @contextmanager
 def browser() -> Iterator[Browser]:
     """Start this machine's Chromium."""
-    found = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if not found:
+    program = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if not program:
         raise SystemExit("no Chromium or Chrome found; install one (apt install chromium)")
     with sync_playwright() as playwright:
         # Its sandbox does not start for root, as in containers; only this project's own pages are opened.
-        yield playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        yield playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
 
 
 if __name__ == "__main__":

@@ -6,19 +6,14 @@ labels = segmenter(image)
 table = segmenter.measure(labels, image)
 """
 
-import os
 from typing import TYPE_CHECKING
 
-from nuclei_unet import quiet
 from nuclei_unet.errors import InputError
 
 if TYPE_CHECKING:
     from nuclei_unet.prediction.segmenter import Segmenter
 
 __all__ = ["InputError", "Segmenter"]
-
-os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-quiet.install()
 
 
 def __getattr__(name: str):

@@ -2,5 +2,3 @@
 
 Stages: download, preprocess, train, evaluate, visualize. Other commands: `pipeline/tools/`.
 """
-
-import nuclei_unet  # noqa: F401  (TensorFlow starts quietly, whoever imports it first)

@@ -1,24 +1,24 @@
 """Stage `download`: fetch the data set, check it, and write it in one form. Run: `python -m pipeline.download`
 
 Reads params.yaml (`download`), and the archives: from the folder that the environment variable DSB2018_ARCHIVES
-names, else from the internet into `data/downloads/`. That folder is kept, so a broken download continues.
+names, else from the internet into `data/downloads/`, which is kept, so that no file is fetched twice.
 Writes `data/raw/`: stage1_train.zip and stage1_test.zip in canonical form (see `pipeline/dataset/archives.py`), and
 stage1_solution.csv. The bytes written do not depend on where the archives came from.
 """
 
 import hashlib
+import logging
 import os
+import sys
 import tempfile
-import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from urllib.parse import urlsplit
 
+import pooch
 import requests
-from tqdm import tqdm
 
 from nuclei_unet.errors import InputError
-from nuclei_unet.files import check_room, file_digest, fresh_folder, naming_what_is_full
+from nuclei_unet.files import file_digest, fresh_folder
 from pipeline import layout, params, stage
 from pipeline.dataset import archives, synthetic
 
@@ -31,7 +31,7 @@ FIXES_NAME = f"kaggle-dsbowl-2018-dataset-fixes-{FIXES_COMMIT}"
 
 
 @dataclass(frozen=True)
-class Source:
+class Archive:
     """One file of the data set: where it comes from, and how to check that it is the right one."""
 
     name: str  # in the folder of archives
@@ -42,28 +42,28 @@ class Source:
     subfolder: str = ""  # the part of the archive to take
 
 
-TRAIN = Source(
+TRAIN = Archive(
     name="stage1_train.zip",
     target="stage1_train.zip",
     url=f"{BBBC038}/stage1_train.zip",
     content="9ab049873a11411440d9027c902103a230434e55382bbbfe7f974f3f88fd743c",
     container="dcb6edc2690f137406638b2309581a71522c4dff19157d118453b448dcddcb68",
 )
-TRAIN_FIXED = Source(
+TRAIN_FIXED = Archive(
     name=f"{FIXES_NAME}.zip",
     target="stage1_train.zip",
     url=f"{FIXES}/{FIXES_COMMIT}.zip",
     content="fac35066c30f3155707787a94d6a5a39fdd09deb817364b2fcd590d202349c75",
     subfolder=f"{FIXES_NAME}/stage1_train/",
 )
-TEST = Source(
+TEST = Archive(
     name="stage1_test.zip",
     target="stage1_test.zip",
     url=f"{BBBC038}/stage1_test.zip",
     content="5dc00402e80da9488ceddab81d607018fd0420f48c133574c32687f667902c38",
     container="c097954151884341448a5c77aab21f581815ad9cad203ff2ff38d6947c9f0733",
 )
-SOLUTION = Source(
+SOLUTION = Archive(
     name="stage1_solution.csv",
     target="stage1_solution.csv",
     url=f"{BBBC038}/stage1_solution.csv",
@@ -73,8 +73,8 @@ SOURCES = {"bbbc038": (TRAIN, TEST, SOLUTION), "bbbc038-fixed": (TRAIN_FIXED, TE
 
 TRIES = 5
 TIMEOUT_SECONDS = 30
-MAX_BYTES = 2 * 2**30  # of one download: a server that never stops sending must not fill the disk
-CHUNK_BYTES = 2**16  # what a broken connection loses at most
+# Its lines of each try would hide ours.
+pooch.get_logger().setLevel(logging.CRITICAL)
 
 
 def main() -> None:
@@ -96,10 +96,10 @@ def write_published(name: str, folder: Path) -> None:
 
 def write_synthetic(folder: Path, train: int, test: int, seed: int) -> None:
     """Draw a data set of `train` and `test` images and write it in the same form as the real one."""
-    with tempfile.TemporaryDirectory(dir=folder) as drawn:
-        synthetic.write_archives(Path(drawn), train, test, seed)
+    with tempfile.TemporaryDirectory(dir=folder) as made:
+        synthetic.write_archives(Path(made), train, test, seed)
         for source in SOURCES["bbbc038"]:
-            write_raw(replace(source, content=None, container=None), Path(drawn, source.name), folder)
+            write_raw(replace(source, content=None, container=None), Path(made, source.name), folder)
 
 
 def archives_folder() -> Path | None:
@@ -114,7 +114,7 @@ def archives_folder() -> Path | None:
     return folder
 
 
-def in_folder(source: Source, folder: Path) -> Path:
+def in_folder(source: Archive, folder: Path) -> Path:
     """Return the path of a source's file in a folder of archives. Raises InputError if it is not there."""
     path = folder / source.name
     if not path.is_file():
@@ -122,15 +122,29 @@ def in_folder(source: Source, folder: Path) -> Path:
     return path
 
 
-def downloaded(source: Source, folder: Path) -> Path:
-    """Return the path of a source's file in `folder`, downloaded first if it is not there yet."""
-    path = folder / source.name
-    if not path.is_file():
-        fetch(source.url, path)
-    return path
+def downloaded(source: Archive, folder: Path) -> Path:
+    """Return the path of a source's file in `folder`, downloaded first if it is not there yet.
+
+    Raises InputError that says what to do; no half of a file is left.
+    """
+    # Its content is checked later, in whichever container it comes.
+    files = pooch.create(
+        folder, "", registry={source.name: None}, urls={source.name: source.url}, retry_if_failed=TRIES - 1
+    )
+    if not (folder / source.name).is_file():
+        print(f"downloading {source.url}", flush=True)
+    try:
+        downloader = pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), timeout=TIMEOUT_SECONDS)
+        return Path(files.fetch(source.name, downloader=downloader))
+    except (requests.RequestException, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"{source.url}: cannot be downloaded, tried {TRIES} times ({reason}). Run again; or get it by hand, put it "
+            f"into a folder as {source.name}, and set {ARCHIVES_VARIABLE} to the folder"
+        ) from None
 
 
-def write_raw(source: Source, path: Path, folder: Path) -> None:
+def write_raw(source: Archive, path: Path, folder: Path) -> None:
     """Write the file at `path` in canonical form to `folder / source.target`, and print one line about it.
 
     Raises InputError if its content is not what `source` expects.
@@ -156,90 +170,6 @@ def write_raw(source: Source, path: Path, folder: Path) -> None:
     checked = "official file" if source.container and file_digest(path) == source.container else "content as expected"
     megabytes = target.stat().st_size / 1e6
     print(f"{source.target}: {held}, {megabytes:.1f} MB, {checked if source.content else 'not checked'}")
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
-
-
-class _Again(Exception):
-    """A download broke off in a way that another try may fix."""
-
-
-def fetch(url: str, target: Path, pause: float = 1.0) -> None:
-    """Download `url` to `target`, which is written completely or not at all.
-
-    Received bytes are kept in `<target>.part`; another try, or another call, asks the server for the rest. `pause` is
-    the wait in seconds before the second try, doubled for each further one. Raises InputError that says what to do.
-    """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(target.name + ".part")
-    for attempt in range(TRIES):
-        if attempt:
-            time.sleep(pause * 2 ** (attempt - 1))
-        try:
-            _continue(url, part)
-        except requests.Timeout:
-            reason = f"no answer within {TIMEOUT_SECONDS} s"
-        except requests.ConnectionError:
-            reason = f"no connection to {urlsplit(url).netloc}"
-        except (_Again, requests.exceptions.ChunkedEncodingError) as error:
-            reason = _one_line(error)
-        except requests.RequestException as error:
-            raise InputError(f"{url}: {_one_line(error)}") from None
-        else:
-            part.replace(target)
-            return
-    raise InputError(
-        f"{url}: cannot be downloaded, tried {TRIES} times: {reason}. Run again to continue; without internet "
-        f"set {ARCHIVES_VARIABLE} to a folder with the files (README.md, 'Without internet', names them)"
-    )
-
-
-def _continue(url: str, part: Path) -> None:
-    """Append the missing rest of `url` to `part`."""
-    have = part.stat().st_size if part.exists() else 0
-    headers = {"Accept-Encoding": "identity"}  # else lengths count compressed bytes
-    if have:
-        headers["Range"] = f"bytes={have}-"
-    with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT_SECONDS) as answer:
-        if answer.status_code == 416:  # nothing follows: `part` is complete, or is another file
-            if answer.headers.get("Content-Range") == f"bytes */{have}":
-                return
-            part.unlink(missing_ok=True)
-            raise _Again("the server's file is shorter than the part downloaded before")
-        if answer.status_code >= 500 or answer.status_code in (408, 429):
-            raise _Again(f"the server answered {answer.status_code} {answer.reason}")
-        if answer.status_code not in (200, 206):
-            raise InputError(
-                f"{url}: the server answered {answer.status_code} {answer.reason}; if the file has moved, get it by "
-                f"hand, put it into a folder as {part.stem} and set {ARCHIVES_VARIABLE} to the folder"
-            )
-        if answer.status_code == 206 and not answer.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
-            part.unlink(missing_ok=True)
-            raise _Again("the server sent a different part than requested")
-        if answer.status_code == 200:  # a server without support for ranges sends all of it
-            have = 0
-        length = answer.headers.get("Content-Length")
-        total = have + int(length) if length and length.isdecimal() else None
-        check_room(part, (total or have) - have)
-        with (
-            naming_what_is_full(part),
-            part.open("ab" if have else "wb") as file,
-            tqdm(
-                total=total, initial=have, desc=part.stem, unit="B", unit_scale=True, disable=None, leave=False
-            ) as bar,
-        ):
-            if bar.disable:
-                print(f"downloading {url}", flush=True)
-            for chunk in answer.iter_content(CHUNK_BYTES):
-                have += len(chunk)
-                if have > MAX_BYTES:
-                    raise InputError(f"{url}: sends more than {MAX_BYTES / 2**30:.0f} GiB; delete {part}")
-                file.write(chunk)
-                bar.update(len(chunk))
-    if total is not None and have != total:
-        raise _Again(f"the connection broke after {have} of {total} bytes")
 
 
 if __name__ == "__main__":

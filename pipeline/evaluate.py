@@ -24,14 +24,13 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from nuclei_unet import cluster
+from nuclei_unet.batch import pool as workers
 from nuclei_unet.errors import InputError
 from nuclei_unet.evaluation.scores import GROUPS, count
 from nuclei_unet.files import file_digest, fresh_file, fresh_folder
 from nuclei_unet.images import center_crop
 from nuclei_unet.labels import resize_labels
 from nuclei_unet.measurements import diameters
-from nuclei_unet.network import keras_file, onnx_file
 from nuclei_unet.network.metadata import Diameters, Metadata
 from nuclei_unet.prediction.otsu import otsu_nuclei
 from nuclei_unet.prediction.segmenter import Segmenter
@@ -57,19 +56,21 @@ class Evaluation:
 
 def main() -> None:
     """Write models/model.onnx, data/predictions/ and the tables in reports/."""
+    from nuclei_unet.network import onnx_file
+
     settings = params.load()
     started = time.monotonic()
     counted: dict[str, list[scores.ImageCounts]] = {}
     with fresh_file(layout.MODEL) as model, fresh_folder(layout.PREDICTIONS) as folder:
         metadata = export(model, settings.evaluate)
         evaluation = Evaluation(model.absolute(), folder.absolute())
-        with cluster.open_pool(scheduler=cluster.address(settings.run.scheduler)) as pool:
+        with workers.open_pool(scheduler=workers.address(settings.run.scheduler)) as pool:
             for split in layout.SCORED_SPLITS:
                 samples = processed.read_split(split, layout.PROCESSED.absolute())
-                results = cluster.in_order(pool.run(score_image, samples, evaluation))
+                results = workers.in_order(pool.run(score_image, samples, evaluation))
                 counted[split] = list(tqdm(results, split, len(samples), unit="image", disable=None))
                 for sample, result in zip(samples, counted[split], strict=True):
-                    if isinstance(result, cluster.Lost):
+                    if isinstance(result, workers.Lost):
                         raise InputError(f"image {sample.image_id}: {result.reason}")
         summary = {split: scores.summarise(items) for split, items in counted.items()}
         known = {
@@ -85,6 +86,8 @@ def main() -> None:
 
 def export(path: Path, predict: PredictSettings) -> Metadata:
     """Write the trained network as ONNX file, in eight bits; return its metadata."""
+    from nuclei_unet.network import keras_file, onnx_file
+
     trained, metadata = keras_file.load(layout.TRAINED)
     training = processed.read_split("train")
     metadata = metadata.but(
@@ -108,7 +111,7 @@ def typical_diameters(training: Sequence[Sample]) -> Diameters:
 
 def score_image(sample: Sample, evaluation: Evaluation) -> scores.ImageCounts:
     """Predict the label image of one image, write it, and count."""
-    cluster.check_seen(evaluation.folder)
+    workers.check_seen(evaluation.folder)
     predicted, counts = score(sample, _segmenter(evaluation.model, evaluation.model.stat().st_mtime_ns))
     processed.write_labels(evaluation.folder / f"{sample.image_id}.png", predicted)
     return counts
@@ -117,14 +120,14 @@ def score_image(sample: Sample, evaluation: Evaluation) -> scores.ImageCounts:
 @functools.lru_cache(maxsize=1)  # a process loads a model once, not once an image
 def _segmenter(model: Path, changed: int) -> Segmenter:
     # On the CPU, whose integers add up to the same everywhere.
-    return Segmenter.load(model, threads=cluster.threads(), gpu=False)
+    return Segmenter.load(model, threads=workers.threads(), gpu=False)
 
 
 def score(sample: Sample, segmenter: Segmenter) -> tuple[np.ndarray, scores.ImageCounts]:
     """Predict the label image of one image, which is already normalized, and count."""
     image, truth = sample.image, sample.labels
     predicted = segmenter.predictor.labels(image, truth.shape)
-    otsu = resize_labels(otsu_nuclei(image, segmenter.predictor.predict), truth.shape)
+    otsu = resize_labels(otsu_nuclei(image, segmenter.metadata.predict), truth.shape)
     counts = scores.ImageCounts(
         sample.image_id,
         sample.split,
@@ -154,4 +157,4 @@ if __name__ == "__main__":
     # Under its own name, by which workers of a cluster find its functions.
     from pipeline import evaluate
 
-    stage.run(evaluate.main)
+    stage.run(evaluate.main, tensorflow=True)

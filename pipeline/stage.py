@@ -11,20 +11,24 @@ import filelock
 from ruamel.yaml import YAML, YAMLError
 
 from nuclei_unet.errors import InputError, one_line
+from nuclei_unet.quiet import quiet_tensorflow
 from pipeline import layout
 
 
-def run(main: Callable[[], None], part: Callable[[], str] = str) -> None:
+def run(main: Callable[[], None], part: Callable[[], str] = str, *, tensorflow: bool = False) -> None:
     """Run a stage's `main`: an `InputError` or a failing disk becomes one line on stderr and exit code 1.
 
     A lock in `.locks/` prevents a second run of the same stage in the same folder. If `dvc repro` is killed, its stage
     goes on running, and the next `dvc repro` would write to the same files. `part` returns what the lock's name ends
-    with: processes that share a stage's work may also share its folder.
+    with: processes that share a stage's work may also share its folder. With `tensorflow`, TensorFlow is loaded first,
+    without its start-up lines; so modules that need it are imported in functions, not at the top of a stage.
     """
     name = Path(sys.argv[0]).stem
     # The signal of `kill` ends a stage as Ctrl-C does: no half-written file remains.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
+        if tensorflow:
+            quiet_tensorflow()
         layout.LOCKS.mkdir(exist_ok=True)
         with filelock.FileLock(layout.LOCKS / f"{name}{part()}.lock", blocking=False):
             check_rights(name)
@@ -37,7 +41,7 @@ def run(main: Callable[[], None], part: Callable[[], str] = str) -> None:
         where = f": {error.filename}" if error.filename else ""
         fail(f"{name}: {error.strerror or error}{where}; fix this and run it again")
     except MemoryError:
-        fail(f"{name}: out of memory; close other programs, or lower train.batch_size or evaluate.scales")
+        fail(f"{name}: out of memory; close other programs, or lower train.batch_size")
     except KeyboardInterrupt:
         print(f"{name}: interrupted", file=sys.stderr)
         sys.exit(130)

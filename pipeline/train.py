@@ -10,10 +10,8 @@ If several machines train together (`train.strategy: multiworker`), each runs th
 """
 
 from nuclei_unet.files import fresh_file, tree_digest
-from nuclei_unet.network import keras_file, runtime
 from nuclei_unet.network.metadata import Metadata
 from nuclei_unet.settings import NormalizeSettings
-from nuclei_unet.training import fit, machines, resume
 from pipeline import layout, params, stage
 from pipeline.dataset import processed
 from pipeline.tracking import mirror
@@ -21,25 +19,33 @@ from pipeline.tracking import mirror
 
 def main() -> None:
     """Write models/trained.keras and reports/history.csv."""
+    from nuclei_unet.network import keras_file, runtime
+    from nuclei_unet.training import fit, resume, several_machines
+
     settings = params.load()
     precision = runtime.configure(settings.train)
-    training, validation = processed.read_split("train"), processed.read_split("validation")
-    team = machines.team(settings.train)
-    strategy = machines.start(team, settings.train) if team else runtime.strategy(settings.train)
-    workers = f" of {len(team.addresses)} workers" if team else ""
     channels = settings.preprocess.channels
-    machine = f"{channels} channels, {precision} on {strategy.num_replicas_in_sync}{workers}"
+    data = processed.read_split("train"), processed.read_split("validation"), settings.train, channels
+    if settings.train.strategy == "multiworker":
+        team = several_machines.team()
+        workers = several_machines.start(team, settings.train)
+        devices = f"{workers.strategy.num_replicas_in_sync} of {len(team.addresses)} workers"
+    else:
+        team, devices = None, runtime.strategy(settings.train).num_replicas_in_sync
+    machine = f"{channels} channels, {precision} on {devices}"
     state = resume.state_file(layout.RESUME, settings.train, machine, stage.dependencies("train"))
-    if team and not team.chief:
-        fit.train(training, validation, settings.train, channels, lambda *_: None, state)
+    if team and not team.is_chief:
+        several_machines.train(workers, *data, state)
         print(f"worker {team.index} is done; worker 0 has the model")
         return
-    metadata = metadata_of(settings)
-    more = {"workers": str(len(team.addresses))} if team else {}
-    with mirror.training_run(settings, precision, state.stem, more) as log:
-        model, history = fit.train(training, validation, settings.train, channels, log.epoch, state, log.picture)
+    tags = {"workers": str(len(team.addresses))} if team else {}
+    with mirror.training_run(settings, precision, state.stem, tags) as log:
+        if team:
+            model, history = several_machines.train(workers, *data, state, log)
+        else:
+            model, history = fit.train(*data, log.epoch, state, log.picture)
         with fresh_file(layout.TRAINED) as new_model, fresh_file(layout.HISTORY) as new_history:
-            keras_file.save(model, new_model, metadata)
+            keras_file.save(model, new_model, metadata_of(settings))
             history.to_csv(new_history, index=False, float_format="%.6g", lineterminator="\n")
         state.unlink(missing_ok=True)
     best = history.loc[history.val_loss.idxmin()]
@@ -48,8 +54,12 @@ def main() -> None:
 
 def worker() -> str:
     """Return what sets this process apart from others that train the same network in this folder."""
-    team = machines.team(params.load().train)
-    return f"-{team.index}" if team and not team.chief else ""
+    if params.load().train.strategy != "multiworker":
+        return ""
+    from nuclei_unet.training import several_machines
+
+    team = several_machines.team()
+    return "" if team.is_chief else f"-{team.index}"
 
 
 def metadata_of(settings: params.Params) -> Metadata:
@@ -65,4 +75,4 @@ def metadata_of(settings: params.Params) -> Metadata:
 
 
 if __name__ == "__main__":
-    stage.run(main, worker)
+    stage.run(main, worker, tensorflow=True)

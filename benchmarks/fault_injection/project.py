@@ -1,21 +1,16 @@
 """A copy of the project in which faults are provoked, and the table of all faults."""
 
-import ctypes
 import os
 import re
 import shutil
 import signal
-import socketserver
 import subprocess
-import threading
 import time
 from collections.abc import Callable
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from pipeline import layout, params
-from pipeline.git import git
 from pipeline.process import OUTSIDE, environment
 
 EPOCHS = 8
@@ -51,15 +46,6 @@ class Project:
         """Copy the folder beside itself."""
         return Project(shutil.copytree(self.folder, self.folder.with_name(name), symlinks=True).resolve())
 
-    def clone(self) -> "Project":
-        """Clone this repository into the folder; copies have no git."""
-        clone = Project(self.folder / "clone")
-        git("clone", "--quiet", "--no-local", ".", str(clone.folder))
-        # What a `make fault-injection` around this hands on is not for the clone's make.
-        for name in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES"):
-            clone.environment.pop(name, None)
-        return clone
-
     def set(self, values: dict[str, object]) -> None:
         """Change parameters."""
         path = self.folder / layout.PARAMS
@@ -69,15 +55,8 @@ class Project:
         """Start a command; what it prints goes to a file of its own."""
         self.last_log = self.folder / f"command-{time.monotonic_ns()}.log"
         with self.last_log.open("w") as log:
-            return subprocess.Popen(
-                command,
-                cwd=self.folder,
-                env=self.environment,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-                **options,
-            )
+            options |= {"cwd": self.folder, "env": self.environment, "stdout": log, "stderr": log}
+            return subprocess.Popen(command, start_new_session=True, **options)
 
     def log(self) -> str:
         """Return what the last command printed."""
@@ -105,7 +84,7 @@ class Project:
         return self.error()
 
     def error(self) -> str:
-        """Return the last command's error line, its own if possible, not that of DVC."""
+        """Return the last command's error line."""
         lines = [line for line in self.log().splitlines() if line.lower().startswith("error")] or [self.log()[-300:]]
         return lines[0].replace(str(self.folder), ".").replace("|", "/")
 
@@ -143,15 +122,12 @@ def wait_for(condition: Callable[[], object], process: subprocess.Popen | None =
         time.sleep(0.02)
 
 
-@dataclass(frozen=True)
-class Fault:
+class Fault(NamedTuple):
     """How to provoke a fault. It says what happened, and raises `Failed` if that must not be."""
 
     provoke: Callable[[Project], str]
-    # From where it starts: `fresh`, a copy that nothing ran in; `prepared`, with data; `undisturbed`, with all outputs.
-    start: str
-    # Whether all outputs are there afterwards, with the hashes of the undisturbed run.
-    outputs: bool
+    start: str  # `fresh`: in a copy in which nothing ran; `prepared`: with data; `undisturbed`: with all outputs
+    outputs: bool  # whether all outputs are there afterwards, with the hashes of the undisturbed run
 
 
 FAULTS: dict[str, Fault] = {}
@@ -165,23 +141,3 @@ def fault(name: str, start: str = "prepared", outputs: bool = True):
         return function
 
     return add
-
-
-def obey_file_modes() -> None:
-    """Make file permissions apply to root, too, from the next `exec` on: drop CAP_DAC_OVERRIDE (Linux)."""
-    if os.geteuid() == 0:
-        ctypes.CDLL(None).prctl(24, 1)
-
-
-@contextmanager
-def serving(server: socketserver.BaseServer):
-    """Serve in the background; yields the port."""
-    server.daemon_threads = True
-    # Killed clients are expected here.
-    server.handle_error = lambda *_: None
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield server.server_address[1]
-    finally:
-        server.shutdown()
-        server.server_close()

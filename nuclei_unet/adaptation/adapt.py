@@ -198,7 +198,7 @@ def check(images: int, nuclei: int = 1) -> None:
 
 
 def choose(variants: Sequence[Variant]) -> Variant:
-    """Return the best by dsb_score, given from the simplest on; each must beat those before it by more than `MARGIN`."""
+    """Return the best by dsb_score. They come from the simplest on; each must beat the best so far by `MARGIN`."""
     best = variants[0]
     for variant in variants[1:]:
         if variant.scores["dsb_score"] > best.scores["dsb_score"] + MARGIN:

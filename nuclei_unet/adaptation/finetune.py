@@ -76,9 +76,7 @@ def fine_tuned(study: Study) -> Variant | None:
     return Variant(NAME, cross_validated(study, trials, search=study.enough), finish, steps)
 
 
-def _trained_on_folds(
-    tuner: "Finetuner", study: Study
-) -> tuple[dict[tuple[int, int], list[np.ndarray]], np.ndarray]:
+def _trained_on_folds(tuner: "Finetuner", study: Study) -> tuple[dict[tuple[int, int], list[np.ndarray]], np.ndarray]:
     """Train on all folds but one; return the weights by (fold, row), and scores (rows, parts): dsb_score of each part.
 
     Row 0 is the network as it was, row n that after the n-th of the stops. For this choice networks are in float32,

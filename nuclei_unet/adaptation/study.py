@@ -1,4 +1,4 @@
-"""What all ways of adapting a model share: what each of them gets, what each of them returns, and trials of settings."""
+"""What the ways of adapting a model share: what each of them gets and returns, and trials of settings."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -160,4 +160,6 @@ def see(network: Network, metadata: Metadata, part: Sample) -> Annotated:
     shape = part.labels.shape
     maps = Predictor(network, metadata.network, metadata.predict).maps(part.image, shape)
     # Half the memory; a level of 0.5 is exact to 0.0005.
-    return Annotated({name: values.astype(np.float16) for name, values in maps.items()}, resize(part.image, shape), part.labels)
+    return Annotated(
+        {name: values.astype(np.float16) for name, values in maps.items()}, resize(part.image, shape), part.labels
+    )

@@ -20,9 +20,10 @@ import numpy as np
 from tqdm import tqdm
 
 from nuclei_unet.adaptation import Settings, require_tensorflow
+from nuclei_unet.batch.pool import cores
 from nuclei_unet.commands import arguments as options
-from nuclei_unet.commands.text import aligned, plural
-from nuclei_unet.errors import InputError
+from nuclei_unet.commands.text import aligned
+from nuclei_unet.errors import InputError, plural
 from nuclei_unet.formats import registry
 
 if TYPE_CHECKING:
@@ -55,8 +56,8 @@ class Request:
     def of(cls, arguments: argparse.Namespace) -> "Request":
         """Read parsed arguments."""
         values = {field.name: getattr(arguments, field.name) for field in fields(cls) if field.name != "settings"}
-        chosen = {name: getattr(arguments, name) for name in ("calibrate_only", "seed", "threads")}
-        return cls(**values, settings=Settings(**chosen))
+        threads = arguments.threads or cores()
+        return cls(**values, settings=Settings(arguments.calibrate_only, seed=arguments.seed, threads=threads))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -98,7 +99,7 @@ def run(request: Request, replay: "Callable[[Metadata], Sequence[Sample]]" = lam
     from nuclei_unet.adaptation.adapt import adapt
     from nuclei_unet.prediction import models
 
-    _prepare_tensorflow()
+    _load_tensorflow()
     out = request.out
     if out.suffix != ".onnx":
         raise InputError(f"{out}: the adapted model is an ONNX file; give it a name that ends in .onnx")
@@ -124,12 +125,15 @@ def run(request: Request, replay: "Callable[[Metadata], Sequence[Sample]]" = lam
     return adapted
 
 
-def _prepare_tensorflow() -> None:
-    """Raise InputError that says what to install if TensorFlow is missing."""
+def _load_tensorflow() -> None:
+    """Load TensorFlow without its start-up lines; raise InputError that says what to install if it is missing."""
+    from nuclei_unet.quiet import quiet_tensorflow
+
     try:
         require_tensorflow()
     except InputError as error:
         raise InputError(f"{error}; pip install 'nuclei-unet[train]'") from None
+    quiet_tensorflow()
 
 
 @dataclass(frozen=True)
@@ -148,17 +152,17 @@ def find(request: Request) -> list[Pair]:
     Raises InputError if nothing can be read, there is no pair, or there are more than 100.
     """
     from nuclei_unet.adaptation.adapt import check
+    from nuclei_unet.batch.files import named
     from nuclei_unet.formats.planes import planes
-    from nuclei_unet.formats.reading import find_images, image_names, open_images
+    from nuclei_unet.formats.reading import find_images, open_images
 
     sources = registry.find_labels(request.labels, request.origin)
     used = {source.file.resolve() for source in sources.values() if source.file}
-    files = find_images([request.images])
     images = {
-        f"{name}{plane.suffix}": (path, image, plane)
-        for name, (path, _) in zip(image_names(files), files, strict=True)
-        if path.resolve() not in used  # label images may lie beside their images
-        for image in open_images(path, request.axes)
+        f"{task.name}{plane.suffix}": (task.path, image, plane)
+        for task in named(find_images([request.images]))
+        if task.path.resolve() not in used  # label images may lie beside their images
+        for image in open_images(task.path, request.axes)
         for plane in planes(image, request.channel)
     }
     names = [name for name in images if name in sources]

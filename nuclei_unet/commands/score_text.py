@@ -1,7 +1,7 @@
 """What `nuclei-unet score` prints."""
 
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 

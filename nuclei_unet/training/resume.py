@@ -4,18 +4,17 @@ The state is one file, written completely or not at all: weights, optimizer, the
 history. (keras.callbacks.BackupAndRestore keeps only some of it, and a kill while it writes spoils the rest.) Crop
 number n does not depend on the crops before it, so there is no position in the data to keep.
 
-The file is in a folder that DVC does not know and git ignores; DVC would delete an output before the stage runs. Its
-name is a digest of all that affects the training, so it is reused only if parameters, code and data are unchanged.
-It is deleted once the model is written.
+Its name is a digest of all that affects the training, so it is reused only if parameters, code and data are unchanged.
+Whoever trains deletes it once the model is written.
 """
 
 import hashlib
 import json
 import sys
-import zipfile
 from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
+from zipfile import BadZipFile
 
 import keras
 import numpy as np
@@ -52,25 +51,26 @@ class KeepState(keras.callbacks.Callback):
         super().__init__()
         self.path, self.variables, self.stop, self.rows = path, variables, stop, rows
         self.epoch, self._best, self._best_weights = 0, {}, None
-        if not path.exists():
-            return
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                state = json.loads(file["state"].item())
-                values = [file[f"variable{n}"] for n in range(len(variables))]
-                self._best_weights = [file[f"best{n}"] for n in range(state["best_weights"])]
-            epoch, best, kept = state["epoch"], state["best"], state["rows"]
-            if [value.shape for value in values] != [tuple(variable.shape) for variable in variables]:
-                raise ValueError("other shapes")
-        # A damaged header may claim any size, and damaged JSON be anything.
-        except (OSError, ValueError, KeyError, TypeError, EOFError, MemoryError, RecursionError, zipfile.BadZipFile):
-            self._best_weights = None
-            print(f"warning: {path} is damaged; starting from the first epoch", file=sys.stderr)
-            return
-        for variable, value in zip(variables, values, strict=True):
+        if path.exists():
+            try:
+                self._read()
+            # A damaged header may claim any size, and damaged JSON be anything.
+            except (OSError, ValueError, KeyError, TypeError, EOFError, MemoryError, RecursionError, BadZipFile):
+                print(f"warning: {path} is damaged; starting from the first epoch", file=sys.stderr)
+
+    def _read(self) -> None:
+        with np.load(self.path, allow_pickle=False) as file:
+            state = json.loads(file["state"].item())
+            values = [file[f"variable{n}"] for n in range(len(self.variables))]
+            best_weights = [file[f"best{n}"] for n in range(state["best_weights"])]
+        epoch, best, rows = state["epoch"], state["best"], state["rows"]
+        if [value.shape for value in values] != [tuple(variable.shape) for variable in self.variables]:
+            raise ValueError("other shapes")
+        # All of it could be read; only now is anything changed.
+        for variable, value in zip(self.variables, values, strict=True):
             variable.assign(value)
-        self.epoch, self._best = epoch, best
-        rows.extend(kept)
+        self.epoch, self._best, self._best_weights = epoch, best, best_weights
+        self.rows.extend(rows)
 
     def on_train_begin(self, logs=None):
         """Restore early stopping, which has just reset itself."""

@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import socket
 import threading
 import zipfile
 from dataclasses import replace
@@ -17,142 +16,68 @@ from nuclei_unet.formats import kaggle
 from pipeline import download, params
 from pipeline.dataset import archives
 
-DATA = bytes(range(256)) * 4000
 FILES = {"a/images/a.png": b"image a", "a/masks/m.png": b"mask", "b/images/b.png": b"image b"}
 SOLUTION = b"ImageId,EncodedPixels,Height,Width,Usage\nt,1 1,3,2,Public\n"
 REAL = Path(os.environ.get(download.ARCHIVES_VARIABLE) or "absent")
 
 
 @pytest.fixture
-def server():
-    """A file server for DATA; its attributes say how it behaves, `asked` is the Range header of each request."""
+def server(tmp_path_factory, monkeypatch):
+    """A server of the files in `folder`; it answers with each of `failures` first, and cuts as many answers short."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
-            http = self.server
-            asked = self.headers.get("Range")
-            http.asked.append(asked)
+            http.asked.append(self.path)
             if http.failures:
                 self.send_error(http.failures.pop(0))
                 return
-            start = int(asked.removeprefix("bytes=").removesuffix("-")) if asked and http.ranges else 0
-            if start >= len(DATA):
-                self.send_response(416)
-                self.send_header("Content-Range", f"bytes */{len(DATA)}")
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-                return
-            self.send_response(206 if asked and http.ranges else 200)
-            if asked and http.ranges:
-                self.send_header("Content-Range", f"bytes {start + http.shift}-{len(DATA) - 1}/{len(DATA)}")
-            if http.sends_length:
-                self.send_header("Content-Length", str(len(DATA) - start))
+            data = (http.folder / self.path.strip("/")).read_bytes()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(data)))
             self.end_headers()
-            stop = start + http.cuts.pop(0) if http.cuts else len(DATA)
-            self.wfile.write(DATA[start:stop])
+            http.cuts, cut = http.cuts - 1, http.cuts > 0
+            self.wfile.write(data[: len(data) // 2] if cut else data)
 
         def log_message(self, *_):
             pass
 
     http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    http.asked, http.failures, http.cuts = [], [], []
-    http.ranges, http.sends_length, http.shift = True, True, 0
-    http.url = f"http://127.0.0.1:{http.server_port}/data.bin"
+    http.folder, http.asked, http.failures, http.cuts = tmp_path_factory.mktemp("served"), [], [], 0
+    http.url = f"http://127.0.0.1:{http.server_port}"
+    (http.folder / "data.csv").write_bytes(SOLUTION)
+    monkeypatch.setattr("pooch.core.time.sleep", lambda _: None)
     threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
     yield http
     http.shutdown()
     http.server_close()
 
 
-@pytest.fixture
-def no_server() -> str:
-    """The address of a port where nobody listens."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return f"http://127.0.0.1:{free.getsockname()[1]}/data.bin"
+def fetched(server, tmp_path: Path) -> bytes:
+    source = download.Archive("data.csv", "data.csv", f"{server.url}/data.csv", None)
+    path = download.downloaded(source, tmp_path / "in")
+    assert [file.name for file in tmp_path.glob("in/*")] == ["data.csv"]
+    return path.read_bytes()
 
 
-def fetched(url: str, tmp_path: Path) -> bytes:
-    download.fetch(url, tmp_path / "in" / "data.bin", pause=0)
-    assert [path.name for path in tmp_path.glob("in/*")] == ["data.bin"]
-    return (tmp_path / "in" / "data.bin").read_bytes()
-
-
-def test_fetch(server, tmp_path):
-    assert fetched(server.url, tmp_path) == DATA
-    assert server.asked == [None]
-
-
-def test_fetch_without_a_length(server, tmp_path):
-    server.sends_length = False
-    assert fetched(server.url, tmp_path) == DATA
-
-
-def test_broken_connections_are_resumed(server, tmp_path):
-    chunk = download.CHUNK_BYTES
-    server.cuts = [3 * chunk, 1, 5 * chunk + 1]
-    assert fetched(server.url, tmp_path) == DATA
-    assert server.asked == [None, f"bytes={3 * chunk}-", f"bytes={3 * chunk}-", f"bytes={8 * chunk}-"]
-
-
-def test_an_earlier_run_is_resumed(server, tmp_path):
-    server.cuts = [download.CHUNK_BYTES] * download.TRIES
-    with pytest.raises(InputError, match="tried 5 times.*Run again to continue"):
-        fetched(server.url, tmp_path)
-    assert [path.name for path in tmp_path.glob("in/*")] == ["data.bin.part"]
-    assert fetched(server.url, tmp_path) == DATA
-    assert server.asked[-1] == f"bytes={download.TRIES * download.CHUNK_BYTES}-"
-
-
-def test_a_server_without_ranges_starts_again(server, tmp_path):
-    server.ranges, server.cuts = False, [300_000]
-    assert fetched(server.url, tmp_path) == DATA
-    assert len(server.asked) == 2
-
-
-def test_a_whole_part_needs_no_more(server, tmp_path):
-    (tmp_path / "in").mkdir()
-    (tmp_path / "in" / "data.bin.part").write_bytes(DATA)
-    assert fetched(server.url, tmp_path) == DATA
+def test_a_file_is_downloaded_once(server, tmp_path):
+    assert fetched(server, tmp_path) == SOLUTION == fetched(server, tmp_path)
     assert len(server.asked) == 1
 
 
-def test_a_part_longer_than_the_file_is_dropped(server, tmp_path):
-    (tmp_path / "in").mkdir()
-    (tmp_path / "in" / "data.bin.part").write_bytes(DATA + b"more")
-    assert fetched(server.url, tmp_path) == DATA
-    assert server.asked == [f"bytes={len(DATA) + 4}-", None]
+def test_a_busy_server_and_a_broken_connection_are_tried_again(server, tmp_path):
+    server.failures, server.cuts = [503, 429], 2
+    assert fetched(server, tmp_path) == SOLUTION
+    assert len(server.asked) == download.TRIES
 
 
-def test_another_range_than_asked_for_is_not_appended(server, tmp_path):
-    server.cuts, server.shift = [download.CHUNK_BYTES], 1
-    assert fetched(server.url, tmp_path) == DATA
-    assert server.asked == [None, f"bytes={download.CHUNK_BYTES}-", None]
-
-
-def test_a_busy_server_is_asked_again(server, tmp_path):
-    server.failures = [503, 500, 429]
-    assert fetched(server.url, tmp_path) == DATA
-
-
-def test_a_missing_file_is_not_asked_for_again(server, tmp_path):
-    server.failures = [404] * download.TRIES
-    with pytest.raises(InputError, match="answered 404.*DSB2018_ARCHIVES"):
-        fetched(server.url, tmp_path)
-    assert len(server.asked) == 1 and not any(tmp_path.glob("in/*"))
-
-
-def test_an_endless_file_is_stopped(server, tmp_path, monkeypatch):
-    monkeypatch.setattr(download, "MAX_BYTES", 1000)
-    with pytest.raises(InputError, match="sends more than"):
-        fetched(server.url, tmp_path)
-
-
-def test_without_network_the_message_says_what_to_do(no_server, tmp_path):
+@pytest.mark.parametrize("failures", [[404] * download.TRIES, [500] * download.TRIES])
+def test_what_cannot_be_downloaded_is_named_and_leaves_nothing(failures, server, tmp_path):
+    server.failures = failures
     with pytest.raises(InputError, match="cannot be downloaded") as caught:
-        fetched(no_server, tmp_path)
+        fetched(server, tmp_path)
     message = str(caught.value)
-    assert no_server in message and "set DSB2018_ARCHIVES" in message and "README" in message and "\n" not in message
+    assert server.url in message and download.ARCHIVES_VARIABLE in message and "\n" not in message
+    assert not any(path.is_file() for path in tmp_path.rglob("*"))
 
 
 # The stage
@@ -258,28 +183,25 @@ def test_missing_folder_and_file_are_named(project, monkeypatch):
     assert in_data(project) == []
 
 
-def test_downloads_are_kept_and_give_the_same_bytes(project, monkeypatch):
+def test_downloads_are_kept_and_give_the_same_bytes(project, server, monkeypatch):
     download.main()
     expected = [(project / "data" / name).read_bytes() for name in WRITTEN[1:]]
     monkeypatch.delenv(download.ARCHIVES_VARIABLE)
-    asked = []
-
-    def fetch(url: str, target: Path) -> None:
-        asked.append(url)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes((project / "given" / target.name).read_bytes())
-
-    monkeypatch.setattr(download, "fetch", fetch)
+    server.folder = project / "given"
+    sources = [replace(source, url=f"{server.url}/{source.name}") for source in download.SOURCES["bbbc038"]]
+    monkeypatch.setattr(download, "SOURCES", {"bbbc038": sources})
     download.main()
     download.main()
-    assert asked == [source.url for source in download.SOURCES["bbbc038"]]
+    assert server.asked == [f"/{source.name}" for source in sources]
     assert [(project / "data" / name).read_bytes() for name in WRITTEN[1:]] == expected
 
 
-def test_without_network_nothing_is_left(project, no_server, monkeypatch):
+def test_without_network_nothing_is_left(project, monkeypatch):
     monkeypatch.delenv(download.ARCHIVES_VARIABLE)
-    monkeypatch.setattr(download.time, "sleep", lambda _: None)
-    monkeypatch.setattr(download, "SOURCES", {"bbbc038": (replace(download.TRAIN, url=no_server),)})
+    monkeypatch.setattr("pooch.core.time.sleep", lambda _: None)
+    # A port where nobody listens.
+    nowhere = replace(download.TRAIN, url="http://127.0.0.1:9/stage1_train.zip")
+    monkeypatch.setattr(download, "SOURCES", {"bbbc038": (nowhere,)})
     with pytest.raises(InputError, match="cannot be downloaded"):
         download.main()
     assert in_data(project) == ["downloads"]

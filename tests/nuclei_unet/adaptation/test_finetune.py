@@ -13,7 +13,7 @@ from nuclei_unet.errors import InputError
 from nuclei_unet.network import unet
 from tests import ROOT
 from tests.nuclei_unet.training.examples import sample
-from tests.recipes import metadata_of
+from tests.metadata import metadata_of
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,7 @@ from nuclei_unet.training import finetune
 from pipeline import params
 from tests import PARAMS
 from tests.nuclei_unet.training.examples import sample
-from tests.recipes import metadata_of
+from tests.metadata import metadata_of
 
 settings = params.load(PARAMS)
 network = settings.train.model.model_copy(

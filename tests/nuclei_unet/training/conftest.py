@@ -9,19 +9,8 @@ from tests.nuclei_unet.training.examples import AUGMENTED
 @pytest.fixture(scope="module")
 def train_params(settings, model_params):
     """Return a `train` section that is over in seconds and changes no crop, with other values for some keys."""
-    still = {
-        "flip": False,
-        "rotate": False,
-        "zoom": (1.0, 1.0),
-        "gamma": (1.0, 1.0),
-        "contrast": 0.0,
-        "noise": 0.0,
-        "blur": 0.0,
-        "invert": 0.0,
-        "cytoplasm": 0.0,
-        "transfer": 0.0,
-        "mix": 0.0,
-    }
+    still = {"flip": False, "rotate": False, "zoom": (1.0, 1.0), "gamma": (1.0, 1.0)}
+    still |= dict.fromkeys(("contrast", "noise", "blur", "invert", "cytoplasm", "transfer", "mix"), 0.0)
     plain = {
         "precision": "float32",
         "targets": targets.TARGETS,

@@ -19,8 +19,8 @@ def test_losses_are_near_0_if_perfect_and_large_if_all_is_wrong():
 
 
 def test_bce_by_hand():
-    found = losses.bce(maps_of([1, 0], [1, 1]), maps_of([0.5, 0.5], [0.25, 1]))
-    np.testing.assert_allclose(found, [np.log(2), np.log(4) / 2], rtol=1e-5)
+    bce = losses.bce(maps_of([1, 0], [1, 1]), maps_of([0.5, 0.5], [0.25, 1]))
+    np.testing.assert_allclose(bce, [np.log(2), np.log(4) / 2], rtol=1e-5)
 
 
 def test_bce_dice_adds_1_minus_dice_by_hand():

@@ -23,7 +23,7 @@ from pipeline.report.pictures import Example
 from pipeline.tools import package, release, zoo
 from tests import ROOT
 from tests.pipeline.examples import write_project
-from tests.recipes import metadata_of
+from tests.metadata import metadata_of
 
 COMMIT = "c" * 40
 TARGETS = ("foreground", "border", "distance")

@@ -11,7 +11,7 @@ from pipeline import layout, params
 from pipeline.report.scores import DECISIVE
 from pipeline.tracking.mirror import log_stage, training_run
 from tests import PARAMS
-from tests.recipes import metadata_of
+from tests.metadata import metadata_of
 
 
 def write_results(settings, seed=1):

@@ -1,0 +1,420 @@
+"""`nuclei-unet predict SLIDE.zarr OUT.zarr`: the same as in one piece, in small tiles, with the model that ships."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+import zarr
+
+from nuclei_unet import Segmenter
+from nuclei_unet.batch import slide
+from nuclei_unet.commands.main import main
+from nuclei_unet.files import tree_digest
+from nuclei_unet.formats import parquet, zarr_labels
+from nuclei_unet.formats.zarr_images import open_levels
+from nuclei_unet.labels import components
+from nuclei_unet.network.metadata import Diameters
+from nuclei_unet.prediction import predictor
+from pipeline.dataset import synthetic
+from tests import ROOT
+
+OPTIONS = ("predict", "--augmentation", "fast")
+# Cores of 128 px.
+SMALL = {"TILE": 192, "OVERLAP": 32}
+
+
+@pytest.fixture(autouse=True)
+def small_tiles(monkeypatch):
+    """Cut images of a few hundred pixels into several tiles."""
+    for name, value in SMALL.items():
+        monkeypatch.setattr(predictor, name, value)
+
+
+@pytest.fixture(scope="module")
+def synthetic_image():
+    """Return a fluorescent image of 16 tiles, uint8 (H, W): 2 x 2 synthetic ones, so nuclei lie on all seams."""
+    image = next(image for _, image, _ in synthetic.held_out_images(6, 5) if image.shape[:2] == (256, 256))
+    return np.tile(image[..., 0], (2, 2))[:420, :500].copy()
+
+
+@pytest.fixture(scope="module")
+def segmenter():
+    """Return what predicts a whole image."""
+    predict = Segmenter.load().metadata.predict.model_copy(update={"augmentations": predictor.FAST})
+    return Segmenter.load(predict=predict)
+
+
+def write_slide(path, array, chunks=(100, 130), *, pixel_size=None, levels=1, names=(), axes="cyx"):
+    """Write an image as OME-Zarr, channels first."""
+    group = zarr.open_group(str(path), mode="w", zarr_format=2)
+    axes = axes[-array.ndim :]
+    datasets = []
+    for level in range(levels):
+        values = np.ascontiguousarray(array[..., :: 2**level, :: 2**level])
+        group.create_array(str(level), data=values, chunks=(1,) * (array.ndim - 2) + chunks)
+        scale = [1.0] * (array.ndim - 2) + [(pixel_size or 1.0) * 2**level] * 2
+        datasets.append({"path": str(level), "coordinateTransformations": [{"type": "scale", "scale": scale}]})
+    unit = {"unit": "micrometer"} if pixel_size else {}
+    kinds = {"c": {"type": "channel"}, "t": {"type": "time"}}
+    described = [{"name": name, **kinds.get(name, {"type": "space", **unit})} for name in axes]
+    group.attrs["multiscales"] = [{"version": "0.4", "axes": described, "datasets": datasets}]
+    if names:
+        group.attrs["omero"] = {"channels": [{"label": name} for name in names]}
+    return path
+
+
+def call(*arguments):
+    """Run the command in this process; return its exit code."""
+    with pytest.raises(SystemExit) as stopped:
+        main([*OPTIONS, *map(str, arguments)])
+    return stopped.value.code
+
+
+def start(*arguments):
+    """Run the command with small tiles in a process of its own."""
+    code = (
+        "from nuclei_unet.commands.main import main\n"
+        "from nuclei_unet.prediction import predictor\n"
+        f"if __name__ == '__main__':\n    vars(predictor).update({SMALL})\n    main({[*OPTIONS, *map(str, arguments)]})"
+    )
+    return subprocess.Popen(
+        [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        # A shell's background jobs, and their children, ignore Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )  # fmt: skip
+
+
+def same_table(folder, table, name):
+    found = pd.read_parquet(folder / "measurements.parquet")
+    assert (found.pop("image") == name).all()
+    pd.testing.assert_frame_equal(found, pd.DataFrame(table), check_dtype=False, rtol=1e-12)
+
+
+def parts(folder):
+    return list(folder.glob(".nuclei-unet/*/part-*.npz"))
+
+
+# ---- the same as in one piece
+
+
+def grey(image):
+    return image, image, ()
+
+
+def stained(image):
+    rgb = np.stack([255 - image, 255 - image // 2, 255 - image // 3])
+    return rgb, np.moveaxis(rgb, 0, -1), ()
+
+
+def channels(image):
+    stack = np.stack([image // 4, image, image // 2]).astype(np.uint16) * 100
+    return stack, stack[1], ("GFP", "DAPI", "Cy5")
+
+
+def real_numbers(image):
+    values = image.astype(np.float32) / 300 - 0.1
+    return values, values, ()
+
+
+@pytest.mark.parametrize(
+    ("image_type", "chunks"),
+    [(grey, (100, 130)), (stained, (37, 500)), (channels, (420, 70)), (real_numbers, (64, 64))],
+)
+def test_the_result_is_that_of_the_whole_image(image_type, chunks, tmp_path, synthetic_image, segmenter, capsys):
+    stored, image, names = image_type(synthetic_image)
+    path, out = write_slide(tmp_path / "a.ome.zarr", stored, chunks, names=names, pixel_size=0.3), tmp_path / "out.zarr"
+    assert call(path, out) == 0
+    want = segmenter(image)
+    assert want.max() > 80 and len(segmenter.predictor.cut(image.shape[:2], image.shape[:2])) == 16
+    np.testing.assert_array_equal(zarr_labels.read(out), want)
+    measured = stored if stored.ndim == 2 else np.moveaxis(stored, 0, -1)
+    same_table(out, segmenter.measure(want, measured, pixel_size=0.3, channels=names), "a")
+    said = f"1 slide 420 x 500 (level 0, 0.3 um a pixel), {want.max()} nuclei in {out}\n"
+    assert capsys.readouterr().out.endswith(said)
+    assert {entry.name for entry in out.iterdir()} == slide.OURS
+    assert [entry.name for entry in (out / ".nuclei-unet").iterdir()] == ["lock"]
+    record = json.loads((out / "run.json").read_text())
+    assert record["nuclei"] == want.max() and record["computed_by"][0].startswith("ONNX Runtime ")
+    group = zarr.open_group(out / "labels/nuclei", mode="r")
+    assert group.attrs["image-label"]["source"]["image"] == "../../../a.ome.zarr"
+    assert (out / "labels/nuclei" / group.attrs["image-label"]["source"]["image"]).resolve() == path
+
+
+def test_an_image_that_fits_is_predicted_at_once(tmp_path, synthetic_image, segmenter, monkeypatch):
+    monkeypatch.setattr(predictor, "TILE", 2560)
+    assert call(write_slide(tmp_path / "a.zarr", synthetic_image), tmp_path / "out.zarr") == 0
+    np.testing.assert_array_equal(zarr_labels.read(tmp_path / "out.zarr"), segmenter(synthetic_image))
+
+
+def test_a_sample_of_the_pixels_decides_as_in_the_whole_image(tmp_path, synthetic_image, segmenter, monkeypatch):
+    monkeypatch.setattr("nuclei_unet.images.LARGEST_WHOLE", 15_000)  # every third row and column
+    synthetic_image = synthetic_image + np.linspace(0, 90, 500).astype(np.uint8)  # tiles differ
+    assert call(write_slide(tmp_path / "a.zarr", synthetic_image), tmp_path / "out.zarr") == 0
+    np.testing.assert_array_equal(zarr_labels.read(tmp_path / "out.zarr"), segmenter(synthetic_image))
+
+
+@pytest.mark.parametrize("scale", [0.7, 1.5])
+def test_scaled_tiles_find_nearly_the_same(scale, tmp_path, synthetic_image, segmenter):
+    assert call(write_slide(tmp_path / "a.zarr", synthetic_image), tmp_path / "out.zarr", "--scale", scale) == 0
+    found, want = zarr_labels.read(tmp_path / "out.zarr"), segmenter(synthetic_image, scale=scale)
+    # Tiles are scaled by themselves, so an outline may differ by a pixel.
+    assert abs(int(found.max()) - int(want.max())) <= 0.03 * want.max()
+    assert ((found > 0) != (want > 0)).mean() < 0.01
+
+
+def bright(self, image, shape):
+    """Take what is bright for nuclei: without the network, which would not find what is drawn here."""
+    return components(cv2.resize(image, shape[::-1]) > 60, connectivity=4).astype(np.uint16)
+
+
+def discs(shape, step, radius):
+    """Draw discs in a grid; many lie across the seams of tiles."""
+    rows, columns = np.indices(shape)
+    return ((np.hypot(rows % step - step // 2, columns % step - step // 2) < radius) * 200).astype(np.uint8)
+
+
+def large(shape):
+    rows, columns = np.indices(shape)
+    image = discs(shape, 31, 9)
+    image[np.hypot(rows - 210, columns - 250) < 170] = 200
+    return image
+
+
+@pytest.mark.parametrize("image", [discs((420, 500), 29, 11), large((420, 500)), np.full((420, 500), 9, np.uint8)],
+                         ids=["on seams", "larger than tiles", "one value"])  # fmt: skip
+def test_nuclei_on_seams_and_larger_than_tiles(image, tmp_path, segmenter, monkeypatch):
+    monkeypatch.setattr(predictor.Predictor, "part", bright)
+    image[200:240, 250] = image[0, 0]  # a cut across, so there is something to join
+    out = tmp_path / "out.zarr"
+    assert call(write_slide(tmp_path / "a.zarr", image), out) == 0
+    want = segmenter(image)
+    assert (want.max() > 0) == (image.max() > 60)
+    np.testing.assert_array_equal(zarr_labels.read(out), want)
+    same_table(out, segmenter.measure(want, image), "a")
+
+
+def test_the_pyramid_is_that_of_the_label_image(tmp_path, segmenter, monkeypatch):
+    monkeypatch.setattr(predictor, "TILE", 2560)
+    monkeypatch.setattr(predictor, "OVERLAP", 128)
+    monkeypatch.setattr(predictor.Predictor, "part", bright)
+    image = np.zeros((4300, 1100), np.uint8)
+    image[1100:2600, 100:] = discs((1500, 1000), 200, 60)
+    image[4000:, 900:] = discs((300, 200), 100, 40)
+    out = tmp_path / "out.zarr"
+    assert call(write_slide(tmp_path / "a.zarr", image, (1024, 1024), pixel_size=0.5), out) == 0
+    want = segmenter(image).astype(np.uint32)
+    zarr_labels.write(tmp_path / "whole.zarr", want, 0.5)
+    found, whole = (zarr.open_group(path, mode="r") for path in (out / "labels/nuclei", tmp_path / "whole.zarr"))
+    assert found.attrs["multiscales"] == whole.attrs["multiscales"]
+    assert [found[str(n)].shape[0] for n in range(4)] == [4300, 2150, 1075, 538]
+    for level in range(4):
+        np.testing.assert_array_equal(found[str(level)][:], want[:: 2**level, :: 2**level])
+    # Chunks without nuclei take no space.
+    assert not (out / "labels/nuclei/0/0/0").exists()
+
+
+# ---- levels
+
+
+def test_the_level_is_chosen_by_pixel_size(tmp_path):
+    diameters = Diameters(low=9, typical=20, high=52)
+
+    def chosen(pixel_size, given=None, scale=None, levels=4):
+        path = write_slide(tmp_path / "a.zarr", np.zeros((64, 80), np.uint8), pixel_size=pixel_size, levels=levels)
+        level = slide.choose_level(open_levels(path), diameters, given, scale)
+        assert f"level {level.number} of {levels}, {level.shape[0]} x {level.shape[1]} pixels" in level.line
+        return level.number, level.scale, level.pixel_size
+
+    assert chosen(0.25) == (0, 1, 0.25)
+    assert chosen(0.1) == (1, 1, 0.2)
+    assert chosen(0.02) == (3, 1, 0.16)
+    assert chosen(1.6) == (0, 4, 1.6)
+    assert chosen(0.02, levels=1) == (0, 0.125, 0.02)  # the smallest factor that there is
+    assert chosen(None) == (0, 1, None)
+    assert chosen(None, given=0.1) == (1, 1, 0.2)
+    assert chosen(0.5, given=0.1) == (1, 1, 0.2)
+    assert chosen(0.1, scale=2.5) == (1, 2.5, 0.2)
+
+
+def test_a_coarser_level_is_segmented_as_an_image_of_its_own(tmp_path, synthetic_image, segmenter, capsys):
+    image = cv2.resize(synthetic_image, None, fx=2, fy=2, interpolation=cv2.INTER_NEAREST)
+    path, out = write_slide(tmp_path / "a.zarr", image, pixel_size=0.08, levels=3), tmp_path / "out.zarr"
+    assert call(path, out) == 0
+    assert "level 1 of 3, 420 x 500 pixels: its pixels of 0.16 um suit the model best" in capsys.readouterr().out
+    np.testing.assert_array_equal(zarr_labels.read(out), segmenter(synthetic_image))
+    (pyramid,) = zarr.open_group(out / "labels/nuclei", mode="r").attrs["multiscales"]
+    assert pyramid["datasets"][0]["coordinateTransformations"] == [{"type": "scale", "scale": [0.16, 0.16]}]
+
+
+# ---- workers, interruptions
+
+
+@pytest.mark.slow
+def test_the_number_of_processes_changes_nothing(tmp_path, synthetic_image):
+    path = write_slide(tmp_path / "a.zarr", synthetic_image, pixel_size=0.3)
+    found = []
+    for jobs in (1, 2):
+        out = tmp_path / f"{jobs}/out.zarr"
+        assert call(path, out, "--jobs", jobs) == 0
+        files = [file for file in sorted(out.rglob("*")) if file.is_file() and file.name not in ("lock", "run.json")]
+        found.append({file.relative_to(out).as_posix(): file.read_bytes() for file in files})
+    assert found[0] == found[1] and {"measurements.parquet", "labels/nuclei/0/0/0"} <= set(found[0])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_kill_9_and_a_second_start(jobs, tmp_path, synthetic_image, segmenter, capsys):
+    path, out = write_slide(tmp_path / "a.zarr", synthetic_image), tmp_path / "out.zarr"
+    process = start(path, out, "--jobs", jobs)
+    while len(parts(out)) < 4 and process.poll() is None:
+        time.sleep(0.01)
+    process.kill()
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL and not (out / "run.json").exists()
+    time.sleep(1)  # its workers end
+    done = len(parts(out))
+    assert 4 <= done < 16
+    found = []
+    before = slide.Numbering.add
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(slide.Numbering, "add", lambda self, tile: (found.append(len(parts(out))), before(self, tile)))
+        assert call(path, out) == 0
+    assert found[0] >= done  # nothing was thrown away
+    np.testing.assert_array_equal(zarr_labels.read(out), segmenter(synthetic_image))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_ctrl_c_ends_at_once_and_says_how_to_go_on(jobs, tmp_path, synthetic_image):
+    path, out = write_slide(tmp_path / "a.zarr", np.tile(synthetic_image, (3, 3))), tmp_path / "out.zarr"
+    process = start(path, out, "--jobs", jobs)
+    while len(parts(out)) < 3 and process.poll() is None:
+        time.sleep(0.01)
+    before = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert time.monotonic() - before < 5 and process.returncode == 130
+    done = len(parts(out))
+    assert f"interrupted; {done} of 120 tiles are done, and the same command goes on from there" in said
+    assert "Traceback" not in said and not [path for path in out.rglob("*") if "partial" in path.name]
+
+
+@pytest.mark.slow
+def test_a_second_run_is_kept_out(tmp_path, synthetic_image):
+    path, out = write_slide(tmp_path / "a.zarr", np.tile(synthetic_image, (3, 3))), tmp_path / "out.zarr"
+    first = start(path, out)
+    while not parts(out) and first.poll() is None:
+        time.sleep(0.01)
+    second = start(path, out)
+    _, said = second.communicate(timeout=60)
+    first.kill()
+    first.communicate()
+    assert second.returncode == 1 and "another run is writing there" in said and "Traceback" not in said
+    assert parts(out)
+
+
+def test_what_is_done_is_done_again_only_if_something_changed(tmp_path, synthetic_image, capsys):
+    synthetic_image = synthetic_image[:150, :300]
+    path, out = write_slide(tmp_path / "a.zarr", synthetic_image), tmp_path / "out.zarr"
+    assert call(path, out) == 0
+    capsys.readouterr()
+    before = (out / "run.json").stat().st_mtime_ns
+    assert call(path, out) == 0
+    assert capsys.readouterr().out.endswith("(was done before)\n")
+    assert (out / "run.json").stat().st_mtime_ns == before
+    for options in (("--overwrite",), ("--pixel-size", "0.4")):
+        assert call(path, out, *options) == 0
+        assert "done before" not in capsys.readouterr().out
+    assert json.loads((out / "run.json").read_text())["parameters"]["pixel_size"] == 0.4
+    write_slide(path, synthetic_image[:, :120])
+    assert call(path, out, "--pixel-size", "0.4") == 0
+    assert zarr_labels.read(out).shape == (150, 120)
+
+
+# ---- empty, broken, not for slides
+
+
+def test_an_empty_slide_of_absent_chunks(tmp_path, capsys):
+    path, out = write_slide(tmp_path / "a.zarr", np.zeros((700, 900), np.uint8)), tmp_path / "out.zarr"
+    assert not list((path / "0").glob("[0-9]*"))
+    assert call(path, out) == 0
+    assert "700 x 900 (level 0, pixel size unknown), 0 nuclei" in capsys.readouterr().out
+    assert not zarr_labels.read(out).any()
+    table = pd.read_parquet(out / "measurements.parquet")
+    assert len(table) == 0 and {"image", "label", "area", "intensity_mean"} <= set(table)
+
+
+def refused(capsys, *arguments):
+    """Run the command, which must refuse; return its one line."""
+    capsys.readouterr()
+    assert call(*arguments) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    return line
+
+
+def test_what_cannot_be_done_is_refused_in_one_line(tmp_path, synthetic_image, capsys, monkeypatch):
+    image, out = synthetic_image[:150, :150], tmp_path / "out.zarr"
+    path = write_slide(tmp_path / "a.zarr", image)
+    assert "--write: not for slides" in refused(capsys, path, out, "--write", "geojson")
+    assert "--project: not for slides" in refused(capsys, path, out, "--project", "max")
+    assert "no such model" in refused(capsys, path, out, "--model", tmp_path / "m.onnx")
+    assert "is the slide" in refused(capsys, path, path)
+    assert "one lies in the other" in refused(capsys, path, path / "labels.zarr")
+    stack = write_slide(tmp_path / "z.zarr", np.stack([image] * 3), axes="zyx")
+    assert "has 3 planes along Z" in refused(capsys, stack, out)
+    unclear = write_slide(tmp_path / "c.zarr", np.stack([image] * 2), names=("a", "b"))
+    assert "choose with --channel: 0 a, 1 b" in refused(capsys, unclear, out)
+    assert "no channel DAPI" in refused(capsys, unclear, out, "--channel", "DAPI")
+    mask = write_slide(tmp_path / "m.zarr", image > 9)
+    assert "true/false" in refused(capsys, mask, out)
+    values = image.astype(np.float32)
+    values[77, 80] = np.nan
+    nan = write_slide(tmp_path / "n.zarr", values)
+    assert "n.zarr: the image has NaN or infinite values" in refused(capsys, nan, out)
+    damaged = write_slide(tmp_path / "d.zarr", image)
+    chunk = next(file for file in sorted((damaged / "0").iterdir()) if not file.name.startswith("."))
+    chunk.write_bytes(chunk.read_bytes()[:20])
+    assert "d.zarr: cannot be read" in refused(capsys, damaged, out)
+    (tmp_path / "folder.zarr").mkdir()
+    (tmp_path / "folder.zarr" / ".zgroup").write_text('{"zarr_format": 2}')
+    assert "folder.zarr: has no images by OME-Zarr's metadata" in refused(capsys, tmp_path / "folder.zarr", out)
+    several = zarr.open_group(str(tmp_path / "s.zarr"), mode="w", zarr_format=2)
+    several.attrs["bioformats2raw.layout"] = 3
+    for number in (0, 1):
+        write_slide(tmp_path / f"s.zarr/{number}", image)
+    assert "holds 2 images" in refused(capsys, tmp_path / "s.zarr", out)
+    monkeypatch.setattr(parquet, "find_spec", lambda name: None)
+    assert "needs pyarrow: pip install 'nuclei-unet[parquet]'" in refused(capsys, path, out)
+    assert not out.exists()
+
+
+def test_nothing_of_somebody_else_is_overwritten(tmp_path, synthetic_image, capsys):
+    path = write_slide(tmp_path / "a.zarr", synthetic_image[:150, :150])
+    other = write_slide(tmp_path / "other.zarr", synthetic_image[:50, :50])
+    before = tree_digest([other])
+    assert "is not a result of this command" in refused(capsys, path, other)
+    assert tree_digest([other]) == before
+    (tmp_path / "file.zarr").write_text("x")
+    assert "is a file" in refused(capsys, path, tmp_path / "file.zarr")
+    # An empty folder is nobody's.
+    (tmp_path / "empty.zarr").mkdir()
+    assert call(path, tmp_path / "empty.zarr") == 0
+
+
+def test_a_channel_by_name_and_one_colour(tmp_path, synthetic_image, segmenter):
+    synthetic_image = synthetic_image[:150, :300]
+    stack = np.stack([synthetic_image // 2, synthetic_image])
+    path = write_slide(tmp_path / "a.zarr", stack, names=("blue stuff", "red stuff"))
+    assert call(path, tmp_path / "a/out.zarr", "--channel", "red") == 0
+    np.testing.assert_array_equal(zarr_labels.read(tmp_path / "a/out.zarr"), segmenter(synthetic_image))
+    colours = np.stack([synthetic_image // 2, synthetic_image, synthetic_image // 4])
+    path = write_slide(tmp_path / "b.zarr", colours, names=("Red", "Green", "Blue"))
+    assert call(path, tmp_path / "b/out.zarr", "--channel", "green") == 0
+    np.testing.assert_array_equal(zarr_labels.read(tmp_path / "b/out.zarr"), segmenter(synthetic_image))

@@ -1,0 +1,48 @@
+"""The model that ships: what reports/ score, and eight bits that find what floats find."""
+
+import json
+
+import numpy as np
+import pytest
+
+from nuclei_unet.evaluation import metrics
+from nuclei_unet.evaluation.scores import GROUPS
+from nuclei_unet.network import onnx_file
+from nuclei_unet.prediction import models
+from nuclei_unet.prediction.engine import OnnxNetwork
+from nuclei_unet.prediction.segmenter import Segmenter
+from pipeline import layout
+from pipeline.dataset import synthetic
+from tests import ROOT
+
+MAX_BYTES = 12e6  # of what everybody downloads
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    return Segmenter.load(gpu=False)
+
+
+def test_its_scores_are_the_committed_ones(shipped, settings):
+    scores = json.loads((ROOT / layout.SCORES_FILE).read_text())
+    for split in layout.SCORED_SPLITS:
+        expected = {group: scores[split][group] for group in GROUPS} | {"n_images": scores[split]["n_images"]}
+        assert shipped.metadata.scores[split] == expected
+    assert shipped.metadata.predict == settings.evaluate and shipped.metadata.targets == settings.train.targets
+    assert shipped.metadata.licence.startswith("MIT") and len(shipped.metadata.commit) == 40
+    assert models.PRETRAINED.stat().st_size < MAX_BYTES
+
+
+def test_eight_bits_find_what_floats_find(shipped, tmp_path):
+    data, name, _ = models.content(None)
+    network = onnx_file.load(data, name, shipped.metadata)
+    onnx_file.save(network, tmp_path / "float.onnx", shipped.metadata)
+    floats = Segmenter(OnnxNetwork((tmp_path / "float.onnx").read_bytes(), "float"), shipped.metadata)
+    scores, changed = [], []
+    for _, image, truth in synthetic.held_out_images(4, 2018):
+        rounded, labels = shipped(image), floats(image)
+        changed.append(((rounded > 0) != (labels > 0)).mean())
+        scores.append([metrics.dsb_score(metrics.instance_counts(truth, found)) for found in (rounded, labels)])
+    one, other = np.mean(scores, axis=0)
+    # A few images; on 102 validation images the means differ by less than 0.01.
+    assert abs(one - other) < 0.08 and min(one, other) > 0.35 and np.mean(changed) < 0.02
