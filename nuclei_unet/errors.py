@@ -1,4 +1,4 @@
-"""The one error that a user can cause."""
+"""The one error that a user can cause, and texts for people."""
 
 
 class InputError(Exception):
@@ -11,3 +11,8 @@ def one_line(text: str) -> str:
     File names and what a model says about itself may hold any character.
     """
     return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
+
+
+def plural(count: int, thing: str) -> str:
+    """Return a number of things in words."""
+    return f"{count:,} {thing}{'' if count == 1 else 's'}"

@@ -24,7 +24,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from nuclei_unet import cluster
+from nuclei_unet.batch import pool as workers
 from nuclei_unet.errors import InputError
 from nuclei_unet.evaluation.scores import GROUPS, count
 from nuclei_unet.files import file_digest, fresh_file, fresh_folder
@@ -64,13 +64,13 @@ def main() -> None:
     with fresh_file(layout.MODEL) as model, fresh_folder(layout.PREDICTIONS) as folder:
         metadata = export(model, settings.evaluate)
         evaluation = Evaluation(model.absolute(), folder.absolute())
-        with cluster.open_pool(scheduler=cluster.address(settings.run.scheduler)) as pool:
+        with workers.open_pool(scheduler=workers.address(settings.run.scheduler)) as pool:
             for split in layout.SCORED_SPLITS:
                 samples = processed.read_split(split, layout.PROCESSED.absolute())
-                results = cluster.in_order(pool.run(score_image, samples, evaluation))
+                results = workers.in_order(pool.run(score_image, samples, evaluation))
                 counted[split] = list(tqdm(results, split, len(samples), unit="image", disable=None))
                 for sample, result in zip(samples, counted[split], strict=True):
-                    if isinstance(result, cluster.Lost):
+                    if isinstance(result, workers.Lost):
                         raise InputError(f"image {sample.image_id}: {result.reason}")
         summary = {split: scores.summarise(items) for split, items in counted.items()}
         known = {
@@ -93,18 +93,13 @@ def export(path: Path, predict: PredictSettings) -> Metadata:
     metadata = metadata.but(
         predict=predict, diameters=typical_diameters(training), licence=LICENCE, source=file_digest(layout.TRAINED)
     )
-    calibration = calibration_images(training, metadata.network.size_multiple)
-    return onnx_file.save(trained, path, metadata, calibration)
+    return onnx_file.save(trained, path, metadata, calibration_images(training))
 
 
-def calibration_images(training: Sequence[Sample], multiple: int) -> list[np.ndarray]:
-    """Return center crops of some training images, spread evenly over all; `multiple` divides their sides, px."""
+def calibration_images(training: Sequence[Sample]) -> list[np.ndarray]:
+    """Return center crops of some training images, spread evenly over all."""
     chosen = np.unique(np.linspace(0, len(training) - 1, CALIBRATION_IMAGES).astype(int))
-    crops = [center_crop(training[number].image, CALIBRATION_SIDE) for number in chosen]
-    return [
-        np.pad(crop, [(0, -side % multiple) for side in crop.shape[:2]] + [(0, 0)] * (crop.ndim - 2), "symmetric")
-        for crop in crops
-    ]
+    return [center_crop(training[number].image, CALIBRATION_SIDE) for number in chosen]
 
 
 def typical_diameters(training: Sequence[Sample]) -> Diameters:
@@ -116,7 +111,7 @@ def typical_diameters(training: Sequence[Sample]) -> Diameters:
 
 def score_image(sample: Sample, evaluation: Evaluation) -> scores.ImageCounts:
     """Predict the label image of one image, write it, and count."""
-    cluster.check_seen(evaluation.folder)
+    workers.check_seen(evaluation.folder)
     predicted, counts = score(sample, _segmenter(evaluation.model, evaluation.model.stat().st_mtime_ns))
     processed.write_labels(evaluation.folder / f"{sample.image_id}.png", predicted)
     return counts
@@ -125,7 +120,7 @@ def score_image(sample: Sample, evaluation: Evaluation) -> scores.ImageCounts:
 @functools.lru_cache(maxsize=1)  # a process loads a model once, not once an image
 def _segmenter(model: Path, changed: int) -> Segmenter:
     # On the CPU, whose integers add up to the same everywhere.
-    return Segmenter.load(model, threads=cluster.threads(), gpu=False)
+    return Segmenter.load(model, threads=workers.threads(), gpu=False)
 
 
 def score(sample: Sample, segmenter: Segmenter) -> tuple[np.ndarray, scores.ImageCounts]:

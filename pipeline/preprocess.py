@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from nuclei_unet import cluster
+from nuclei_unet.batch import pool as workers
 from nuclei_unet.errors import InputError
 from nuclei_unet.files import fresh_file, fresh_folder
 from nuclei_unet.formats import kaggle
@@ -68,7 +68,7 @@ def main() -> None:
     with (
         fresh_folder(layout.PROCESSED) as folder,
         fresh_file(layout.AUDIT) as audit,
-        cluster.open_pool(scheduler=cluster.address(settings.run.scheduler), threads=cpus()) as pool,
+        workers.open_pool(scheduler=workers.address(settings.run.scheduler), threads=cpus()) as pool,
     ):
         train, train_faults = process(layout.TRAIN_ARCHIVE, folder, settings.preprocess, pool)
         test, test_faults = process(layout.TEST_ARCHIVE, folder, settings.preprocess, pool, solution)
@@ -86,7 +86,7 @@ def process(
     archive: Path,
     folder: Path,
     settings: PreprocessSettings,
-    pool: cluster.Pool,
+    pool: workers.Pool,
     solution: dict[str, np.ndarray] | None = None,
 ) -> tuple[list[Image], list[Fault]]:
     """Read, check, normalise and write all images of a canonical zip, several at a time.
@@ -100,10 +100,10 @@ def process(
     tasks = ((image_id, solution[image_id] if solution else masks[image_id]) for image_id in masks)
     images, faults, by_digest = [], [], {}
     # On this machine threads: OpenCV takes most of the time and lets others run, and no thread is killed on its own.
-    results = cluster.in_order(pool.run(process_image, tasks, Work(archive.absolute(), folder.absolute(), settings)))
+    results = workers.in_order(pool.run(process_image, tasks, Work(archive.absolute(), folder.absolute(), settings)))
     bar = tqdm(results, archive.stem, len(masks), unit="image", disable=None)
     for image_id, result in zip(masks, bar, strict=True):
-        if isinstance(result, cluster.Lost):
+        if isinstance(result, workers.Lost):
             raise InputError(f"{archive}: image {image_id}: {result.reason}")
         image, found = result
         if image is not None and image.digest in by_digest:
@@ -130,7 +130,7 @@ def process_image(task: tuple[str, list[str] | np.ndarray], work: Work) -> tuple
     `task` is its id, and its label image or the names of its masks in the zip.
     """
     image_id, truth = task
-    cluster.check_seen(work.folder)
+    workers.check_seen(work.folder)
     archive = opened(work.archive)
     folder, settings = work.folder, work.settings
     try:

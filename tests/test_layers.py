@@ -38,7 +38,7 @@ HOMES = {
     "dvc_render": ("pipeline.tools",),
     "matplotlib": ("pipeline.report", *AROUND),
     "jinja2": ("nuclei_unet.results", "pipeline", "docs", *AROUND),
-    "distributed": ("nuclei_unet.batch.pool", *AROUND),
+    "distributed": ("nuclei_unet.batch.dask_pool", *AROUND),
     **dict.fromkeys(("ruamel", "requests", "pooch"), ("pipeline", "docs", *AROUND)),
     "pandas": ("nuclei_unet.training", "pipeline", *AROUND),
     # What predicts must not import them by accident.

@@ -1,21 +1,34 @@
 """Go on training a network on a few annotated images, with images of its own training mixed in."""
 
+import contextlib
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from nuclei_unet.adaptation import Settings
+from nuclei_unet.adaptation.calibrate import calibrate, cross_validated
+from nuclei_unet.adaptation.study import Study, Trials, Variant, see
 from nuclei_unet.errors import InputError
-from nuclei_unet.network import runtime, unet
+from nuclei_unet.evaluation import metrics
+from nuclei_unet.images import center_crop
+from nuclei_unet.network import onnx_file, runtime
 from nuclei_unet.network.metadata import Metadata
+from nuclei_unet.prediction.engine import OnnxNetwork
+from nuclei_unet.prediction.predictor import FAST, Predictor
 from nuclei_unet.sample import Sample
 from nuclei_unet.settings import AugmentSettings, TrainSettings
 from nuclei_unet.training import fit
 from nuclei_unet.training.crops import Crops, as_dataset
 
+NAME = "fine-tuned"
 LEARNING_RATE = 5e-4
 CROP, BATCH = 256, 16
+# Of own images, and again of the replay, to measure the ranges of activations on: more of them take longer.
+CALIBRATION_CROPS = 16
 EXPLODED = 1000.0  # a loss this large does not recover
 # Weaker than in a training from scratch, and above all with less zoom: an outline that was drawn 1 px too wide is 1.8
 # px too wide in a crop that is enlarged by 1.8, and the network is to learn the 1 px.
@@ -34,12 +47,71 @@ AUGMENT = AugmentSettings(
 )
 
 
-def settings_for(metadata: Metadata, seed: int, threads: int, steps: int) -> TrainSettings:
-    """Return the settings of a fine-tuning of a model."""
+def fine_tuned(study: Study) -> Variant | None:
+    """Train for the best number of steps, then calibrate; None if no number is better than 0.
+
+    The images of a fold are scored after as many steps as are best for the images of the other folds, with the network
+    in eight bits, as it would be written.
+    """
+    tuner = Finetuner(study.data, study.metadata, study.settings, study.replay, study.on_step)
+    stops = (0, *study.settings.stops)
+    weights, scores = _trained_on_folds(tuner, study)
+    steps = stops[int(scores.mean(axis=1).argmax())]
+    if not steps:
+        return None
+    seen = list(study.trials.images)
+    for fold, (held_out, others) in enumerate(study.splits):
+        row = int(scores[:, others].mean(axis=1).argmax())
+        if row:
+            network = _network(tuner.to_onnx(weights[fold, row], [study.pieces[index] for index in others]), study)
+            for index in held_out:
+                seen[index] = see(network, study.metadata, study.parts[index])
+    trials = Trials(seen)
+
+    def finish():
+        ((_, final),) = tuner.run(study.samples, [steps])
+        settings = calibrate(trials, study.metadata.predict, range(len(study.parts)), search=study.enough)
+        return settings, tuner.to_onnx(final, study.samples)
+
+    return Variant(NAME, cross_validated(study, trials, search=study.enough), finish, steps)
+
+
+def _trained_on_folds(tuner: "Finetuner", study: Study) -> tuple[dict[tuple[int, int], list[np.ndarray]], np.ndarray]:
+    """Train on all folds but one; return the weights by (fold, row), and scores (rows, parts): dsb_score of each part.
+
+    Row 0 is the network as it was, row n that after the n-th of the stops. For this choice networks are in float32,
+    and with few augmentations of each image, which is much faster.
+    """
+    settings, stops = study.metadata.predict.model_copy(update={"augmentations": FAST}), study.settings.stops
+
+    def score(current: list[np.ndarray], which: Sequence[int]) -> list[float]:
+        predictor = Predictor(_network(tuner.to_onnx(current), study), study.metadata.network, settings)
+        parts = [study.parts[index] for index in which]
+        labels = [predictor.labels(part.image, part.labels.shape) for part in parts]
+        pairs = zip(parts, labels, strict=True)
+        return [metrics.dsb_score(metrics.instance_counts(part.labels, predicted)) for part, predicted in pairs]
+
+    weights: dict[tuple[int, int], list[np.ndarray]] = {}
+    scores = np.zeros((len(stops) + 1, len(study.parts)))
+    scores[0] = score(tuner.model.get_weights(), range(len(study.parts)))
+    for fold, (held_out, others) in enumerate(study.splits):
+        pieces = [study.pieces[index] for index in others]
+        for row, (_, current) in enumerate(tuner.run(pieces, stops), start=1):
+            weights[fold, row] = current
+            scores[row, held_out] = score(current, held_out)
+    return weights, scores
+
+
+def _network(data: bytes, study: Study) -> OnnxNetwork:
+    return OnnxNetwork(data, NAME, threads=study.settings.threads)
+
+
+def train_settings(metadata: Metadata, settings: Settings) -> TrainSettings:
+    """Return the settings of the training in a fine-tuning of a model."""
     multiple = metadata.network.size_multiple
     return TrainSettings(
-        seed=seed,
-        threads=threads,
+        seed=settings.seed,
+        threads=settings.threads or 2,
         precision="auto",
         strategy="single",
         targets=metadata.targets,
@@ -47,7 +119,7 @@ def settings_for(metadata: Metadata, seed: int, threads: int, steps: int) -> Tra
         type_balance=0.0,
         batch_size=BATCH,
         epochs=1,
-        steps_per_epoch=steps,
+        steps_per_epoch=max(settings.stops),
         optimizer="adamw",
         learning_rate=LEARNING_RATE,
         encoder_lr_multiplier=0.1,
@@ -65,54 +137,89 @@ class Finetuner:
 
     Parameters
     ----------
-    weights : of a network without batch normalization (`settings.model` says so, too). Folded into the convolutions,
-        its averages cannot drift to those of a handful of images
-    settings : see `settings_for`
-    channels : of images
+    data, metadata : content of the model's ONNX file, and what it says about itself. The network has no batch
+        normalization: folded into the convolutions, its averages cannot drift to those of a handful of images
+    settings : of the adaptation
     replay : images that the network was trained on, or none. If given, every second crop of a batch is one of theirs,
         which keeps the network from forgetting what else it knew
+    on_step : called after each step
     """
 
     def __init__(
-        self, weights: Sequence[np.ndarray], settings: TrainSettings, channels: int, replay: Sequence[Sample] = ()
+        self,
+        data: bytes,
+        metadata: Metadata,
+        settings: Settings,
+        replay: Sequence[Sample] = (),
+        on_step: Callable[[], None] = lambda: None,
     ):
-        self.settings, self.channels = settings, channels
-        self.replay = Crops(replay, settings.model_copy(update={"type_balance": 0.5})) if replay else None
-        keras.utils.set_random_seed(settings.seed)
+        self.metadata, self.on_step, self.replay = metadata, on_step, replay
+        self.settings = train = train_settings(metadata, settings)
+        self._replayed = Crops(replay, train.model_copy(update={"type_balance": 0.5})) if replay else None
+        keras.utils.set_random_seed(train.seed)
         tf.config.experimental.enable_op_determinism()
-        with runtime.precision(settings.precision):
-            self.model = unet.build(channels, settings.targets, settings.model)
-        self.model.set_weights(weights)
-        optimizer = fit.make_optimizer(settings, settings.steps_per_epoch)
-        self.model.compile(optimizer, **fit.measures(settings))
+        with contextlib.suppress(RuntimeError):  # TensorFlow takes it before its first operation only
+            tf.config.threading.set_intra_op_parallelism_threads(train.threads)
+            tf.config.threading.set_inter_op_parallelism_threads(train.threads)
+        with runtime.precision(train.precision):
+            self.model = onnx_file.load(data, "the model", metadata)
+        self.model.compile(fit.make_optimizer(train, train.steps_per_epoch), **fit.measures(train))
         self.model.optimizer.build(self.model.trainable_variables)
         # With the state of dropout and of the optimizer.
         self._variables = [*self.model.variables, *self.model.optimizer.variables]
         self._start = [keras.ops.convert_to_numpy(variable) for variable in self._variables]
 
-    def run(
-        self, samples: Sequence[Sample], stops: Sequence[int], on_step: Callable[[], None] = lambda: None
-    ) -> Iterator[tuple[int, list[np.ndarray]]]:
+    def run(self, samples: Sequence[Sample], stops: Sequence[int]) -> Iterator[tuple[int, list[np.ndarray]]]:
         """Train on samples; yield the number of steps and the weights at each of `stops`, in ascending order.
 
-        The learning rate warms up over 5% of `settings.steps_per_epoch` steps and then falls to 0 by a cosine. Equal
-        calls on the same machine give equal weights, whatever was run before, and the weights at a stop do not depend
-        on the stops after it. Raises InputError if the loss explodes.
+        The learning rate warms up over 5% of the most steps that the settings allow and then falls to 0 by a cosine.
+        Equal calls on the same machine give equal weights, whatever was run before, and the weights at a stop do not
+        depend on the stops after it. Raises InputError if the loss explodes.
         """
         for variable, value in zip(self._variables, self._start, strict=True):
             variable.assign(value)
-        own = Crops(samples, self.settings)
+        own, replayed, settings = Crops(samples, self.settings), self._replayed, self.settings
 
         def draw(number: int) -> tuple[np.ndarray, np.ndarray]:
-            if self.replay is None:
+            if replayed is None:
                 return own.draw(number)
-            return (self.replay if number % 2 else own).draw(number // 2)
+            return (replayed if number % 2 else own).draw(number // 2)
 
-        numbers = range(max(stops) * self.settings.batch_size)
-        for step, batch in enumerate(as_dataset(draw, numbers, self.settings, self.channels), start=1):
+        numbers = range(max(stops) * settings.batch_size)
+        batches = as_dataset(draw, numbers, settings, self.metadata.normalize.channels)
+        for step, batch in enumerate(batches, start=1):
             loss = float(self.model.train_on_batch(*batch, return_dict=True)["loss"])
             if not loss < EXPLODED:
                 raise InputError(f"the loss of the fine-tuning became {loss:.4g}; check the labels, or calibrate only")
-            on_step()
+            self.on_step()
             if step in stops:
                 yield step, self.model.get_weights()
+
+    def to_onnx(self, weights: Sequence[np.ndarray], samples: Sequence[Sample] = ()) -> bytes:
+        """Return the content of an ONNX file with these weights: in eight bits if there are samples to calibrate on.
+
+        It is calibrated on those and on images of the replay. Changes the weights of the model, which a run sets again.
+        """
+        self.model.set_weights(weights)
+        replay = _evenly(self.replay, CALIBRATION_CROPS) if samples else ()
+        crops = [*_tiles(samples), *(center_crop(sample.image, CROP) for sample in replay)]
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "model.onnx")
+            onnx_file.save(self.model, path, self.metadata, crops)
+            return path.read_bytes()
+
+
+def _tiles(samples: Sequence[Sample]) -> list[np.ndarray]:
+    """Cut images into tiles, and return some, evenly spread over all."""
+    tiles = [
+        sample.image[top : top + CROP, left : left + CROP]
+        for sample in samples
+        for top in range(0, sample.image.shape[0], CROP)
+        for left in range(0, sample.image.shape[1], CROP)
+    ]
+    return _evenly(tiles, CALIBRATION_CROPS)
+
+
+def _evenly(items: Sequence, count: int) -> list:
+    """Return at most so many of the items, evenly spread."""
+    return [items[number] for number in range(0, len(items), -(-len(items) // count) or 1)]

@@ -1,5 +1,6 @@
 """Split a few annotated images into folds for cross-validation, and cut them where they are too few or too large."""
 
+import itertools
 from collections.abc import Hashable, Sequence
 
 import numpy as np
@@ -37,6 +38,24 @@ def folds(groups: Sequence[Hashable], nuclei: Sequence[int], most: int = MOST_FO
     return [place[group] for group in groups]
 
 
+def split(
+    samples: Sequence[Sample], frames: Sequence[Hashable] | None = None
+) -> tuple[list[Sample], list[tuple[np.ndarray, np.ndarray]]]:
+    """Split images into folds; return pieces, and for each fold the numbers of its pieces and of all others.
+
+    The pieces are the images, or the halves of an only one. `frames` says what each image is cut from. If there are
+    annotations for one fold alone, the others are its own pieces.
+    """
+    pieces, groups = list(samples), list(range(len(samples)) if frames is None else frames)
+    if len(pieces) == 1:
+        pieces = halves(pieces[0])
+        groups = list(range(len(pieces)))
+    place = np.array(folds(groups, [nuclei_in(piece.labels) for piece in pieces]))
+    if not place.any():
+        return pieces, [(np.arange(len(pieces)), np.arange(len(pieces)))]
+    return pieces, [(np.flatnonzero(place == fold), np.flatnonzero(place != fold)) for fold in range(place.max() + 1)]
+
+
 def halves(sample: Sample) -> list[Sample]:
     """Return the two halves of an image, cut across its longer side.
 
@@ -67,18 +86,14 @@ def scored_part(sample: Sample) -> Sample:
     if max(height, width) <= longest:
         return sample
     step = -(-longest // 4)
-    places = [
-        (top, left)
-        for top in range(0, max(height - longest, 0) + step, step)
-        for left in range(0, max(width - longest, 0) + step, step)
-    ]
+    tops, lefts = (range(0, max(side - longest, 0) + step, step) for side in (height, width))
 
-    def window(place: tuple[int, int], factors: tuple[float, float] = (1, 1)) -> tuple[slice, ...]:
-        starts = [max(min(at, side - longest), 0) for at, side in zip(place, (height, width), strict=True)]
-        ends = [min(start + longest, side) for start, side in zip(starts, (height, width), strict=True)]
-        return tuple(slice(round(a * f), round(b * f)) for a, b, f in zip(starts, ends, factors, strict=True))
+    def window(top: int, left: int, factors: tuple[float, float] = (1, 1)) -> tuple[slice, ...]:
+        starts = min(top, max(height - longest, 0)), min(left, max(width - longest, 0))
+        sides = zip(starts, (height, width), factors, strict=True)
+        return tuple(slice(round(start * f), round(min(start + longest, side) * f)) for start, side, f in sides)
 
-    best = max(places, key=lambda place: nuclei_in(labels[window(place)]))
+    best = max(itertools.product(tops, lefts), key=lambda place: nuclei_in(labels[window(*place)]))
     # The image may be of another size.
-    there = image[window(best, factors)]
-    return ArraySample(sample.image_id, sample.split, sample.image_type, there, renumber(labels[window(best)]))
+    there = image[window(*best, factors)]
+    return ArraySample(sample.image_id, sample.split, sample.image_type, there, renumber(labels[window(*best)]))

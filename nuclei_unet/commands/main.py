@@ -51,9 +51,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = fail(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}")
     except MemoryError:
         code = fail("out of memory; close other programs, or use fewer --jobs")
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        code = 130
+    except KeyboardInterrupt as interrupt:
+        done = f"; {interrupt} are done, and the same command goes on from there" if interrupt.args else ""
+        print(f"interrupted{done}", file=sys.stderr, flush=True)
+        # Threads cannot be stopped, and may be deep in a computation.
+        os._exit(130)
     sys.exit(code)
 
 

@@ -4,7 +4,7 @@ import argparse
 import json
 import shutil
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +12,15 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from nuclei_unet.commands import arguments as options
 from nuclei_unet.commands.score_text import text
 from nuclei_unet.errors import InputError
 from nuclei_unet.evaluation import outcomes, scores
 from nuclei_unet.evaluation.outcomes import Outcome
 from nuclei_unet.files import fresh_file
-from nuclei_unet.formats.label_sets import read_set
+from nuclei_unet.formats.label_image import instances
+from nuclei_unet.formats.reading import Images
+from nuclei_unet.formats.registry import READ, LabelSource, find_labels
 from nuclei_unet.formats.tables import csv_bytes
 
 # What became of true nuclei, then of predicted ones; the columns of per_image.csv.
@@ -41,13 +44,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "labels",
         metavar="LABELS",
         type=Path,
-        help="folder of predicted label images, TIFF or PNG; also in subfolders, and with endings such as _labels or "
-        "_cp_masks behind the images' names; or a folder NAME/masks/*.png, or a CSV of run lengths",
+        help="predicted label images: a folder, also of subfolders, or a file, in any format that convert reads; "
+        "endings such as _labels or _cp_masks behind the images' names do not matter",
     )
-    parser.add_argument("truth", metavar="TRUTH", type=Path, help="the true ones, under the same names")
-    parser.add_argument(
-        "--write", metavar="FOLDER", type=Path, help="also write scores.json and per_image.csv to this folder"
-    )
+    parser.add_argument("truth", metavar="TRUTH", type=Path, help="the true ones, under the same names, in any format")
+    for option, name, what in (("--from", "origin", "LABELS"), ("--truth-from", "truth_origin", "TRUTH")):
+        parser.add_argument(option, dest=name, choices=READ, help=f"format of {what}; default: by its files")
+    options.add_sizes(parser)
+    parser.add_argument("--write", metavar="FOLDER", type=Path, help="also write scores.json and per_image.csv there")
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -55,12 +59,16 @@ def main(arguments: argparse.Namespace) -> int:
 
     Raises InputError if nothing can be scored.
     """
-    images, faults = score_sets(arguments.labels, arguments.truth)
+    images, faults = score_sets(
+        (arguments.labels, find_labels(arguments.labels, arguments.origin)),
+        (arguments.truth, find_labels(arguments.truth, arguments.truth_origin)),
+        Images(arguments.images, arguments.shape),
+    )
     if images:
-        found, columns = summary(images), table(images)
-        print(text(found, columns, shutil.get_terminal_size((100, 24)).columns))
+        values, columns = summary(images), table(images)
+        print(text(values, columns, shutil.get_terminal_size((100, 24)).columns))
         if arguments.write:
-            write(arguments.write, found, columns)
+            write(arguments.write, values, columns)
     for fault in faults:
         print(f"error: {fault}", file=sys.stderr)
     if faults:
@@ -68,8 +76,12 @@ def main(arguments: argparse.Namespace) -> int:
     return 1 if faults else 0
 
 
-def score_sets(labels: Path, truth: Path) -> tuple[list[Scored], list[str]]:
-    """Score each image that both sets have, by name; see `label_sets.read_set` for what a set may be.
+# A path, and the label images that are there.
+Labels = tuple[Path, dict[str, LabelSource]]
+
+
+def score_sets(labels: Labels, truth: Labels, images: Images) -> tuple[list[Scored], list[str]]:
+    """Score each image that both sets have, by name. `images` say how large they are if the labels do not.
 
     Returns
     -------
@@ -78,38 +90,35 @@ def score_sets(labels: Path, truth: Path) -> tuple[list[Scored], list[str]]:
 
     Raises
     ------
-    InputError : a set cannot be read, or they have no name in common
+    InputError : the sets have no name in common
     """
-    predicted_set, true_set = read_set(labels), read_set(truth)
-    if not predicted_set.keys() & true_set.keys():
-        names = f"{next(iter(predicted_set), 'nothing')} and {next(iter(true_set), 'nothing')}"
-        raise InputError(f"{labels} and {truth} have no name in common: they hold, for example, {names}")
-    sets = (labels, predicted_set), (truth, true_set)
-    images, faults = [], []
-    for name in tqdm(sorted(predicted_set.keys() | true_set.keys()), "score", unit="image", disable=None):
-        if missing := [path for path, one in sets if name not in one]:
+    sets = labels, truth
+    if not labels[1].keys() & truth[1].keys():
+        names = " and ".join(next(iter(sources)) for _, sources in sets)
+        raise InputError(f"{labels[0]} and {truth[0]} have no name in common: they hold, for example, {names}")
+    scored, faults = [], []
+    for name in tqdm(sorted(labels[1].keys() | truth[1].keys()), "score", unit="image", disable=None):
+        if missing := [path for path, sources in sets if name not in sources]:
             faults.append(f"{name}: no label image in {missing[0]}")
             continue
         try:
-            predicted, true = (read_labels(f"{name} in {path}", one[name]) for path, one in sets)
-            images.append(score(name, predicted, true))
+            scored.append(score(name, *read_pair(name, labels, truth, images)))
         except InputError as error:
             faults.append(str(error))
-    return images, faults
+    return scored, faults
 
 
-def read_labels(where: str, load: Callable[[], np.ndarray]) -> np.ndarray:
-    """Return a label image, or raise InputError if it is a mask: all nuclei have one number."""
-    labels = load()
-    number = int(labels.max())
-    if number in (1, 255, 65535) and np.isin(labels, (0, number)).all():
-        from nuclei_unet.labels import components  # takes 0.2 s
-
-        pieces = int(components(labels > 0, connectivity=8).max())
-        # One nucleus may lie in two pieces.
-        if pieces > 2:
-            raise InputError(f"{where}: a mask, {pieces} pieces have the number {number}; give each nucleus its own")
-    return labels
+def read_pair(name: str, labels: Labels, truth: Labels, images: Images) -> tuple[np.ndarray, np.ndarray]:
+    """Return predicted and true label image; if one side alone does not say how large it is, it is as the other."""
+    need = [sources[name].needs_shape for _, sources in (labels, truth)]
+    shape = images.shape(name) if any(need) else None
+    if all(need) and shape is None:
+        raise InputError(f"{name}: neither file says how large the image is; give --images or --shape")
+    arrays: dict[Path, np.ndarray] = {}
+    for path, sources in sorted((labels, truth), key=lambda side: side[1][name].needs_shape):
+        arrays[path] = instances(sources[name].load(shape), f"{name} in {path}")
+        shape = shape or arrays[path].shape
+    return arrays[labels[0]], arrays[truth[0]]
 
 
 def score(name: str, predicted: np.ndarray, truth: np.ndarray) -> Scored:
@@ -156,9 +165,9 @@ def summary(images: Sequence[Scored]) -> dict:
     }
 
 
-def write(folder: Path, found: Mapping, columns: Mapping[str, np.ndarray]) -> None:
+def write(folder: Path, values: Mapping, columns: Mapping[str, np.ndarray]) -> None:
     """Write scores.json and per_image.csv; both, or none."""
     with ExitStack() as files:
         target = files.enter_context(fresh_file(folder / "scores.json"))
-        target.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+        target.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
         files.enter_context(fresh_file(folder / "per_image.csv")).write_bytes(csv_bytes(columns))

@@ -1,10 +1,11 @@
 """What `nuclei-unet score` prints."""
 
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
+from nuclei_unet.commands.text import aligned
 from nuclei_unet.evaluation import scores
 
 WORST_BY = "dsb_score"  # a column
@@ -14,17 +15,17 @@ TRUE = ("correct", "missed", "split", "merged")
 PREDICTED = ("correct", "false", "predicted_split", "predicted_merged")
 
 
-def text(found: Mapping, columns: Mapping[str, np.ndarray], width: int) -> str:
+def text(values: Mapping, columns: Mapping[str, np.ndarray], width: int) -> str:
     """Return all scores and the worst images as people read them, in lines of about `width` characters.
 
-    `found` and `columns` are what `score` writes as scores.json and per_image.csv.
+    `values` and `columns` are what `score` writes as scores.json and per_image.csv.
     """
-    became = found["outcomes"]
+    became = values["outcomes"]
     return "\n".join(
         [
-            f"{found['n_images']:,} images, {found['n_nuclei']:,} nuclei, {found['n_predicted_nuclei']:,} predicted",
+            f"{values['n_images']:,} images, {values['n_nuclei']:,} nuclei, {values['n_predicted_nuclei']:,} predicted",
             "",
-            *_score_lines(found, width),
+            *_score_lines(values, width),
             "",
             f"of the nuclei:       {_listed(became, TRUE)}",
             f"of the predictions:  {_listed(became, PREDICTED)}",
@@ -38,12 +39,12 @@ def _listed(became: Mapping[str, int], names: Iterable[str]) -> str:
     return ", ".join(f"{became[name]:,} {name.removeprefix('predicted_')}" for name in names)
 
 
-def _score_lines(found: Mapping, width: int) -> list[str]:
+def _score_lines(values: Mapping, width: int) -> list[str]:
     """Return a line for each score: name, value, 95% interval if it has one, and its meaning, wrapped."""
     rows = []
     for score in scores.listed():
         if score.over not in ("low", "high"):  # they stand beside their score
-            group = found[score.group]
+            group = values[score.group]
             low, high = (group.get(f"{score.key}_{end}") for end in ("low", "high"))
             interval = "" if low is None else f"{low:.3f}-{high:.3f}"
             rows.append((score.name, f"{group[score.key]:.3f}", interval, score.meaning))
@@ -64,12 +65,3 @@ def _worst_lines(columns: Mapping[str, np.ndarray]) -> list[str]:
         for i in order
     ]
     return aligned([("worst images", *(name.replace("_nuclei", "") for name in shown)), *rows])
-
-
-def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return one line a row: the first column to the left, all others to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join([f"{row[0]:<{widths[0]}}", *(f"{cell:>{w}}" for cell, w in zip(row[1:], widths[1:], strict=True))])
-        for row in rows
-    ]

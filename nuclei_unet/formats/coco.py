@@ -14,9 +14,8 @@ import numpy as np
 
 from nuclei_unet.errors import InputError
 from nuclei_unet.files import fresh_file
-from nuclei_unet.formats import json_file
-from nuclei_unet.formats.label_image import MAX_LABEL, check_size, checked
-from nuclei_unet.formats.rasterise import rasterise, ring_of
+from nuclei_unet.formats.geometry import rasterise, ring_of
+from nuclei_unet.formats.label_image import MAX_LABEL, check_size, checked, read_json
 from nuclei_unet.formats.run_lengths import ranges, runs_of
 
 MAX_BYTES = 2**32
@@ -125,7 +124,7 @@ def read(path: Path) -> dict[str, Callable[[], np.ndarray]]:
     ------
     InputError : not COCO
     """
-    content = json_file.read(path, MAX_BYTES)
+    content = read_json(path, MAX_BYTES)
     try:
         shapes = {image["id"]: (int(image["height"]), int(image["width"])) for image in content["images"]}
         names = {image["id"]: str(image["file_name"]) for image in content["images"]}

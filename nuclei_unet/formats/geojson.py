@@ -10,11 +10,8 @@ import numpy as np
 
 from nuclei_unet.errors import InputError
 from nuclei_unet.files import fresh_file
-from nuclei_unet.formats import json_file
-from nuclei_unet.formats.label_image import checked
-from nuclei_unet.formats.numbers import numbered
-from nuclei_unet.formats.outlines import Part, outlines
-from nuclei_unet.formats.rasterise import label_image, ring_of
+from nuclei_unet.formats.geometry import Part, label_image, outlines, ring_of
+from nuclei_unet.formats.label_image import checked, numbered, read_json
 
 CLASS = {"name": "Nucleus", "color": [0, 200, 120]}
 MAX_BYTES = 2**31
@@ -101,7 +98,7 @@ def read(path: Path, shape: tuple[int, int] | None = None) -> np.ndarray:
 
 
 def _features(path: Path) -> list[dict]:
-    content = json_file.read(path, MAX_BYTES)
+    content = read_json(path, MAX_BYTES)
     if isinstance(content, dict):
         content = content.get("features") if content.get("type") == "FeatureCollection" else [content]
     if not isinstance(content, list) or not all(isinstance(item, dict) and item.get("type") for item in content):

@@ -111,6 +111,11 @@ def _paint(shape: tuple[int, int], rows: list[Row]) -> np.ndarray:
     return np.ascontiguousarray(flat.reshape(shape[::-1]).T)
 
 
+def write(path: Path, labels: np.ndarray) -> None:
+    """Write the masks of one image to the folder `path`, ID/masks; see `write_masks`."""
+    write_masks(path.parents[1], path.parent.name, labels)
+
+
 def write_masks(folder: Path, image_id: str, labels: np.ndarray, image: np.ndarray | None = None) -> None:
     """Write `folder/ID/masks/NUMBER.png`, white on black, for each nucleus, and `folder/ID/images/ID.png`.
 

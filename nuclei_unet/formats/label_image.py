@@ -1,4 +1,8 @@
-"""What counts as a label image in users' files, and how long it may be."""
+"""What readers and writers of label images share: what is one, the numbers of nuclei, and files of JSON."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -46,3 +50,38 @@ def checked(labels: np.ndarray, where: str) -> np.ndarray:
     if labels.dtype.kind == "f" and not np.array_equal(whole, labels):
         raise InputError(f"{where}: not a label image, it holds fractions")
     return np.ascontiguousarray(whole)
+
+
+def instances(labels: np.ndarray, where: str) -> np.ndarray:
+    """Return a label image. Raises InputError that starts with `where` if it is a mask: all nuclei have one number."""
+    number = int(labels.max())
+    if number in (1, 255, 65535) and np.isin(labels, (0, number)).all():
+        from nuclei_unet.labels import components  # takes 0.2 s
+
+        pieces = int(components(labels > 0, connectivity=8).max())
+        # One nucleus may lie in two pieces.
+        if pieces > 2:
+            raise InputError(f"{where}: a mask, {pieces} pieces have the number {number}; give each nucleus its own")
+    return labels
+
+
+def numbered(names: Sequence[str]) -> list[int]:
+    """Return a label for each name of a nucleus: the names if all are different whole numbers, otherwise 1, 2 ...
+
+    So a nucleus keeps its number through a file that this library wrote, and any other file gets one.
+    """
+    numbers = [int(name) if name.isascii() and name.isdigit() and len(name) < 20 else 0 for name in names]
+    own = len(set(numbers)) == len(names) and all(0 < number <= MAX_LABEL for number in numbers)
+    return numbers if own else list(range(1, len(names) + 1))
+
+
+def read_json(path: Path, largest: int) -> object:
+    """Return what a JSON file holds. Raises InputError: no such file, more than `largest` bytes, or no JSON."""
+    try:
+        if path.stat().st_size > largest:
+            raise InputError(f"{path}: larger than {largest / 2**30:.0f} GiB")
+        return json.loads(path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path}: not JSON ({error})") from None

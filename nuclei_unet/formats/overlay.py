@@ -4,19 +4,15 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from skimage.segmentation import find_boundaries
 
 from nuclei_unet.errors import InputError
 from nuclei_unet.files import fresh_file
-from nuclei_unet.formats.label_image import checked
 from nuclei_unet.images import LARGEST_WHOLE, to_rgb
 
 # Told apart from one another, and from grey and from stained tissue.
 COLOURS = np.array(
-    [
-        *([255, 255, 0], [0, 255, 255], [255, 0, 255], [0, 255, 0]),
-        *([255, 128, 0], [255, 64, 64], [96, 160, 255], [255, 255, 255]),
-    ],
-    np.uint8,
+    [(255, 255, 0), (0, 255, 255), (255, 0, 255), (0, 255, 0), (255, 128, 0), (255, 64, 64), (96, 160, 255)], np.uint8
 )
 # The darkest and the lightest one in a thousand pixels are cut off.
 PERCENTILES = (0.1, 99.9)
@@ -24,10 +20,7 @@ STRIP = 512
 
 
 def overlay(image: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Return the image, its contrast stretched, with coloured outlines of the nuclei.
-
-    The outermost pixels of each nucleus are coloured, so the line between two touching ones has both their colours, and
-    these differ.
+    """Return the image, its contrast stretched, with the outermost pixels of each nucleus coloured by its number.
 
     Parameters
     ----------
@@ -45,24 +38,9 @@ def overlay(image: np.ndarray, labels: np.ndarray) -> np.ndarray:
     if image.shape[:2] != labels.shape:
         raise InputError(f"labels of shape {labels.shape} do not fit an image of shape {image.shape}")
     picture = _stretched(to_rgb(image))
-    labels = checked(labels, "labels")
-    edge = edge_pixels(labels)
-    numbers, colours = _colours(labels)
-    picture[edge] = COLOURS[colours[np.searchsorted(numbers, labels[edge])]]
+    edge = find_boundaries(labels, connectivity=1, mode="inner")
+    picture[edge] = COLOURS[labels[edge] % len(COLOURS)]
     return picture
-
-
-def edge_pixels(labels: np.ndarray) -> np.ndarray:
-    """Return the pixels of nuclei that have a neighbour of another value to the left, right, above or below.
-
-    bool (H, W). The image's own border is no outline.
-    """
-    edge = np.zeros(labels.shape, bool)
-    for first, second in ((np.s_[1:], np.s_[:-1]), (np.s_[:, 1:], np.s_[:, :-1])):
-        differ = labels[first] != labels[second]
-        edge[first] |= differ
-        edge[second] |= differ
-    return edge & (labels > 0)
 
 
 def _stretched(rgb: np.ndarray) -> np.ndarray:
@@ -79,32 +57,7 @@ def _stretched(rgb: np.ndarray) -> np.ndarray:
     return picture
 
 
-def _colours(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return all labels, ascending, and an index of COLOURS for each: touching nuclei have different ones."""
-    pairs = []
-    for first, second in (
-        (labels[1:], labels[:-1]),
-        (labels[:, 1:], labels[:, :-1]),
-        (labels[1:, 1:], labels[:-1, :-1]),
-        (labels[1:, :-1], labels[:-1, 1:]),
-    ):
-        touching = (first != second) & (first != 0) & (second != 0)
-        pairs.append(np.stack([first[touching], second[touching]], axis=1))
-    touching = np.unique(np.sort(np.concatenate(pairs), axis=1), axis=0)
-    neighbours: dict[int, list[int]] = {}
-    for smaller, larger in touching.tolist():
-        neighbours.setdefault(larger, []).append(smaller)
-    numbers = np.unique(labels)
-    chosen: dict[int, int] = {}
-    for number in numbers.tolist():
-        taken = {chosen[other] for other in neighbours.get(number, ())}
-        wanted = [(number + shift) % len(COLOURS) for shift in range(len(COLOURS))]
-        # A nucleus with eight neighbours of eight colours would be a wonder; it gets the colour of one of them.
-        chosen[number] = next((colour for colour in wanted if colour not in taken), wanted[0])
-    return numbers, np.array(list(chosen.values()), np.intp)
-
-
-def write(path: Path, image: np.ndarray, labels: np.ndarray) -> None:
+def write(path: Path, labels: np.ndarray, image: np.ndarray) -> None:
     """Write an `overlay` as PNG."""
     picture = cv2.cvtColor(overlay(image, labels), cv2.COLOR_RGB2BGR)
     with fresh_file(path) as partial:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePath
 
 from nuclei_unet.errors import InputError
-from nuclei_unet.formats.imagefile import ImageFile, clear_errors
+from nuclei_unet.formats.imagefile import ImageFile, clear_errors, without_suffix
 from nuclei_unet.formats.pictures import open_picture
 from nuclei_unet.formats.zarr_images import is_zarr, open_zarr
 
@@ -124,6 +124,39 @@ def find_images(inputs: Sequence[str]) -> list[tuple[Path, PurePath]]:
         common = os.path.commonpath([file.parent for file in found])
         found = {real: (file, PurePath(real.relative_to(common))) for real, (file, _) in found.items()}
     return sorted(found.values(), key=lambda item: (_natural(item[1].as_posix()), str(item[0])))
+
+
+class Images:
+    """What label images need to know of the images that they belong to: sizes and file names.
+
+    Parameters
+    ----------
+    folder : of the images; None: there is none
+    size : height and width of all images, if known
+    """
+
+    def __init__(self, folder: Path | None, size: tuple[int, int] | None = None) -> None:
+        self.folder, self.size = folder, size
+        self.files: dict[str, tuple[Path, str]] = {}
+        for file, relative in find_images([str(folder)]) if folder else ():
+            for name in (relative, relative.with_suffix(""), without_suffix(relative)):
+                self.files[name.as_posix()] = file, relative.as_posix()
+
+    def title(self, name: str) -> str:
+        """Return the path of an image in the folder; empty if it is not there. Names may lack the suffix."""
+        return self.files.get(name, ("", ""))[1]
+
+    def shape(self, name: str) -> tuple[int, int] | None:
+        """Return height and width; None without a folder. Raises InputError if the image is not there or not one."""
+        if self.size or not self.folder:
+            return self.size
+        if name not in self.files:
+            raise InputError(f"{name}: no image of that name in {self.folder}")
+        path = self.files[name][0]
+        sizes = {(image.sizes["Y"], image.sizes["X"]) for image in open_images(path)}
+        if len(sizes) != 1:
+            raise InputError(f"{path}: holds images of {len(sizes)} sizes; say which")
+        return sizes.pop()
 
 
 def _walk(folder: Path) -> list[Path]:

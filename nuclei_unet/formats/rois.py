@@ -13,10 +13,8 @@ import numpy as np
 
 from nuclei_unet.errors import InputError
 from nuclei_unet.files import fresh_file
-from nuclei_unet.formats.label_image import checked
-from nuclei_unet.formats.numbers import numbered
-from nuclei_unet.formats.outlines import Part, outlines
-from nuclei_unet.formats.rasterise import label_image, ring_of
+from nuclei_unet.formats.geometry import Part, label_image, outlines, ring_of
+from nuclei_unet.formats.label_image import checked, numbered
 
 # ImageJ's 16-bit coordinates: 65,535 less the 5,000 that it keeps for negative ones.
 MAX_SIDE = 60_535

@@ -2,8 +2,8 @@
 
 import cv2
 import numpy as np
+from skimage.segmentation import find_boundaries
 
-from nuclei_unet.formats.overlay import edge_pixels
 from nuclei_unet.images import has_light_background, to_rgb
 
 # RGB. Orange stands out from a dark background; green from white and from the purple of histology.
@@ -36,7 +36,7 @@ def thumbnail(image: np.ndarray, labels: np.ndarray, side: int = 256) -> bytes:
     picture = np.rint(np.clip((pixels - low) / max(high - low, 1e-6), 0, 1) * 255).astype(np.uint8)
     rows, columns = ((np.arange(n) + 0.5) * full // n for n, full in ((size[1], height), (size[0], width)))
     shrunk = labels[np.ix_(rows.astype(int), columns.astype(int))]
-    edge = edge_pixels(shrunk)
+    edge = find_boundaries(shrunk, connectivity=1, mode="inner")
     colour = np.array(ON_LIGHT if has_light_background(picture) else ON_DARK)
     # Nuclei of a few pixels are all outline: leave something of the image to be seen.
     opacity = 0.5 if np.count_nonzero(edge) > 0.8 * np.count_nonzero(shrunk) else 1.0

@@ -3,17 +3,27 @@
 import logging
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 
 from nuclei_unet.errors import InputError
-from nuclei_unet.formats.imagefile import ImageFile, channel_names, clear_errors, scene_names
-from nuclei_unet.formats.tiff_metadata import ome_images, pixel_size, plane_labels
-from nuclei_unet.formats.tiff_pixels import read_pixels
+from nuclei_unet.formats.imagefile import (
+    MICROMETRES,
+    ImageFile,
+    channel_names,
+    clear_errors,
+    micrometres,
+    pick,
+    scene_names,
+    square,
+)
 
 # What tifffile only logs, but that would change which pixels are read, or how many.
 SERIOUS = re.compile(r"invalid (page|value) offset|invalid offset to|invalid or corrupted|series raised|discontiguous")
@@ -157,3 +167,195 @@ def _refuse_if_serious(path: Path, said: list[str]) -> None:
             # tifffile starts with the name of the object.
             line = re.sub(r"<[^>]*> ", "", line)
             raise InputError(f"{path}: the file is damaged or cut short ({line[:200]})") from None
+
+
+# TIFF's resolution is often that of a printer: 72, 96, 300, 600 or 1,200 dots per inch, that is 353 to 21 µm, which
+# means nothing. A nucleus is about 10 µm wide, so no image in which one can be outlined has pixels above 5 µm; and
+# light does not resolve 0.01 µm.
+PLAUSIBLE = (0.01, 5.0)
+RESOLUTION_UNITS = {2: "inch", 3: "cm"}
+
+
+@dataclass(frozen=True)
+class OmeImage:
+    """What an Image element says: the names of its channels, and width and height of a pixel in micrometres."""
+
+    channels: list[str | None]
+    width: float | None
+    height: float | None
+
+
+def ome_images(xml: str | None, shapes: Sequence[tuple], axes: Sequence[str]) -> list[OmeImage | None]:
+    """Return what an OME-XML says of each series, given their shapes and axes; None without an OME-XML.
+
+    tifffile leaves out images without data, so each series is matched to the next image of its width and height.
+    Source: https://docs.openmicroscopy.org/ome-model/6.3.1/
+    """
+    if xml is None:
+        return [None] * len(shapes)
+    elements = iter(ElementTree.fromstring(xml).iterfind("{*}Image/{*}Pixels"))
+    found = []
+    for shape, letters in zip(shapes, axes, strict=True):
+        size = [str(shape[letters.index(letter)]) for letter in "XY"]
+        found.append(next((_ome_image(one) for one in elements if [one.get("SizeX"), one.get("SizeY")] == size), None))
+    return found
+
+
+def _ome_image(pixels: ElementTree.Element) -> OmeImage:
+    names = [channel.get("Name") or channel.get("Fluor") for channel in pixels.iterfind("{*}Channel")]
+    sides = []
+    for axis in "XY":
+        try:
+            length = float(pixels.get(f"PhysicalSize{axis}", "nan"))
+        except ValueError:
+            length = math.nan
+        sides.append(micrometres(length, pixels.get(f"PhysicalSize{axis}Unit", "µm")))
+    return OmeImage(names, *sides)
+
+
+def plane_labels(tif, axes: str, shape: tuple[int, ...]) -> list[str | None]:
+    """Return the channels' names from the labels that ImageJ keeps for each plane; empty without them."""
+    labels = (tif.imagej_metadata or {}).get("Labels") if tif.is_imagej else None
+    outer = axes[: axes.index("Y")] if "Y" in axes else ""
+    planes = shape[: len(outer)]
+    # Channels run fastest in ImageJ's files.
+    if not outer.endswith("C") or not isinstance(labels, list) or len(labels) != math.prod(planes):
+        return []
+    return [str(label) for label in labels[: planes[-1]]]
+
+
+def pixel_size(tif, series, meta: OmeImage | None) -> tuple[float | None, str]:
+    """Return a pixel's side in micrometres and where it is from: OME, then ImageJ, then TIFF's own resolution.
+
+    A resolution is believed only if it gives 0.01 to 5 µm; otherwise it is a printer's or a screen's.
+    """
+    if meta is not None and meta.width is not None and meta.height is not None:
+        return square(meta.width, meta.height, "OME metadata")
+    per_unit = [_rational(series.keyframe.tags.valueof(tag)) for tag in (282, 283)]
+    if None in per_unit:
+        return None, "unknown"
+    unit = str((tif.imagej_metadata or {}).get("unit", "")) if tif.is_imagej else ""
+    source = "ImageJ metadata"
+    # ImageJ takes inches from dots per inch.
+    if micrometres(1, unit) in (None, MICROMETRES["inch"]):
+        number = series.keyframe.tags.valueof(296, 2)
+        unit, source = RESOLUTION_UNITS.get(int(number), ""), "TIFF resolution"
+    if source == "ImageJ metadata" and per_unit == [1, 1]:
+        # What is left when a program wrote a unit and no scale.
+        return None, f"unknown: exactly 1 {unit} in ImageJ metadata is more likely no scale than one"
+    sides = [micrometres(1 / value, unit) for value in per_unit]
+    if None in sides or (
+        source == "TIFF resolution" and not all(PLAUSIBLE[0] <= side <= PLAUSIBLE[1] for side in sides)
+    ):
+        return None, "unknown"
+    return square(*sides, source)
+
+
+def _rational(value) -> float | None:
+    try:
+        number = value[0] / value[1] if isinstance(value, tuple) else float(value)
+    except (TypeError, ValueError, ZeroDivisionError, IndexError):
+        return None
+    return number if math.isfinite(number) and number > 0 else None
+
+
+CODECS = "its compression needs imagecodecs: pip install 'nuclei-unet[codecs]'"
+
+
+def read_pixels(path: Path, tif, series, axes: str, shape: tuple[int, ...], colours, **index: int) -> np.ndarray:
+    """Return what lies at `index` of a series, an array of the other axes.
+
+    Parameters
+    ----------
+    path : the file, for messages
+    tif, series : tifffile's TiffFile, which is opened for as long as this takes, and one of its series
+    axes, shape : of the series without axes of one entry; with colours, the last axis is theirs
+    colours : (entries, 3) uint8 if values are to become colours, else None
+    index : a number for each axis to fix, such as T=3
+
+    Raises
+    ------
+    InputError : the file is cut short or damaged there, or its compression needs a package that is not installed
+    """
+    with clear_errors(path), _codecs(path), _opened(tif):
+        array = _stored(path, tif, series, axes, shape, colours is not None, index)
+    return array if colours is None else colours[array]
+
+
+def _stored(path, tif, series, axes, shape, has_palette, index) -> np.ndarray:
+    """Read what lies at `index`, as stored."""
+    if has_palette:
+        axes, shape = axes[:-1], shape[:-1]
+    if series.dataoffset is not None and series.transform is None:
+        # Uncompressed, one plane after the other: the operating system reads what is used.
+        if series.dataoffset + math.prod(shape) * series.dtype.itemsize > tif.filehandle.size:
+            raise InputError(f"{path}: the file is cut short")
+        dtype = series.dtype.newbyteorder(tif.byteorder)
+        stored = tif.filehandle.memmap_array(dtype, shape, series.dataoffset)
+        return np.array(pick(stored, axes, index), dtype=series.dtype)
+    outer = _page_axes(series, shape)
+    for number in range(len(series)) if outer is None else ():
+        _check_page(path, series[number])
+    if outer is None:
+        return np.ascontiguousarray(pick(series.asarray().reshape(shape), axes, index))
+    chosen = [[index[axis]] if axis in index else range(size) for axis, size in zip(axes[:outer], shape, strict=False)]
+    pages = []
+    for place in product(*chosen):
+        page = series[int(np.ravel_multi_index(place, shape[:outer])) if place else 0]
+        _check_page(path, page)
+        with _opened(page.parent):
+            pages.append(pick(page.asarray().reshape(shape[outer:]), axes[outer:], index))
+    free = [size for axis, size in zip(axes[:outer], shape, strict=False) if axis not in index]
+    return np.stack(pages).reshape(*free, *pages[0].shape) if free else np.ascontiguousarray(pages[0])
+
+
+def _page_axes(series, shape: tuple[int, ...]) -> int | None:
+    """Return how many of the leading axes run over pages, the others lying within; None if it is not that simple."""
+    within = math.prod(series.keyframe.shape)
+    for outer in range(len(shape), -1, -1):
+        if math.prod(shape[outer:]) == within and math.prod(shape[:outer]) == len(series) and series.transform is None:
+            return outer
+    return None
+
+
+def _check_page(path: Path, page) -> None:
+    """Refuse a page that is missing, or whose data lie beyond the end of the file.
+
+    tifffile would fill a missing page with zeros, and a JPEG decoder what is missing of a tile with grey.
+    """
+    if page is None:
+        raise InputError(f"{path}: a plane of the image is missing, here or in a file that belongs to it")
+    ends = [at + count for at, count in zip(page.dataoffsets, page.databytecounts, strict=False) if count]
+    if not ends or max(ends) > page.parent.filehandle.size:
+        raise InputError(f"{path}: the file is cut short")
+
+
+@contextmanager
+def _opened(tif) -> Iterator[None]:
+    """Open the file of a TiffFile again for a while: between reads no file stays open."""
+    closed = tif.filehandle.closed
+    if closed:
+        tif.filehandle.open()
+    try:
+        yield
+    finally:
+        if closed:
+            tif.filehandle.close()
+
+
+@contextmanager
+def _codecs(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        if "imagecodecs" in str(error) and not isinstance(error, InputError) and _lacks_imagecodecs():
+            raise InputError(f"{path}: {CODECS}") from None
+        raise
+
+
+def _lacks_imagecodecs() -> bool:
+    try:
+        import imagecodecs  # noqa: F401
+    except ImportError:
+        return True
+    return False

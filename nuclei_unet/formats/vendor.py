@@ -14,8 +14,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from nuclei_unet.errors import InputError
-from nuclei_unet.formats.imagefile import ImageFile, channel_names, clear_errors, pick, scene_names
-from nuclei_unet.formats.pixel_size import micrometres, square
+from nuclei_unet.formats.imagefile import ImageFile, channel_names, clear_errors, micrometres, pick, scene_names, square
 
 CZI_TYPES = {"Gray8": "uint8", "Gray16": "uint16", "Gray32Float": "float32"} | {
     "Bgr24": "uint8",

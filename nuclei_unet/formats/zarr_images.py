@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from nuclei_unet.errors import InputError
-from nuclei_unet.formats.imagefile import ImageFile, channel_names, clear_errors, scene_names
-from nuclei_unet.formats.pixel_size import micrometres, square
+from nuclei_unet.formats.imagefile import ImageFile, channel_names, clear_errors, micrometres, scene_names, square
 
 # A folder with one of these is a Zarr group or array, whatever its name.
 MARKS = (".zgroup", ".zattrs", ".zarray", "zarr.json")

@@ -18,7 +18,7 @@ CHUNK = 1024
 NAME = "nuclei"
 
 
-def write(path: Path, labels: np.ndarray, pixel_size: float | None = None, image: np.ndarray | None = None) -> None:
+def write(path: Path, labels: np.ndarray, pixel_size: float | None = None, channels: np.ndarray | None = None) -> None:
     """Write a label image, and the image that it belongs to.
 
     With an image, it is the group itself, and the label image the group `labels/nuclei` in it. Without one, the group
@@ -30,7 +30,7 @@ def write(path: Path, labels: np.ndarray, pixel_size: float | None = None, image
     path : the folder, by custom NAME.ome.zarr; replaced if it exists
     labels : integer (H, W), 0 = background
     pixel_size : micrometres per pixel; None: not known, and the axes have no unit
-    image : (H, W), or (H, W, C), which is written as c, y, x
+    channels : of the image, (H, W), or (H, W, C), which is written as c, y, x
 
     Raises
     ------
@@ -38,14 +38,14 @@ def write(path: Path, labels: np.ndarray, pixel_size: float | None = None, image
     """
     zarr = _zarr()
     labels = checked(labels, str(path))
-    if image is not None and image.shape[:2] != labels.shape:
-        raise InputError(f"{path}: labels of shape {labels.shape} do not fit an image of shape {image.shape}")
+    if channels is not None and channels.shape[:2] != labels.shape:
+        raise InputError(f"{path}: labels of shape {labels.shape} do not fit an image of shape {channels.shape}")
     about: dict = {"version": VERSION}
     with fresh_folder(path) as folder:
         root = zarr.open_group(str(folder), mode="w", zarr_format=2)
         group = root
-        if image is not None:
-            planes = image if image.ndim == 2 else np.moveaxis(image, 2, 0)
+        if channels is not None:
+            planes = channels if channels.ndim == 2 else np.moveaxis(channels, 2, 0)
             _write_pyramid(root, planes, pixel_size, {"name": path.name.removesuffix(".ome.zarr")})
             if planes.ndim == 3 and len(planes) == 3 and planes.dtype == np.uint8:
                 root.attrs["omero"] = {"channels": [_channel(*channel) for channel in CHANNELS]}

@@ -43,8 +43,8 @@ def save(model: keras.Model, path: Path, metadata: Metadata, calibration: Iterab
     path : of the file. Its input is `image`, float32 (N, H, W, channels), 0 ... 255; its output `maps`, float32
         (N, H, W, targets), in [0, 1], in the order of the targets
     metadata : of the model; its `network` will say that there is no normalization
-    calibration : images (H, W) or (H, W, channels), 0 ... 255, whose sides `network.size_multiple` divides; the file
-        then computes in eight bits. Without any it computes in float32
+    calibration : images (H, W) or (H, W, channels), 0 ... 255, of any size; the file then computes in eight bits.
+        Without any it computes in float32
 
     Raises
     ------
@@ -53,13 +53,20 @@ def save(model: keras.Model, path: Path, metadata: Metadata, calibration: Iterab
     graph = _Graph(unet.fold_batch_normalization(model, metadata.network), metadata.targets)
     metadata = metadata.but(network=metadata.network.model_copy(update={"normalization": "none"}))
     exported = graph.to_model()
-    images = [np.asarray(image, np.float32).reshape(1, *image.shape[:2], -1) for image in calibration]
+    images = [_padded(image, metadata.network.size_multiple) for image in calibration]
     if images:
         exported = _quantized(exported, images)
     helper.set_model_props(exported, {KEY: metadata.dump()})
     onnx.checker.check_model(exported, full_check=True)
     path.write_bytes(exported.SerializeToString(deterministic=True))
     return metadata
+
+
+def _padded(image: np.ndarray, multiple: int) -> np.ndarray:
+    """Return an image, float32 (1, H, W, channels), mirrored at its edge so that `multiple` divides its sides."""
+    pixels = image.astype(np.float32).reshape(*image.shape[:2], -1)
+    sides = [(0, -side % multiple) for side in image.shape[:2]]
+    return np.pad(pixels, [*sides, (0, 0)], "symmetric")[None]
 
 
 def copy(source: Path, target: Path, metadata: Metadata) -> None:

@@ -6,10 +6,12 @@ It needs no other file, no internet and no script. Equal content gives equal byt
 import functools
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+
+from nuclei_unet.results.record import Result
 
 # Thumbnails on the page. With 12 kB each, that is a page of some 5 MB.
 MOST_THUMBNAILS = 300
@@ -20,62 +22,33 @@ MOST_WARNINGS = 20
 BARS = 30
 
 
-@dataclass(frozen=True, eq=False)
-class Item:
-    """One segmented image plane, or one file that failed.
-
-    Attributes
-    ----------
-    name : as in the names of its result files, with the subfolder: plate1/A01_t003
-    source : the input file as the user named it
-    height, width : pixels; 0 if failed
-    count : number of nuclei; None if failed
-    error : why it failed, one line, or None
-    warnings : plain sentences, see `nuclei_unet.prediction.checks`
-    pixel_size : micrometres per pixel, None if unknown
-    diameters : equivalent diameters of the nuclei in px, (n,); float32 is enough
-    thumbnail : base64 of a JPEG, or nothing
-    """
-
-    name: str
-    source: str
-    height: int = 0
-    width: int = 0
-    count: int | None = None
-    error: str | None = None
-    warnings: tuple[str, ...] = ()
-    pixel_size: float | None = None
-    diameters: np.ndarray | Sequence[float] = ()
-    thumbnail: str = ""
-
-
-def page(items: Iterable[Item], facts: Mapping[str, str]) -> str:
+def page(results: Iterable[Result], facts: Mapping[str, str]) -> str:
     """Return the page as HTML.
 
     Parameters
     ----------
-    items : in the order in which they are listed; failed ones and those with warnings are shown first as well. They
+    results : in the order in which they are listed; failed ones and those with warnings are shown first as well. They
         are taken one at a time, and no more of them is kept than the page shows
     facts : how the results were made, name -> value: the model, the settings ...
 
     Names and values may hold any characters: they are shown as text.
     """
-    rows: dict[str, list[Item]] = {"failed": [], "segmented": [], "warned": []}
-    pictured: dict[bool, list[Item]] = {True: [], False: []}
+    rows: dict[str, list[Result]] = {"failed": [], "segmented": [], "warned": []}
+    pictured: dict[bool, list[Result]] = {True: [], False: []}
     counts = dict.fromkeys(rows, 0)
     nuclei, largest, sizes = 0, 0, []
-    for item in items:
-        bare = replace(item, thumbnail="")
-        kinds = ["failed"] if item.error is not None else ["segmented", "warned"] if item.warnings else ["segmented"]
-        for kind in kinds:
-            counts[kind] += 1
-            if len(rows[kind]) < MOST_ROWS:
-                rows[kind].append(bare)
-        if item.error is None:
-            nuclei, largest = nuclei + item.count, max(largest, item.count)
-            sizes.append((np.asarray(item.diameters, np.float32), item.pixel_size))
-            if item.thumbnail and len(pictured[bool(item.warnings)]) < MOST_THUMBNAILS:
-                pictured[bool(item.warnings)].append(item)
+    for result in results:
+        diameters = np.asarray(result.diameters, np.float32)  # an eighth of the memory of a tuple
+        bare = replace(result, thumbnail="", diameters=diameters)
+        for group in ["failed"] if result.error is not None else ["segmented", "warned"][: 1 + bool(result.warnings)]:
+            counts[group] += 1
+            if len(rows[group]) < MOST_ROWS:
+                rows[group].append(bare)
+        if result.error is None:
+            nuclei, largest = nuclei + result.count, max(largest, result.count)
+            sizes.append((diameters, result.pixel_size))
+            if result.thumbnail and len(pictured[bool(result.warnings)]) < MOST_THUMBNAILS:
+                pictured[bool(result.warnings)].append(result)
     content = _template().render(
         **rows,
         counts=counts,
@@ -113,9 +86,9 @@ def charts(sizes: Sequence[tuple[np.ndarray, float | None]]) -> list[dict]:
     """
     values = {"px": [np.asarray(diameters, np.float64) for diameters, _ in sizes]}
     if sizes and all(pixel_size for _, pixel_size in sizes):
-        scaled = [found * size for found, (_, size) in zip(values["px"], sizes, strict=True)]
+        scaled = [diameters * size for diameters, (_, size) in zip(values["px"], sizes, strict=True)]
         values = {"µm": scaled, **values}
-    return [histogram(np.concatenate(found), unit) for unit, found in values.items() if sum(map(len, found))]
+    return [histogram(np.concatenate(arrays), unit) for unit, arrays in values.items() if sum(map(len, arrays))]
 
 
 def histogram(sizes: np.ndarray, unit: str) -> dict:
@@ -148,7 +121,7 @@ def histogram(sizes: np.ndarray, unit: str) -> dict:
     }
 
 
-def _median(item: Item) -> float | None:
+def _median(item: Result) -> float | None:
     return float(np.median(item.diameters)) if len(item.diameters) else None
 
 

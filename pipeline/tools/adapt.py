@@ -1,10 +1,10 @@
 """Adapt this project's model to annotated images, as `nuclei-unet adapt` does, with the training data at hand.
 
-    make adapt IMAGES=images LABELS=labels OUT=my-lab.keras
+    make adapt IMAGES=images LABELS=labels OUT=my-lab.onnx
 
 Half of each batch of the fine-tuning are crops of data/processed/, the images that the model was trained on, so that it
 does not forget them (left out if that data set is missing, or was normalized otherwise). The run is logged to MLflow:
-arguments, scores before and after, the model. Takes the options of `nuclei-unet adapt`; --model is models/model.keras.
+arguments, scores before and after, the model. Takes the options of `nuclei-unet adapt`; --model is models/model.onnx.
 """
 
 import argparse
@@ -29,18 +29,18 @@ def main() -> None:
     # The number of threads decides how sums are split: as in training.
     parser.set_defaults(model=default, threads=settings.train.threads)
     arguments = parser.parse_args()
-    adapted = adapt.run(arguments, lambda metadata: replay(metadata, settings))
+    adapted = adapt.run(adapt.Request.of(arguments), lambda metadata: replay(metadata, settings))
     given = {key: value for key, value in vars(arguments).items() if value is not None}
-    mirror.log_adaptation(arguments.out, given, adapted.rows, adapted.chosen, adapted.metadata)
+    mirror.log_adaptation(arguments.out, given, adapted)
 
 
 def replay(metadata: Metadata, settings: params.Params) -> Sequence[Sample]:
     """Return the training images as the model has seen them; none, with a note on stderr, if they are not there."""
-    look = NormalizeSettings(**{key: getattr(settings.preprocess, key) for key in NormalizeSettings.model_fields})
+    ours = NormalizeSettings(**{key: getattr(settings.preprocess, key) for key in NormalizeSettings.model_fields})
     reason = ""
     if not (layout.PROCESSED / processed.MANIFEST).exists():
         reason = "data/processed is missing"
-    elif metadata.normalize != look:
+    elif metadata.normalize != ours:
         reason = "params.yaml normalizes images otherwise than the model"
     if reason:
         print(f"note: without images of the training in the fine-tuning: {reason}", file=sys.stderr)

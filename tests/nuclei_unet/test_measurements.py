@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from nuclei_unet.errors import InputError
-from nuclei_unet.measurements import measure
+from nuclei_unet.measurements import diameters, measure
 
 LABELS = np.zeros((10, 12), np.uint16)
 LABELS[1:5, 2:8] = 1  # 4 x 6
@@ -120,3 +120,11 @@ def test_large_values_of_64_bits():
 def test_an_image_of_another_size_is_an_error(shape):
     with pytest.raises(InputError, match="do not fit an image of shape"):
         measure(LABELS, np.zeros(shape))
+
+
+def test_diameters_of_circles_and_labels_with_gaps():
+    labels = np.zeros((1200, 30), np.uint32)
+    labels[500:530, :10] = 7  # across two strips
+    labels[1000:1004, 4:6] = 70_000
+    assert diameters(labels) == pytest.approx([2 * np.sqrt(300 / np.pi), 2 * np.sqrt(8 / np.pi)])
+    assert diameters(np.zeros((4, 5), np.uint16)).size == 0

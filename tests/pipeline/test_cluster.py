@@ -16,7 +16,7 @@ from tests.pipeline.test_dvc import TINY, set_params
 
 OUTPUTS = {
     "preprocess": ("data/processed", "reports/data_audit.json"),
-    "evaluate": ("data/predictions", "models/model.keras", "reports/scores.json", "reports/per_image.csv"),
+    "evaluate": ("data/predictions", "models/model.onnx", "reports/scores.json", "reports/per_image.csv"),
 }
 
 
@@ -31,6 +31,9 @@ def stage(folder, name, **variables):
 def digests(folder, name, monkeypatch):
     monkeypatch.chdir(folder)
     return [tree_digest([folder.joinpath(path).relative_to(folder)]) for path in OUTPUTS[name]]
+
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")

@@ -36,7 +36,9 @@ NO_DEPENDENCY = {
     *("nuclei_unet.errors", "nuclei_unet.files", "nuclei_unet.quiet", "nuclei_unet.sample", "nuclei_unet.settings"),
     *(
         "nuclei_unet.network.metadata",
-        "nuclei_unet.cluster",
+        "nuclei_unet.batch",
+        "nuclei_unet.batch.pool",
+        "nuclei_unet.batch.dask_pool",
         "nuclei_unet.prediction.engine",
         "nuclei_unet.network.onnx_file",
     ),

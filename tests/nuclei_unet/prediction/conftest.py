@@ -4,9 +4,9 @@ import pytest
 
 
 @pytest.fixture(scope="module")
-def views(settings):
-    """Return an `evaluate` section that looks at an image once, as it is, with other values for some keys."""
-    plain = {"views": "thorough", "orientations": 1, "scales": (1.0,), "outline_range": 0.0}
+def once(settings):
+    """Return an `evaluate` section that predicts an image once, as it is, with other values for some keys."""
+    plain = {"augmentations": ((1.0, 0),), "outline_range": 0.0}
     return lambda **values: settings.evaluate.model_copy(update=plain | values)
 
 

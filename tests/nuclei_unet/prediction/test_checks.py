@@ -28,9 +28,10 @@ def in_form(grey, form):
     return np.dstack({"grey+alpha": [grey, alpha], "rgb": [grey] * 3, "rgba": [*[grey] * 3, alpha]}[form])
 
 
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
-@pytest.mark.parametrize("light", [False, True])
-@pytest.mark.parametrize("form", ["grey", "grey+alpha", "rgb", "rgba"])
+@pytest.mark.parametrize(
+    ("form", "light", "dtype"),
+    [("grey", False, np.uint8), ("grey+alpha", True, np.uint16), ("rgb", True, np.float32), ("rgba", False, np.uint16)],
+)
 def test_a_good_image_gets_no_warning(form, light, dtype):
     image = in_form(pictured(LABELS, light, dtype), form)
     assert checks.warnings(image, LABELS, (20, 40)) == []
@@ -85,10 +86,9 @@ def test_sizes_unlike_the_training_images():
     assert checks.warnings(image, LABELS, None) == []
 
 
-@pytest.mark.parametrize("sigma", [5, 6])
 @pytest.mark.parametrize("light", [False, True])
-def test_blur_is_noticed(sigma, light):
-    (text,) = checks.warnings(pictured(LABELS, light, blur=sigma), LABELS, (20, 40))
+def test_blur_is_noticed(light):
+    (text,) = checks.warnings(pictured(LABELS, light, blur=5), LABELS, (20, 40))
     assert text.startswith("Blurred")
 
 
@@ -111,14 +111,6 @@ def test_edges_without_any_nuclei_or_contrast():
     flat[:] = 3
     flat[0, 0] = 4
     assert all(isinstance(text, str) for text in checks.warnings(flat, LABELS))
-
-
-def test_diameters_of_circles_and_labels_with_gaps():
-    labels = np.zeros((1200, 30), np.uint32)
-    labels[500:530, :10] = 7  # across two strips
-    labels[1000:1004, 4:6] = 70_000
-    assert checks.diameters(labels) == pytest.approx([2 * np.sqrt(300 / np.pi), 2 * np.sqrt(8 / np.pi)])
-    assert checks.diameters(np.zeros((4, 5), np.uint16)).size == 0
 
 
 def test_a_large_image_gets_the_same_warnings_in_little_memory():

@@ -4,65 +4,80 @@ import numpy as np
 import pytest
 
 from nuclei_unet.labels import components
-from nuclei_unet.network import unet
-from nuclei_unet.network.tensorflow_engine import TensorFlowNetwork
-from nuclei_unet.prediction.predictor import Predictor
+from nuclei_unet.prediction import models
+from nuclei_unet.prediction.predictor import THOROUGH, Predictor
 from nuclei_unet.prediction.tiles import tiles
 
 
 @pytest.fixture(scope="module")
-def predictor(model_params, views):
-    params = model_params(stem_stride=2)
-    return Predictor(TensorFlowNetwork(unet.build(1, ("foreground", "border"), params), params), params, views())
+def predictor(once):
+    opened = models.load(threads=2)
+    return Predictor(opened.network, opened.metadata.network, once())
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (1, 50), (37, 53), (256, 256), (300, 517)])
+def noise(*shape):
+    return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 50), (37, 53), (300, 517)])
 def test_any_size(shape, predictor):
-    image = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    maps = predictor.maps(image)
-    assert list(maps) == ["foreground", "border"]
+    maps = predictor.maps(noise(*shape))
+    assert list(maps) == ["foreground", "border", "distance"]
     for values in maps.values():
         assert values.shape == shape and values.dtype == np.float32
         assert 0 <= values.min() <= values.max() <= 1
 
 
 def test_what_the_network_sees_of_the_image_stays_in_place(predictor):
-    # 8 x 12 needs no padding; 7 x 11 is padded with what is there in the other.
-    image = np.random.default_rng(0).integers(0, 256, (7, 11), dtype=np.uint8)
-    padded = np.pad(image, ((0, 1), (0, 1)), mode="symmetric")
+    # A multiple of the network's size needs no padding; one pixel less is padded with what is there in the other.
+    side = 2 * predictor.multiple
+    image = noise(side - 1, side - 1)
+    padded = np.pad(image, (0, 1), mode="symmetric")
     for name, values in predictor.maps(image).items():
-        np.testing.assert_allclose(values, predictor.maps(padded)[name][:7, :11], atol=1e-6)
+        np.testing.assert_allclose(values, predictor.maps(padded)[name][:-1, :-1], atol=1e-6)
 
 
-def test_colour_images_and_maps_at_another_size(model_params, views):
-    params = model_params()
-    predictor = Predictor(TensorFlowNetwork(unet.build(3, ("foreground",), params), params), params, views())
-    image = np.random.default_rng(0).integers(0, 256, (9, 14, 3), dtype=np.uint8)
+class Brightness:
+    """A network whose map is the image's brightness, and that remembers the shapes it saw."""
+
+    channels = 1
+
+    def __init__(self):
+        self.shapes = []
+
+    def __call__(self, images):
+        self.shapes.append(images.shape[1:3])
+        return {"foreground": images / np.float32(255)}
+
+
+def test_augmentations_are_undone_before_maps_are_averaged(predictor, once, settings):
+    image = noise(128, 256)
+    network = Brightness()
+    turned = Predictor(network, settings.train.model, once(augmentations=tuple((1.0, turn) for turn in range(8))))
+    np.testing.assert_allclose(turned.maps(image)["foreground"], image / 255, atol=1e-6)
+    assert len(network.shapes) == 8 and len(set(network.shapes)) == 2
+    network.shapes.clear()
+    Predictor(network, settings.train.model, once(augmentations=THOROUGH)).maps(image)
+    assert len(network.shapes) == 16 and len({max(shape) for shape in network.shapes}) == 4
+
+
+def test_maps_at_another_size(predictor):
+    image = noise(9, 14)
     native, larger = predictor.maps(image)["foreground"], predictor.maps(image, (18, 42))["foreground"]
     assert native.shape == (9, 14) and larger.shape == (18, 42)
     assert native.min() <= larger.min() <= larger.max() <= native.max()
-    np.testing.assert_array_equal(predictor.maps(image, (9, 14))["foreground"], native)
-
-
-def test_maps_of_blocks_are_the_maps_of_the_image(predictor):
-    image = np.random.default_rng(0).integers(0, 256, (300, 200), dtype=np.uint8)
-    whole = predictor.maps(image)
-    for core, tile in tiles(image.shape, 128, 32):
-        inside = tuple(slice(c.start - b.start, c.stop - b.start) for c, b in zip(core, tile, strict=True))
-        for name, values in predictor.maps(image[tile]).items():
-            np.testing.assert_allclose(values[inside], whole[name][core], atol=1e-6)
 
 
 @pytest.mark.parametrize("shape", [(900, 640), (300, 213), (1800, 1280), (1, 1)])
-def test_a_label_image_of_another_size_in_blocks_too(shape, predictor, monkeypatch):
+def test_a_label_image_of_another_size_in_tiles_too(shape, settings, once, monkeypatch):
     image = np.full((900, 640), 20, np.uint8)
     image[100:140, 100:140] = image[700:760, 500:560] = 200
 
-    def found(maps, settings, image=None):
-        labels = components(image > 100, connectivity=4)
-        return labels.astype(np.uint16)
+    def bright(maps, settings, image=None):
+        return components(image > 100, connectivity=4).astype(np.uint16)
 
-    monkeypatch.setattr("nuclei_unet.prediction.predictor.label_nuclei", found)
+    predictor = Predictor(Brightness(), settings.train.model, once())
+    monkeypatch.setattr("nuclei_unet.prediction.predictor.label_nuclei", bright)
     whole = predictor.labels(image, shape)
     assert whole.shape == shape
     monkeypatch.setattr("nuclei_unet.prediction.predictor.TILE", 512)
@@ -70,3 +85,12 @@ def test_a_label_image_of_another_size_in_blocks_too(shape, predictor, monkeypat
     assert pieces.shape == shape and pieces.max() == whole.max()
     # Tiles are resized by themselves, so an outline may differ by a pixel.
     assert ((pieces > 0) != (whole > 0)).mean() < 0.003
+
+
+def test_maps_of_tiles_are_those_of_the_image(settings, once):
+    image = noise(300, 200)
+    predictor = Predictor(Brightness(), settings.train.model, once())
+    whole = predictor.maps(image)["foreground"]
+    for core, tile in tiles(image.shape, 128, 32):
+        inside = tuple(slice(c.start - b.start, c.stop - b.start) for c, b in zip(core, tile, strict=True))
+        np.testing.assert_array_equal(predictor.maps(image[tile])["foreground"][inside], whole[core])

@@ -11,7 +11,7 @@ from nuclei_unet.prediction.tiles import tiles
 
 
 @pytest.mark.parametrize("shape", [(64, 64), (64, 200), (130, 257)])
-def test_cores_tile_the_image_and_lie_in_their_blocks(shape):
+def test_cores_tile_the_image_and_lie_in_their_tiles(shape):
     covered = np.zeros(shape, int)
     for core, tile in tiles(shape, 64, 16):
         covered[core] += 1
@@ -21,7 +21,7 @@ def test_cores_tile_the_image_and_lie_in_their_blocks(shape):
 
 
 @pytest.fixture
-def small_blocks(monkeypatch):
+def small_tiles(monkeypatch):
     """Let 192 pixels be a tile: cores of 128 pixels."""
     monkeypatch.setattr(predict, "TILE", 192)
     monkeypatch.setattr(predict, "OVERLAP", 32)
@@ -30,8 +30,8 @@ def small_blocks(monkeypatch):
 class Bright(Predictor):
     """Sees nuclei where it is bright, and their middles where it is brightest."""
 
-    def __init__(self, views):
-        self.views, self.passes, self.seen = views, predict.passes(views), []
+    def __init__(self, settings):
+        self.predict, self.seen = settings, []
 
     def maps(self, image, shape=None):
         self.seen.append(image.shape)
@@ -48,12 +48,12 @@ def cones(shape, centres, radius):
     return image
 
 
-def test_nuclei_found_block_by_block_are_those_of_the_whole_image(small_blocks, views):
+def test_nuclei_found_tile_by_tile_are_those_of_the_whole_image(small_tiles, once):
     # Also on the seams (128, 256) and where four tiles meet; touching ones, too.
     grid = [(row, column) for row in range(8, 400, 24) for column in range(8, 300, 24)]
     image = cones((400, 300), grid, 13)
-    predictor = Bright(views(min_area=5))
-    found, whole = predictor.labels(image), label_nuclei(Bright(views()).maps(image), views(min_area=5))
+    predictor = Bright(once(min_area=5))
+    found, whole = predictor.labels(image), label_nuclei(Bright(once()).maps(image), once(min_area=5))
     assert len(predictor.seen) == 12 and max(max(shape) for shape in predictor.seen) <= 192
     assert found.dtype == np.uint16 and found.max() == whole.max() == len(grid)
     # Where nuclei touch, pixels as near to one as to the other may go to either.
@@ -62,28 +62,28 @@ def test_nuclei_found_block_by_block_are_those_of_the_whole_image(small_blocks, 
     np.testing.assert_array_equal(found > 0, whole > 0)
 
 
-def test_a_nucleus_larger_than_the_blocks_stays_one(small_blocks, views):
+def test_a_nucleus_larger_than_the_tiles_stays_one(small_tiles, once):
     image = cones((500, 500), [(250, 250)], 200)
     # Its slopes are cut by the tiles' edges, but it has no second summit.
-    found = Bright(views(prominence=0.9)).labels(image)
+    found = Bright(once(prominence=0.9)).labels(image)
     assert found.max() == 1
     np.testing.assert_array_equal(found > 0, image > 0)
 
 
 @pytest.mark.parametrize("value", [0, 255])
-def test_empty_and_full_images_block_by_block(value, small_blocks, views):
-    found = Bright(views()).labels(np.full((200, 300), value, np.uint8))
+def test_empty_and_full_images_tile_by_tile(value, small_tiles, once):
+    found = Bright(once()).labels(np.full((200, 300), value, np.uint8))
     assert found.shape == (200, 300) and found.max() == (value > 0) and (found == (value > 0)).all()
 
 
-def test_more_nuclei_than_16_bits_hold(small_blocks, views):
+def test_more_nuclei_than_16_bits_hold(small_tiles, once):
     image = np.zeros((1030, 1030), np.uint8)
     image[::4, ::4] = 255
-    found = Bright(views(min_area=1, smoothing=0)).labels(image)
+    found = Bright(once(min_area=1, smoothing=0)).labels(image)
     assert found.dtype == np.uint32 and found.max() == (image > 0).sum() == np.unique(found).size - 1
 
 
-def test_images_that_fit_are_one_block(small_blocks, views):
-    predictor = Bright(views())
+def test_images_that_fit_are_one_tile(small_tiles, once):
+    predictor = Bright(once())
     predictor.labels(np.zeros((192, 100), np.uint8))
     assert predictor.seen == [(192, 100)]

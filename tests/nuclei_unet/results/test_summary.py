@@ -9,12 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nuclei_unet.results import summary
-from nuclei_unet.results.summary import Item, page
+from nuclei_unet.results.record import Result
+from nuclei_unet.results.summary import page
 
 PICTURE = base64.b64encode(b"\xff\xd8\xff picture").decode()
-GOOD = Item("plate1/A01", "in/plate1/A01.tif", 512, 640, 3, None, (), None, np.array([10.0, 20, 30]), PICTURE)
+GOOD = Result(
+    "plate1/A01", "in/plate1/A01.tif", height=512, width=640, count=3, diameters=(10.0, 20.0, 30.0), thumbnail=PICTURE
+)
 WARNED = replace(GOOD, name="plate1/B02", warnings=("Blurred: very.", "Saturated: 9%."))
-FAILED = Item("plate1/C03", "in/plate1/C03.tif", error="in/plate1/C03.tif: is cut short")
+FAILED = Result("plate1/C03", "in/plate1/C03.tif", error="in/plate1/C03.tif: is cut short")
 VOID = ("meta", "img", "br", "rect", "path", "link", "input")
 
 

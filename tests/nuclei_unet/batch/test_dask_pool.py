@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 import tifffile
 
-from nuclei_unet import cluster
+from nuclei_unet.batch import dask_pool, pool
 from nuclei_unet.commands.main import main
 from pipeline.dataset import synthetic
 from pipeline.process import free_port
 from tests import ROOT, dask_cluster
 
-OPTIONS = ("--views", "fast", "--engine", "onnx")
+pytestmark = pytest.mark.slow
+OPTIONS = ("--augmentation", "fast")
 
 
 @pytest.fixture(scope="module")
@@ -90,12 +91,6 @@ def test_a_killed_worker_and_one_that_joins_late_change_nothing(images, expected
     same(expected, out)
 
 
-def test_processes_of_one_machine(images, expected, tmp_path, capsys):
-    assert call(images, tmp_path / "out", "--jobs", 2) == 1
-    assert "22.png" in capsys.readouterr().err
-    same(expected, tmp_path / "out")
-
-
 def test_a_scheduler_that_goes_is_named_and_the_same_command_goes_on(images, expected, tmp_path):
     out = tmp_path / "out"
     with dask_cluster.cluster() as (address, worker):
@@ -109,25 +104,19 @@ def test_a_scheduler_that_goes_is_named_and_the_same_command_goes_on(images, exp
     same(expected, out)
 
 
-def test_ctrl_c_leaves_nothing_half_written(images, tmp_path):
-    out = tmp_path / "out"
-    with dask_cluster.cluster() as (address, worker):
-        worker()
-        run = start(images, out, "--scheduler", address)
-        wait_for(out, 4, run)
-        run.send_signal(signal.SIGINT)
-        _, said = run.communicate(timeout=60)
-    assert run.returncode == 130 and "interrupted" in said and "Traceback" not in said
-    assert not [path for path in out.rglob("*") if "partial" in path.name]
-
-
 def test_nobody_answers(images, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(cluster, "CONNECT", "1s")
+    monkeypatch.setattr(dask_pool, "CONNECT", "1s")
     address = f"tcp://127.0.0.1:{free_port()}"
-    monkeypatch.setenv(cluster.VARIABLE, address)
+    monkeypatch.setenv(pool.VARIABLE, address)
     assert call(images, tmp_path / "out") == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"error: {address}: no Dask scheduler answers") and "dask scheduler" in line
     with pytest.raises(SystemExit):
         main(["predict", str(images), str(tmp_path / "out"), "--jobs", "2", "--scheduler", address])
     assert "not allowed with" in capsys.readouterr().err
+
+
+def test_a_worker_with_other_versions_is_refused():
+    wrong = dict(dask_pool.stamp(wait_for), numpy="1.0")
+    with pytest.raises(pool.InputError, match="another numpy .* than this machine"):
+        dask_pool._on_worker(wait_for, None, wrong, None)

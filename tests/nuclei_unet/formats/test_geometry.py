@@ -7,9 +7,8 @@ from hypothesis import strategies as st
 from shapely import MultiPolygon, Polygon
 
 from nuclei_unet.errors import InputError
-from nuclei_unet.formats import rasterise as drawing
-from nuclei_unet.formats.outlines import outlines
-from nuclei_unet.formats.rasterise import extent, rasterise, ring_of
+from nuclei_unet.formats import geometry
+from nuclei_unet.formats.geometry import extent, outlines, rasterise, ring_of
 from tests.nuclei_unet.formats.label_images import LABELS, label_images, same
 
 # A nucleus around a hole that touches the outside in one corner.
@@ -97,7 +96,7 @@ def test_what_lies_outside_is_cut_off():
 
 
 def test_too_much_to_draw_is_refused(monkeypatch):
-    monkeypatch.setattr(drawing, "MAX_CROSSINGS", 5)
+    monkeypatch.setattr(geometry, "MAX_CROSSINGS", 5)
     with pytest.raises(InputError, match="cross 6 rows"):
         rasterise({1: [[np.array([[0, 0], [2, 0], [2, 3], [0, 3]])]]}, (3, 3))
 

@@ -1,0 +1,174 @@
+"""The workers of a Dask cluster. All its machines need the same code and the same folders."""
+
+import contextlib
+import functools
+import hashlib
+import logging
+import platform
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import CancelledError
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from nuclei_unet import files
+from nuclei_unet.batch.pool import Lost
+from nuclei_unet.errors import InputError
+
+# Packages that shape results. Workers need the client's versions of them.
+PACKAGES = ("numpy", "scipy", "scikit-image", "opencv-python-headless", "onnxruntime")
+# A task is tried again if it raises: on a network file system a file may be away for a moment.
+RETRIES = 2
+PATIENCE = 10  # seconds without a result, before the reason is looked for
+CONNECT = "10s"  # for a scheduler to answer
+
+
+class DaskPool:
+    """Workers of a Dask cluster; a `nuclei_unet.batch.pool.Pool`."""
+
+    def __init__(self, address: str):
+        """Connect to the scheduler at an address.
+
+        Raises InputError if nobody answers, its Python is of another version, or Dask is not installed here.
+        """
+        self.address = address
+        self.client = _connected(address)
+        print(f"on the Dask cluster of {address}, dashboard: {self.client.dashboard_link}", flush=True)
+
+    def run(self, function, tasks, common):
+        """Yield (number of the task, result) in the order in which they end."""
+        import distributed
+        from distributed.comm.core import CommClosedError
+
+        call = functools.partial(_on_worker, function, common, stamp(function))
+        waiting = iter(enumerate(tasks))
+        running: dict[distributed.Future, tuple[int, Any]] = {}
+        # Dask blames the death of a worker on all tasks that it had. Those are done again, each with nothing beside it.
+        suspects: list[tuple[int, Any]] = []
+        alone: int | None = None
+        told, gone = False, InputError(f"the Dask scheduler at {self.address} has gone; start it again, and this, too")
+
+        def submit(number: int, task: Any) -> None:
+            # Keys of their own: a result of another run at this scheduler is never taken.
+            running[self.client.submit(call, task, pure=False, retries=RETRIES)] = (number, task)
+
+        while True:
+            try:
+                if suspects:
+                    if not running:
+                        alone, task = suspects.pop(0)
+                        submit(alone, task)
+                elif alone is None:
+                    # Workers that join late get their share.
+                    ahead = 2 * max(sum(self.client.nthreads().values()), 1)
+                    for number, task in waiting:
+                        submit(number, task)
+                        if len(running) >= ahead:
+                            break
+                if not running:
+                    return
+                ready = distributed.wait(list(running), timeout=PATIENCE, return_when="FIRST_COMPLETED").done
+                ended = [(*running.pop(future), self._result(future)) for future in ready]
+            except TimeoutError:
+                if self.client.status != "running":
+                    raise gone from None
+                if not told and not self.client.nthreads():
+                    told = True
+                    print(f"no worker is there; waiting for one: dask worker {self.address}", file=sys.stderr)
+                continue
+            except (CancelledError, CommClosedError):
+                raise gone from None
+            for number, task, result in ended:
+                if isinstance(result, Lost) and number != alone:
+                    suspects.append((number, task))
+                else:
+                    yield number, result
+                if number == alone:
+                    alone = None
+
+    @staticmethod
+    def _result(future) -> Any:
+        from distributed.scheduler import KilledWorker
+
+        try:
+            return future.result()
+        except KilledWorker:
+            return Lost("ended worker after worker; for lack of memory perhaps")
+        except ModuleNotFoundError as error:
+            raise InputError(f"the cluster has no package {error.name}; install there what is installed here") from None
+        except RuntimeError as error:
+            if "deserialization" not in str(error):
+                raise
+            raise InputError(
+                "the cluster cannot read what it is to do; start scheduler and workers where this code is installed"
+            ) from None
+
+    def close(self):
+        """Leave the cluster. Its workers finish what they have begun, and get nothing more."""
+        self.client.close(timeout=5)
+
+    stop = close
+
+
+def _connected(address: str):
+    """Return a client of the scheduler at an address."""
+    try:
+        import distributed
+    except ModuleNotFoundError:
+        raise InputError(f"{address}: a Dask cluster needs Dask here, too; pip install 'nuclei-unet[dask]'") from None
+    # We say ourselves what matters. Dask gives many of its loggers a level of their own.
+    for name in [*logging.root.manager.loggerDict, "tornado.application"]:
+        if name.split(".")[0] in ("distributed", "tornado"):
+            logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+    try:
+        client = distributed.Client(address, timeout=CONNECT)
+    except (OSError, ValueError, TypeError, ImportError, RuntimeError) as error:  # Dask checks addresses late
+        reason = next(iter(str(error).splitlines()), type(error).__name__)[:200]
+        raise InputError(f"{address}: no Dask scheduler answers ({reason}); start one: dask scheduler") from None
+    theirs = client.run_on_scheduler(platform.python_version)
+    if theirs.split(".")[:2] != platform.python_version().split(".")[:2]:
+        client.close(timeout=5)
+        raise InputError(f"{address}: runs Python {theirs}, this is {platform.python_version()}; use the same")
+    return client
+
+
+def _on_worker(function: Callable, common: Any, expected: dict[str, str], task: Any) -> Any:
+    """Do one task on a worker."""
+    here = stamp(function)
+    wrong = [name for name in expected if expected[name] != here.get(name)]
+    if wrong:
+        name = wrong[0]
+        raise InputError(
+            f"a worker on {platform.node()} has another {name} ({here.get(name)}) than this machine "
+            f"({expected[name]}); install the same versions there"
+        )
+    # If the scheduler takes a worker for lost that is not, two of them write the same file.
+    files.tell_apart()
+    # One at a time, and each has all of the worker's threads: a network is as large as the images that it works on.
+    with _TURN:
+        return function(task, common)
+
+
+_TURN = threading.Lock()
+
+
+def stamp(function: Callable) -> dict[str, str]:
+    """Return what has to be equal on all machines: versions of packages, and the code that the function is from."""
+    return _stamp(function.__module__.split(".")[0])
+
+
+@functools.cache
+def _stamp(package: str) -> dict[str, str]:
+    versions = {"Python": ".".join(platform.python_version_tuple()[:2])}
+    for name in PACKAGES:
+        with contextlib.suppress(PackageNotFoundError):
+            versions[name] = version(name)
+    for name in sorted({"nuclei_unet", package}):
+        digest = hashlib.sha256()
+        folder = Path(sys.modules[name].__file__).parent
+        for path in sorted(folder.rglob("*.py")):
+            digest.update(f"{path.relative_to(folder).as_posix()} {files.file_digest(path)}\n".encode())
+        versions[f"code of {name}"] = digest.hexdigest()[:12]
+    return versions

@@ -1,0 +1,214 @@
+"""Do the same with many things: in this process, in several processes of this machine, or on a Dask cluster.
+
+What is done must not depend on where: a function gets a task and what is the same for all tasks, writes files that it
+names itself, and returns little.
+"""
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from threading import Thread
+from typing import Any, Protocol
+
+from nuclei_unet.errors import InputError
+
+# Where a Dask scheduler listens; Dask's own name for it.
+VARIABLE = "DASK_SCHEDULER_ADDRESS"
+
+
+@dataclass(frozen=True)
+class Lost:
+    """In place of a task's result: it ended each worker that tried it."""
+
+    reason: str
+
+
+class Pool(Protocol):
+    """Where tasks are done."""
+
+    def run(self, function: Callable[[Any, Any], Any], tasks: Iterable, common: Any) -> Iterator[tuple[int, Any]]:
+        """Yield (number of the task, function(task, common)) in the order in which they end.
+
+        Only a few tasks are ahead of what was yielded, so there may be any number of them. Errors of the function are
+        raised here.
+        """
+
+    def close(self) -> None:
+        """End when everything is done."""
+
+    def stop(self) -> None:
+        """Stop at once, whatever is being done. A thread cannot be stopped, only its process."""
+
+
+def address(given: str | None) -> str | None:
+    """Return the address of the scheduler to use: the given one, or the one that the environment names, or none."""
+    return given or os.environ.get(VARIABLE) or None
+
+
+def cores() -> int:
+    """Return the number of CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def threads() -> int | None:
+    """Return how many threads this process may use: as a Dask worker its own; otherwise None, which is unknown."""
+    worker = sys.modules.get("distributed.worker")
+    if worker is None:
+        return None
+    try:
+        return worker.get_worker().state.nthreads
+    except ValueError:
+        return None
+
+
+def check_seen(folder: Path) -> None:
+    """Raise InputError if a folder is not there, as on a worker whose machine has other folders."""
+    if not folder.is_dir():
+        raise InputError(f"{folder}: a worker does not see it; all machines need the same folders")
+
+
+def in_order(results: Iterator[tuple[int, Any]]) -> Iterator[Any]:
+    """Yield results in the order of their tasks."""
+    early: dict[int, Any] = {}
+    expected = 0
+    for number, result in results:
+        early[number] = result
+        while expected in early:
+            yield early.pop(expected)
+            expected += 1
+
+
+@contextlib.contextmanager
+def open_pool(jobs: int = 1, scheduler: str | None = None, threads: int = 1) -> Iterator[Pool]:
+    """Yield where to do tasks: at `scheduler`, or in `jobs` processes, or in `threads` threads of this process.
+
+    Parameters
+    ----------
+    jobs : processes on this machine, which end with the block
+    scheduler : address of a Dask scheduler, such as tcp://host:8786
+    threads : threads of this process, if there is one job and no scheduler
+
+    Raises
+    ------
+    InputError : nobody answers at the address, or its Python is of another version, or Dask is not installed
+    """
+    if scheduler:
+        from nuclei_unet.batch.dask_pool import DaskPool  # an extra
+
+        pool: Pool = DaskPool(scheduler)
+    else:
+        pool = _Processes(jobs) if jobs > 1 else _Threads(threads)
+    try:
+        yield pool
+    except BaseException:
+        pool.stop()
+        raise
+    pool.close()
+
+
+class _Threads:
+    """Threads of this process. One thread beside the main one, at least: Ctrl-C then is at once."""
+
+    def __init__(self, count: int):
+        self._count = count
+        self._pool = ThreadPoolExecutor(count)
+
+    def run(self, function, tasks, common):
+        waiting = iter(enumerate(tasks))
+        running: dict[Future, int] = {}
+        while True:
+            while len(running) < 2 * self._count and (item := next(waiting, None)):
+                running[self._pool.submit(function, item[1], common)] = item[0]
+            if not running:
+                return
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                yield running.pop(future), future.result()
+
+    def close(self):
+        self._pool.shutdown()
+
+    def stop(self):
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+class _Processes:
+    """Processes of this machine. If one dies, all are started anew; that is how the library does it."""
+
+    def __init__(self, jobs: int):
+        self._jobs = jobs
+        self._pool: ProcessPoolExecutor | None = None
+
+    def run(self, function, tasks, common):
+        waiting = iter(enumerate(tasks))
+        running: dict[Future, tuple[int, Any]] = {}
+        # Any of the tasks at work may have ended its process. Those are done again, each with nothing beside it.
+        suspects: deque[tuple[int, Any]] = deque()
+        alone: Future | None = None
+
+        def submit(item: tuple[int, Any]) -> Future | None:
+            try:
+                future = self._started().submit(function, item[1], common)
+            except BrokenProcessPool:
+                self._pool = None
+                suspects.append(item)
+                return None
+            running[future] = item
+            return future
+
+        while True:
+            if suspects:
+                if not running:
+                    alone = submit(suspects.popleft())
+            else:
+                while not suspects and len(running) < 2 * self._jobs and (item := next(waiting, None)):
+                    submit(item)
+            if not running and not suspects:
+                return
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                item = running.pop(future)
+                try:
+                    result = future.result()
+                except BrokenProcessPool:
+                    self._pool = None
+                    if future is not alone:
+                        suspects.append(item)
+                        continue
+                    result = Lost("ended the process that worked at it, twice; for lack of memory perhaps")
+                yield item[0], result
+
+    def _started(self) -> ProcessPoolExecutor:
+        if self._pool is None:
+            context = multiprocessing.get_context("spawn")  # a fork would copy threads that hold locks
+            theirs, self._alive = context.Pipe(duplex=False)
+            self._pool = ProcessPoolExecutor(self._jobs, context, _begin, (theirs,))
+        return self._pool
+
+    def close(self):
+        if self._pool:
+            self._pool.shutdown()
+
+    def stop(self):
+        if self._pool:
+            self._alive.close()
+            self._pool.shutdown(cancel_futures=True)
+
+
+def _begin(alive: Connection) -> None:
+    """Let a worker live as long as its parent holds the other end of a pipe, however that one ends."""
+    # Ctrl-C reaches all processes of a terminal; the first one decides.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    Thread(target=_end_with, args=(alive,), daemon=True).start()
+
+
+def _end_with(alive: Connection) -> None:
+    alive.poll(None)
+    os._exit(1)

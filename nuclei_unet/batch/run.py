@@ -1,0 +1,121 @@
+"""What runs over files and over a slide share: the settings, the model, one run at a time."""
+
+import contextlib
+import functools
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import filelock
+
+from nuclei_unet.batch import pool
+from nuclei_unet.errors import InputError
+from nuclei_unet.network.metadata import Metadata
+from nuclei_unet.prediction import models
+from nuclei_unet.prediction.predictor import AUGMENTATIONS
+from nuclei_unet.prediction.segmenter import Segmenter
+from nuclei_unet.results.record import STATE, versions
+from nuclei_unet.settings import PredictSettings
+
+# Of the settings, those that decide about results, beside the model.
+DECIDING = ("augmentation", "channel", "axes", "project", "pixel_size", "scale", "formats")
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """What the user chose for a run. Sent to each worker, so paths are absolute.
+
+    `model` is a file, an address such as `models:/nuclei-unet@champion`, or None: the pretrained model.
+    """
+
+    folder: Path
+    model: Path | str | None = None
+    augmentation: str | None = None
+    channel: str | None = None
+    axes: str | None = None
+    project: str | None = None
+    pixel_size: float | None = None
+    scale: float | None = None
+    formats: tuple[str, ...] = ()
+    overwrite: bool = False
+    jobs: int = 1
+    scheduler: str | None = None
+
+    @property
+    def deciding(self) -> dict[str, object]:
+        """Those that decide about results, by name."""
+        return {name: getattr(self, name) for name in DECIDING}
+
+    @property
+    def threads(self) -> int | None:
+        """Those of a process; None: as many as a worker of the cluster has."""
+        return None if self.scheduler else max(pool.cores() // self.jobs, 1)
+
+
+@dataclass(frozen=True)
+class ChosenModel:
+    """The model of a run, found once: an address may lead elsewhere a minute later."""
+
+    path: Path
+    name: str
+    digest: str
+    metadata: Metadata
+
+    @property
+    def facts(self) -> dict[str, str | None]:
+        """What run.json says of it."""
+        return {"name": self.name, "sha256": self.digest, "commit": self.metadata.commit}
+
+
+def choose_model(settings: RunSettings) -> ChosenModel:
+    """Find the model of a run. Raises InputError that names it if it cannot predict."""
+    path = models.find(settings.model).absolute()
+    name = str(settings.model or "pretrained")
+    metadata, _, digest = models.describe(path if settings.model else None)
+    if metadata.predict is None:
+        raise InputError(f"{name}: was trained but not evaluated, so it does not say how its maps become nuclei")
+    return ChosenModel(path, name, digest, metadata)
+
+
+def predict_settings(metadata: Metadata, augmentation: str | None) -> PredictSettings:
+    """Return a model's own settings, with the test-time augmentations of that name if there is one."""
+    changes = {"augmentations": AUGMENTATIONS[augmentation]} if augmentation else {}
+    return metadata.predict.model_copy(update=changes)
+
+
+def segmenter(model: Path, threads: int | None, augmentation: str | None) -> tuple[Segmenter, str]:
+    """Return a model ready to predict, and what computes it. A process loads it once, not once an image."""
+    return _loaded(model, model.stat().st_mtime_ns, threads or pool.threads(), augmentation)
+
+
+# One: workers of a cluster live long, and a file may hold another model the next time.
+@functools.lru_cache(maxsize=1)
+def _loaded(model: Path, changed: int, threads: int | None, augmentation: str | None) -> tuple[Segmenter, str]:
+    opened = models.load(model, threads=threads, gpu=True)
+    predict = predict_settings(opened.metadata, augmentation)
+    return Segmenter(opened.network, opened.metadata.but(predict=predict)), opened.network.computed_by
+
+
+def key(*values: object) -> str:
+    """Return what tells results of this version apart that were made in different ways, 64 hexadecimal digits."""
+    content = json.dumps([versions()["nuclei-unet"], *values], default=str, sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep other runs out of the folder of results, which is made."""
+    lock = filelock.FileLock(folder / STATE / "lock", blocking=False)
+    try:
+        (folder / STATE).mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except filelock.Timeout:
+        raise InputError(f"{folder}: another run is writing there; wait for it or stop it") from None
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be written ({error.strerror or error})") from None
+    try:
+        yield
+    finally:
+        lock.release()

@@ -1,0 +1,352 @@
+"""Find the nuclei of a slide: an OME-Zarr too large for memory in, an OME-Zarr with labels and a table out.
+
+A slide is predicted in the same tiles as any image, and the result is the same to the pixel. Memory is bounded by
+what a worker needs for a tile. Four passes, each in any number of processes: sample the pixels, which decides how
+they are normalized; predict the tiles, whose nuclei are numbered on the way, in order; write the labels; measure.
+"""
+
+import json
+import math
+import os
+import shutil
+import time
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from scipy import ndimage
+from tqdm import tqdm
+
+from nuclei_unet.batch import run, slide_tasks
+from nuclei_unet.batch.pool import Lost, Pool, in_order, open_pool
+from nuclei_unet.batch.run import ChosenModel, RunSettings
+from nuclei_unet.batch.slide_tasks import SIDE, Share, SlideRun, Window
+from nuclei_unet.errors import InputError
+from nuclei_unet.files import fresh_file, remove_unfinished
+from nuclei_unet.formats import parquet, zarr_labels
+from nuclei_unet.formats.imagefile import ImageFile
+from nuclei_unet.formats.planes import choose_channel, planes
+from nuclei_unet.formats.registry import FORMATS
+from nuclei_unet.formats.zarr_images import MARKS, open_levels, window
+from nuclei_unet.images import Intensities
+from nuclei_unet.network.metadata import Diameters
+from nuclei_unet.prediction.predictor import Predictor
+from nuclei_unet.prediction.scale import scale_for
+from nuclei_unet.prediction.tiles import Tile, match, relative
+from nuclei_unet.results.record import RUN, STATE, versions
+
+TABLE = FORMATS["parquet"].ending
+# What OUT.zarr holds at the end. Anything else is somebody else's.
+OURS = {STATE, ".zgroup", "labels", TABLE, RUN}
+
+
+@dataclass(frozen=True)
+class Level:
+    """The level of a slide that is segmented, and why."""
+
+    number: int
+    image: ImageFile
+    pixel_size: float | None  # micrometres
+    pixel_size_from: str
+    scale: float
+    line: str  # for the user
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width."""
+        return self.image.sizes["Y"], self.image.sizes["X"]
+
+
+def segment(path: Path, settings: RunSettings, tell: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
+    """Find the nuclei of a slide; return what run.json says, and whether it was done `before`.
+
+    `tell` is called with a line that says which level of the slide is taken. Raises InputError if it cannot be done.
+    """
+    started = time.monotonic()
+    parquet.check_installed(f"{settings.folder}: a slide's table")
+    _check_folder(path, settings.folder)
+    levels = open_levels(path)
+    for image in levels:
+        _check_level(image)
+    model = run.choose_model(settings)
+    if model.metadata.normalize.image_size is not None:
+        raise InputError(f"{model.name}: sees images at one size only, so it cannot be used for slides")
+    level = choose_level(levels, model.metadata.diameters, settings.pixel_size, settings.scale)
+    tell(level.line)
+    slide, tiles, key = _prepared(path, settings, model, level)
+    existed = settings.folder.exists()
+    try:
+        with run.locked(settings.folder):
+            done = None if settings.overwrite else _done(settings.folder, key)
+            if done:
+                return {**done, "before": True}
+            facts = _run(slide, tiles, settings)
+            facts |= _facts(path, slide, model, level)
+            facts |= {"tiles": len(tiles), "seconds": round(time.monotonic() - started, 1), "key": key}
+            with fresh_file(settings.folder / RUN) as partial:
+                partial.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+            shutil.rmtree(slide.state)
+            return {**facts, "before": False}
+    except InputError:
+        if not existed and not any((settings.folder / STATE).glob("*/part-*")):
+            shutil.rmtree(settings.folder, ignore_errors=True)  # nothing to go on from
+        raise
+
+
+def _prepared(
+    path: Path, settings: RunSettings, model: ChosenModel, level: Level
+) -> tuple[SlideRun, Sequence[Tile], str]:
+    """Return what all tasks share, the tiles, and the key of the result."""
+    seen = tuple(max(round(side * level.scale), 1) for side in level.shape)
+    predict = run.predict_settings(model.metadata, settings.augmentation)
+    # Without a network: cutting needs none.
+    tiles = Predictor(None, model.metadata.network, predict).cut(seen, level.shape)
+    image = level.image
+    about = [level.number, image.axes, image.shape, str(image.dtype), level.pixel_size, level.scale]
+    tiling = [len(tiles), tiles[0].seen, tiles[0].seen_core]
+    key = run.key(model.digest, settings.deciding, str(path.absolute()), about, _marks(path), tiling)
+    slide = SlideRun(
+        settings=replace(settings, model=model.path, folder=settings.folder.absolute()),
+        slide=path.absolute(),
+        level=level.number,
+        channel=choose_channel(image, settings.channel),
+        pixel_size=level.pixel_size,
+        shape=level.shape,
+        seen=seen,
+        state=settings.folder.absolute() / STATE / key[:16],
+    )
+    return slide, tiles, key
+
+
+def _facts(path: Path, slide: SlideRun, model: ChosenModel, level: Level) -> dict[str, Any]:
+    return {
+        "versions": versions(),
+        "model": model.facts,
+        "parameters": slide.settings.deciding,
+        "slide": {
+            "path": str(path),
+            "level": level.number,
+            "axes": level.image.axes,
+            "shape": level.image.shape,
+            "height": level.shape[0],
+            "width": level.shape[1],
+            "channel": slide.channel,
+            "pixel_size": level.pixel_size,
+            "pixel_size_from": level.pixel_size_from,
+            "scale": level.scale,
+        },
+    }
+
+
+def choose_level(
+    levels: Sequence[ImageFile], diameters: Diameters | None, pixel_size: float | None, scale: float | None
+) -> Level:
+    """Return the level whose nuclei have to be scaled least to be as large as those that the model was trained on.
+
+    Parameters
+    ----------
+    levels : of `open_levels`, the finest first; of several that fit as well it is taken, too
+    diameters : of the training nuclei; None if unknown
+    pixel_size : micrometres at the finest level, if they are not to be taken from the file
+    scale : relative to the level that is chosen; None: by the pixel size
+    """
+    sizes: list[float | None] = [level.pixel_size for level in levels]
+    if pixel_size:
+        ratios = [levels[0].sizes["X"] / level.sizes["X"] for level in levels]
+        if all(sizes):
+            ratios = [size / sizes[0] for size in sizes]
+        sizes = [pixel_size * ratio for ratio in ratios]
+    factors = [scale_for(size, diameters) for size in sizes]
+    number = min(range(len(levels)), key=lambda n: abs(math.log(factors[n]))) if all(sizes) else 0
+    if len(levels) == 1:
+        why = "the only one"
+    elif not all(sizes):
+        why = "the finest, as the pixel size is not known"
+    else:
+        why = f"its pixels of {sizes[number]:.4g} um suit the model best"
+    image, factor = levels[number], scale or factors[number]
+    scaled = "" if factor == 1 else f"; scaled by {factor:g} for the network"
+    line = f"level {number} of {len(levels)}, {image.sizes['Y']:,} x {image.sizes['X']:,} pixels: {why}{scaled}"
+    source = "the user" if pixel_size else image.pixel_size_from
+    return Level(number, image, sizes[number], source, factor, line)
+
+
+def _check_folder(path: Path, folder: Path) -> None:
+    """Raise InputError if the result would be written over the slide, into it, or over something of somebody else."""
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder}: is a file; the last argument is the OME-Zarr folder for the result")
+    slide, out = path.resolve(), folder.resolve()
+    if out.is_relative_to(slide) or slide.is_relative_to(out):
+        raise InputError(f"{folder}: is the slide, or one lies in the other; choose another folder for the result")
+    names = {entry.name for entry in folder.iterdir()} if folder.is_dir() else set()
+    if names and (STATE not in names or not names <= OURS):
+        raise InputError(f"{folder}: exists, and is not a result of this command; choose another name")
+
+
+def _check_level(image: ImageFile) -> None:
+    """Raise InputError unless a level is a single plane that can be read."""
+    stacks = [f"{image.sizes[axis]} planes along {axis}" for axis in "TZ" if image.sizes.get(axis, 1) > 1]
+    if stacks:
+        raise InputError(f"{image.path}: has {' and '.join(stacks)}, a slide has one")
+    # The checks of a single pixel: of the whole, its size would be refused.
+    planes(window(image, slice(0, min(image.sizes.get("Y", 1), 1)), slice(0, min(image.sizes.get("X", 1), 1))), 0)
+
+
+def _marks(path: Path) -> list:
+    """Return what changes if a slide is written anew: size and time of its files of metadata."""
+    files = sorted(file for mark in MARKS for pattern in (mark, f"*/{mark}") for file in path.glob(pattern))
+    return [[file.relative_to(path).as_posix(), file.stat().st_size, file.stat().st_mtime_ns] for file in files]
+
+
+def _done(folder: Path, key: str) -> dict | None:
+    """Return what run.json says of a run that has made the same result, if it is there."""
+    try:
+        record = json.loads((folder / RUN).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    complete = (folder / "labels").is_dir() and (folder / TABLE).is_file()
+    return record if complete and isinstance(record, dict) and record.get("key") == key else None
+
+
+def _run(slide: SlideRun, tiles: Sequence[Tile], settings: RunSettings) -> dict[str, Any]:
+    """Make the labels and the table, going on from what is there; return what run.json says of it."""
+    for old in (settings.folder / STATE).iterdir():
+        # Of other settings.
+        if old.is_dir() and (settings.overwrite or old.name != slide.state.name):
+            shutil.rmtree(old)
+    remove_unfinished(settings.folder)
+    slide.state.mkdir(exist_ok=True)
+    try:
+        with open_pool(settings.jobs, settings.scheduler) as pool:
+            return _made(pool, slide, tiles, settings.folder)
+    except KeyboardInterrupt:
+        done = len(list(slide.state.glob("part-*")))
+        remove_unfinished(settings.folder)  # the folder is locked: nobody else writes there
+        raise KeyboardInterrupt(f"{done:,} of {len(tiles):,} tiles") from None
+    except InputError:
+        if not any(slide.state.glob("part-*")):
+            shutil.rmtree(slide.state)  # nothing to go on from
+        raise
+
+
+def _made(pool: Pool, slide: SlideRun, tiles: Sequence[Tile], folder: Path) -> dict[str, Any]:
+    slide = replace(slide, intensities=_intensities(pool, slide, tiles))
+    computed_by, shares = _numbered(pool, slide, tiles)
+    _write_labels(pool, slide, tiles, folder)
+    nuclei = shares[-1].last
+    # If there are no nuclei at all, a tile without any gives the table its columns.
+    shares = [share for share in shares if share.last >= share.first] or shares[:1]
+    (folder / RUN).unlink(missing_ok=True)
+    order = in_order(_each(pool, slide_tasks.measure_share, shares, slide, "measuring"))
+    parquet.write_parts((slide_tasks.read_table(slide, shares[number]) for number, _ in order), folder / TABLE)
+    _publish(slide, folder)
+    return {"nuclei": nuclei, "computed_by": computed_by}
+
+
+def _each(pool: Pool, function: Callable, tasks: Sequence, slide: SlideRun, name: str) -> Iterator[tuple[int, Any]]:
+    """Do tasks under a progress bar; yield (number, (number, result)), as `in_order` takes it."""
+    with tqdm(total=len(tasks), unit="tile", desc=name, disable=None, smoothing=0.1) as bar:
+        for number, result in pool.run(function, tasks, slide):
+            if isinstance(result, Lost):
+                raise InputError(f"{slide.slide}: a tile {result.reason}; the others are kept for another start")
+            bar.update()
+            yield number, (number, result)
+
+
+def _intensities(pool: Pool, slide: SlideRun, tiles: Sequence[Tile]) -> Intensities:
+    """Return how the slide is normalized."""
+    path = slide.state / "intensities.json"
+    if not path.exists():
+        for _ in _each(pool, slide_tasks.sample, tiles, slide, "reading"):
+            pass
+        ((_, intensities),) = pool.run(slide_tasks.intensities, [tiles], slide)
+        if isinstance(intensities, Lost):
+            raise InputError(f"{slide.slide}: the sample of its pixels {intensities.reason}")
+        with fresh_file(path) as partial:
+            partial.write_text(json.dumps(asdict(intensities)))
+        for sample in slide.state.glob("sample-*"):
+            sample.unlink()
+    return Intensities(**json.loads(path.read_text()))
+
+
+def _numbered(pool: Pool, slide: SlideRun, tiles: Sequence[Tile]) -> tuple[list[str], list[Share]]:
+    """Predict all tiles; return what computed them, and the nuclei that each brought in."""
+    numbering, computed_by = Numbering(slide, tiles), set()
+    for number, computer in in_order(_each(pool, slide_tasks.predict, tiles, slide, "predicting")):
+        numbering.add(tiles[number])
+        computed_by.add(computer)
+    return sorted(computed_by - {None}), numbering.shares()
+
+
+class Numbering:
+    """Gives nuclei their numbers, tile by tile in order, as `Predictor.labels` does.
+
+    Needs the pixels of one tile and of those beside it, and keeps a few numbers for each tile.
+    """
+
+    def __init__(self, slide: SlideRun, tiles: Sequence[Tile]):
+        self._slide, self._tiles = slide, tiles
+        self._last: list[int] = []  # the highest number after each tile
+        self._windows: list[Window] = []  # of each tile, grown until they hold all of its nuclei
+
+    def add(self, tile: Tile) -> None:
+        """Number the nuclei of the next tile."""
+        part, count = slide_tasks.read_part(self._slide, tile), self._last[-1] if self._last else 0
+        self._windows.append(tile.window)
+        after = count
+        if part.size:
+            labels = slide_tasks.painted(self._slide, tile.window, self._tiles[: tile.number])
+            numbers, after = match(labels, part, relative(tile.core, tile.window), count)
+            slide_tasks.write_numbers(self._slide, tile, numbers)
+            self._grow(tile, part, numbers, count)
+        self._last.append(after)
+
+    def _grow(self, tile: Tile, part, numbers, count: int) -> None:
+        """Let windows of earlier tiles hold what this tile adds to their nuclei."""
+        for number, box in zip(numbers[1:].tolist(), ndimage.find_objects(part), strict=True):
+            if box is not None and 0 < number <= count:
+                owner = bisect_left(self._last, number)
+                self._windows[owner] = tuple(
+                    slice(min(old.start, new.start + at.start), max(old.stop, new.stop + at.start))
+                    for old, new, at in zip(self._windows[owner], box, tile.window, strict=True)
+                )
+
+    def shares(self) -> list[Share]:
+        """Return the nuclei that each tile brought in."""
+        firsts = [1, *(last + 1 for last in self._last)]
+        return [Share(n, firsts[n], last, self._windows[n]) for n, last in enumerate(self._last)]
+
+
+def _write_labels(pool: Pool, slide: SlideRun, tiles: Sequence[Tile], folder: Path) -> None:
+    """Write all levels of the label image."""
+    labels = slide.state / "labels"
+    # Relative to where the label image will lie.
+    source = Path(os.path.relpath(slide.slide, folder.absolute() / "labels" / zarr_labels.NAME)).as_posix()
+    zarr_labels.create(labels, slide.shape, slide.pixel_size, source)
+    tasks = [(part, slide_tasks.overlapping(part, tiles)) for part in _windows(slide.shape)]
+    for _ in _each(pool, slide_tasks.write, tasks, slide, "writing"):
+        pass
+    shapes = [array.shape for array in zarr_labels.open_arrays(labels)]
+    step = slide_tasks.AT_ONCE - 1
+    for level in range(step, len(shapes) - 1, step):
+        for _ in _each(
+            pool, slide_tasks.shrink, [(level, part) for part in _windows(shapes[level])], slide, "shrinking"
+        ):
+            pass
+
+
+def _windows(shape: tuple[int, int]) -> Iterable[Window]:
+    """Cut a level into the windows that tasks write."""
+    for top in range(0, shape[0], SIDE):
+        for left in range(0, shape[1], SIDE):
+            yield slice(top, min(top + SIDE, shape[0])), slice(left, min(left + SIDE, shape[1]))
+
+
+def _publish(slide: SlideRun, folder: Path) -> None:
+    """Put the finished labels where they belong."""
+    with fresh_file(folder / ".zgroup") as partial:
+        partial.write_text(json.dumps({"zarr_format": 2}))
+    shutil.rmtree(folder / "labels", ignore_errors=True)
+    (slide.state / "labels").rename(folder / "labels")
