@@ -16,7 +16,7 @@ from nuclei_unet.settings import NormalizeSettings
 from nuclei_unet.training import fit, machines, resume
 from pipeline import layout, params, stage
 from pipeline.dataset import processed
-from pipeline.tracking import mirror
+from pipeline.tracking import client
 
 
 def main() -> None:
@@ -36,7 +36,7 @@ def main() -> None:
         return
     metadata = metadata_of(settings)
     more = {"workers": str(len(team.addresses))} if team else {}
-    with mirror.training_run(settings, precision, state.stem, more) as log:
+    with client.training_run(settings, precision, state.stem, more) as log:
         model, history = fit.train(training, validation, settings.train, channels, log.epoch, state, log.picture)
         with fresh_file(layout.TRAINED) as new_model, fresh_file(layout.HISTORY) as new_history:
             keras_file.save(model, new_model, metadata)

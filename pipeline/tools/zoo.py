@@ -8,13 +8,12 @@ from pathlib import Path
 
 import jinja2
 import numpy as np
-import pandas as pd
 
-from nuclei_unet.network.metadata import Metadata
-from nuclei_unet.prediction.engine import INPUT, OUTPUT
+from nuclei_unet.network.metadata import INPUT, OUTPUT, Metadata
 from nuclei_unet.settings import NormalizeSettings
 from pipeline.params import Params
 from pipeline.report import scores
+from pipeline.report.results import Results
 
 FORMAT = "0.5.12"
 AUTHORS = [{"name": "The nuclei-unet authors"}]  # as LICENSE has it
@@ -33,7 +32,7 @@ CITATIONS = [
     {"text": "Image set BBBC038v1, Broad Bioimage Benchmark Collection.", "url": BBBC038},
 ]
 TAGS = [
-    *("unet", "2d", "nuclei", "nucleus", "tensorflow", "semantic-segmentation", "instance-segmentation"),
+    *("unet", "2d", "nuclei", "nucleus", "onnx", "semantic-segmentation", "instance-segmentation"),
     *("fluorescence-light-microscopy", "transmission-light-microscopy", "histology", "dsb2018"),
 ]
 MEANINGS = {
@@ -67,15 +66,12 @@ def preprocessing(settings: NormalizeSettings) -> list[dict]:
     return steps
 
 
-def description(
-    metadata: Metadata, settings: Params, by_type: pd.DataFrame, weights: Mapping, files: Mapping, version: str
-) -> dict:
+def description(metadata: Metadata, settings: Params, results: Results, files: Mapping, version: str) -> dict:
     """Return the content of rdf.yaml.
 
-    `weights` is {format: its fields}; `files` is {"covers", "documentation", "attachments", INPUT, OUTPUT: a file's
-    fields (`source`, `sha256`) or a list of them}.
+    `files` is {"covers", "documentation", "attachments", "weights", INPUT, OUTPUT: a file's fields (`source`,
+    `sha256`), or a list or mapping of them}.
     """
-    metadata = metadata
     multiple = metadata.network.size_multiple
     colours = ["intensity"] if metadata.normalize.channels == 1 else ["red", "green", "blue"]
     sides = {"min": SMALLEST * multiple, "step": multiple}
@@ -129,7 +125,7 @@ def description(
                 "test_tensor": files[OUTPUT],
             }
         ],
-        "weights": dict(weights),
+        "weights": files["weights"],
         "training_data": training_data(settings.download.source),
         "config": {
             "bioimageio": {
@@ -138,10 +134,8 @@ def description(
                 "target_structure": ["nuclei"],
                 "task": "segmentation",
                 "training": training(settings),
-                "evaluations": [evaluation(metadata, by_type, settings.download.source)],
+                "evaluations": [evaluation(results, settings.download.source)],
             },
-            # What the format has no fields for, as nuclei-unet reads it.
-            "nuclei_unet": {"recipe": metadata.model_dump(mode="json")},
         },
     }
 
@@ -149,7 +143,7 @@ def description(
 def training_data(source: str) -> dict:
     """Return the description of the data set that `download.source` names."""
     if source == "synthetic":
-        what = {"name": "Drawn nuclei", "description": "Images drawn from a seed. Real images look different."}
+        what = {"name": "Synthetic nuclei", "description": "Images drawn from a seed. Real images look different."}
     else:
         labels = " Labels corrected by the community." if source == "bbbc038-fixed" else ""
         what = {
@@ -175,11 +169,11 @@ def training(settings: Params) -> dict:
     }
 
 
-def evaluation(metadata: Metadata, by_type: pd.DataFrame, source: str) -> dict:
-    """Return the scores of the test images: a row a score, a column for all images and for each image_type."""
-    rows = by_type[by_type.split == "test"]
+def evaluation(results: Results, source: str) -> dict:
+    """Return the scores of the test images: a row a score, a column for all images and for each image type."""
+    rows = results.by_type[results.by_type.split == "test"]
     shown = [score for score in scores.main_ones() if score.over == "mean"]
-    test = metadata.scores["test"]
+    test = results.summary["test"]
     return {
         "dataset_id": "synthetic" if source == "synthetic" else "bbbc038",
         "dataset_source": BBBC038,
@@ -192,7 +186,7 @@ def evaluation(metadata: Metadata, by_type: pd.DataFrame, source: str) -> dict:
         ],
         "evaluation_factors_long": [
             "all test images",
-            *(f"images of image_type {image_type}" for image_type in rows.image_type),
+            *(f"images of type {image_type}" for image_type in rows.image_type),
         ],
         "metrics": [score.column for score in shown],
         "metrics_long": [score.meaning for score in shown],
@@ -200,19 +194,21 @@ def evaluation(metadata: Metadata, by_type: pd.DataFrame, source: str) -> dict:
     }
 
 
-def readme(metadata: Metadata, audit: Mapping, by_type: pd.DataFrame) -> str:
+def readme(metadata: Metadata, results: Results) -> str:
     """Return the package's README.md."""
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["score"] = lambda value: f"{value:.3f}"
+    by_type = results.by_type[results.by_type.split == "test"]
     template = Path(__file__).with_name("package.md.jinja").read_text(encoding="utf-8")
     return environment.from_string(template).render(
         metadata=metadata,
-        audit=audit,
+        audit=results.audit,
+        summary=results.summary,
         normalize=metadata.normalize,
         predict=metadata.predict,
         multiple=metadata.network.size_multiple,
         meanings={target: MEANINGS[target] for target in metadata.targets},
-        rows=scores.score_rows(metadata.scores),
-        by_type=by_type[by_type.split == "test"].sort_values(["n_images", "image_type"], ascending=[False, True]),
+        rows=scores.score_rows(results.summary),
+        by_type=by_type.sort_values(["n_images", "image_type"], ascending=[False, True]),
         cite=CITATIONS,
     )

@@ -88,18 +88,6 @@ def code_tags(settings: Params) -> dict[str, str]:
     }
 
 
-def stage_tags() -> dict[str, str]:
-    """Return a digest of each entry in dvc.lock, that is, of each stage that has ended."""
-    try:
-        stages = YAML(typ="safe", pure=True).load(layout.DVC_LOCK.read_text())["stages"]
-    except (OSError, YAMLError, TypeError, KeyError):
-        return {}
-    return {
-        f"dvc.{name}": hashlib.sha256(json.dumps(entry, sort_keys=True).encode()).hexdigest()[:12]
-        for name, entry in stages.items()
-    }
-
-
 def params_digest(settings: Params) -> str:
     """Return a digest of the parameters that affect a run's numbers: other values make another run."""
     values = {key: value for key, value in flatten(settings).items() if key.split(".")[0] in SECTIONS}
