@@ -39,23 +39,22 @@ Each experiment is also a run in MLflow. [commands.md](commands.md#experiments) 
 
 
 def main() -> None:
-    """Write all pages."""
-    for path, text in pages().items():
+    """Write all pages, or none if one lacks a marker."""
+    texts = {path: page(path) for path in (PARAMETERS, *RESULTS)}
+    for path, text in texts.items():
         with fresh_file(path) as target:
             target.write_text(text, encoding="utf-8")
-    print(f"wrote {', '.join(map(str, pages()))}")
+    print(f"wrote {', '.join(map(str, texts))}")
 
 
-def pages() -> dict[Path, str]:
-    """Return page -> its text as it should be. Raises InputError that names a page and a marker that it lacks."""
-    written = {"scores": score_table, "by_type": type_table}
-    texts = {PARAMETERS: parameters(layout.PARAMS.read_text(encoding="utf-8"))}
-    for path, names in RESULTS.items():
-        text = path.read_text(encoding="utf-8")
-        for name in names:
-            text = filled(text, name, written[name](), path)
-        texts[path] = text
-    return texts
+def page(path: Path) -> str:
+    """Return the text of a page as it should be. Raises InputError that names a marker that it lacks."""
+    if path == PARAMETERS:
+        return parameters(layout.PARAMS.read_text(encoding="utf-8"))
+    text = path.read_text(encoding="utf-8")
+    for name in RESULTS[path]:
+        text = filled(text, name, {"scores": score_table, "by_type": type_table}[name](), path)
+    return text
 
 
 def filled(text: str, name: str, table: str, path: Path) -> str:
