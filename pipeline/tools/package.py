@@ -15,7 +15,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from ruamel.yaml import YAML
 
 from nuclei_unet.files import file_digest, fresh_file
 from nuclei_unet.network.metadata import INPUT, OUTPUT
@@ -58,9 +57,9 @@ def main() -> None:
             key: [_file(folder, part) for part in value] if isinstance(value, list) else _file(folder, value)
             for key, value in files.items()
         }
-        described["weights"] = {"onnx": _file(folder, model.name) | {"opset_version": OPSET}}
-        fields = zoo.description(network.metadata, settings, results, described, version())
-        write_yaml(folder / "rdf.yaml", fields)
+        described["weights"] = _file(folder, model.name) | {"opset_version": OPSET}
+        text = zoo.description(network.metadata, settings.train, results, described, version())
+        (folder / "rdf.yaml").write_text(text, encoding="utf-8")
         pack(folder, target)
     print(f"{layout.PACKAGE}: {layout.PACKAGE.stat().st_size / 1e6:.1f} MB, for the BioImage Model Zoo")
 
@@ -88,14 +87,6 @@ def write_cover(path: Path, example: pictures.Example) -> None:
     pair = np.hstack([image, pictures.coloured(image, truth, predicted)])
     if not cv2.imwrite(str(path), pair[..., ::-1], (cv2.IMWRITE_PNG_COMPRESSION, 9)):
         raise OSError(f"cannot write {path}")
-
-
-def write_yaml(path: Path, fields: dict) -> None:
-    """Write the description; the same fields give the same bytes."""
-    yaml = YAML(typ="rt", pure=True)
-    yaml.default_flow_style, yaml.width, yaml.representer.ignore_aliases = False, 120, lambda _: True
-    with path.open("w", encoding="utf-8") as file:
-        yaml.dump(fields, file)
 
 
 def pack(folder: Path, target: Path) -> None:
