@@ -41,7 +41,7 @@ def changed(settings: Params) -> dict[str, object]:
 
 
 def _tuples(value: object) -> object:
-    return tuple(value) if isinstance(value, list) else value
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 def run_name(settings: Params) -> str:
