@@ -39,7 +39,7 @@ from nuclei_unet.settings import PredictSettings
 from pipeline import layout, params, stage
 from pipeline.dataset import processed
 from pipeline.report import scores
-from pipeline.tracking import mirror
+from pipeline.tracking import sync
 
 LICENCE = "MIT; trained on BBBC038v1, which is in the public domain (CC0 1.0)"
 # Training images whose activations decide how the network is rounded to eight bits, and the side of what is taken, px.
@@ -79,8 +79,7 @@ def main() -> None:
         }
         onnx_file.copy(model, model, metadata.but(scores=known))
     write_tables(summary, counted)
-    seconds = time.monotonic() - started
-    mirror.log_stage(settings, scores.flat_metrics(summary), layout.TABLES, "evaluate", seconds)
+    sync.after("evaluate", settings, time.monotonic() - started)
     print(scores.text_table(summary))
 
 

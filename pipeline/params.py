@@ -62,9 +62,10 @@ class VisualizeSettings(Section):
 
 
 class VerifySettings(Section):
-    """What `make verify` allows on a machine of another kind."""
+    """What `make verify` allows on a machine of another kind, and `make gate` between branches."""
 
     score_tolerance: Annotated[float, Field(ge=0, le=1)]
+    gate_tolerance: Annotated[float, Field(ge=0, le=1)]
 
 
 class TrackSettings(Section):

@@ -14,7 +14,7 @@ from nuclei_unet.network.metadata import Metadata
 from nuclei_unet.settings import NormalizeSettings
 from pipeline import layout, params, stage
 from pipeline.dataset import processed
-from pipeline.tracking import mirror
+from pipeline.tracking import client
 
 
 def main() -> None:
@@ -39,7 +39,7 @@ def main() -> None:
         print(f"worker {team.index} is done; worker 0 has the model")
         return
     tags = {"workers": str(len(team.addresses))} if team else {}
-    with mirror.training_run(settings, precision, state.stem, tags) as log:
+    with client.training_run(settings, precision, state.stem, tags) as log:
         if team:
             model, history = several_machines.train(workers, *data, state, log)
         else:

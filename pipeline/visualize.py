@@ -21,7 +21,7 @@ from pipeline.report import charts, pictures, scores
 from pipeline.report.page import page, picture
 from pipeline.report.results import Results, read_example, read_results
 from pipeline.report.style import write_figure
-from pipeline.tracking import mirror
+from pipeline.tracking import sync
 
 TEMPLATE = "report.html.jinja"
 # The scores at the top of the report, by their place in scores.json.
@@ -44,8 +44,7 @@ def main() -> None:
     with fresh_file(layout.REPORT) as path:
         drawn = {figure.name: picture(figure) for figure in sorted(layout.FIGURES.glob("*.png"))}
         path.write_text(render(results, params.flatten(settings, without=params.AROUND), drawn), encoding="utf-8")
-    seconds = time.monotonic() - started
-    mirror.log_stage(settings, {}, layout.PAGES, "visualize", seconds)
+    sync.after("visualize", settings, time.monotonic() - started)
     print(f"{headline(results.summary)} Report: {layout.REPORT}")
 
 

@@ -17,7 +17,7 @@ from nuclei_unet.sample import Sample
 from nuclei_unet.settings import NormalizeSettings
 from pipeline import layout, params, stage
 from pipeline.dataset import processed
-from pipeline.tracking import mirror
+from pipeline.tracking import adaptation, store
 
 
 def main() -> None:
@@ -31,7 +31,7 @@ def main() -> None:
     arguments = parser.parse_args()
     adapted = adapt.run(adapt.Request.of(arguments), lambda metadata: replay(metadata, settings))
     given = {key: value for key, value in vars(arguments).items() if value is not None}
-    mirror.log_adaptation(arguments.out, given, adapted)
+    store.Attempts().do(adaptation.log, arguments.out, given, adapted)
 
 
 def replay(metadata: Metadata, settings: params.Params) -> Sequence[Sample]:

@@ -2,8 +2,8 @@
 
     python -m pipeline.tools.package
 
-Reads models/model.keras, reports/, params.yaml, and images and labels in data/. Writes nuclei-unet.bioimageio.zip: the
-description (rdf.yaml), the network as ONNX and for Keras, an image and its maps as test, cover pictures, README.md,
+Reads models/model.onnx, reports/, params.yaml, and images and labels in data/. Writes nuclei-unet.bioimageio.zip: the
+description (rdf.yaml), the model as it was evaluated, an image and its maps as test, cover pictures, README.md,
 LICENSE. `nuclei-unet predict --model nuclei-unet.bioimageio.zip` uses it, as do programs that read such packages.
 """
 
@@ -14,22 +14,20 @@ import zipfile
 from pathlib import Path
 
 import cv2
-import keras
 import numpy as np
-import tensorflow as tf
-from ruamel.yaml import YAML
 
 from nuclei_unet.files import file_digest, fresh_file
-from nuclei_unet.network import keras_file, onnx_file, runtime, unet
-from nuclei_unet.network.metadata import Metadata
-from nuclei_unet.prediction.engine import INPUT, OUTPUT, OnnxNetwork
+from nuclei_unet.network.metadata import INPUT, OUTPUT
+from nuclei_unet.prediction import models
+from nuclei_unet.prediction.engine import OnnxNetwork
 from pipeline import layout, params, stage
 from pipeline.report import pictures
-from pipeline.report.results import existing, read_example, read_results
+from pipeline.report.results import read_example, read_results
 from pipeline.tools import release, zoo
 from pipeline.visualize import near_median_by_type
 
 LICENSE, PROJECT = Path("LICENSE"), Path("pyproject.toml")
+OPSET = 17  # of nuclei-unet.onnx
 COVERS = 3
 # px; a pair of pictures this high stays below the 500 KB that the Zoo allows, even if it is all noise.
 COVER_SIDE = 320
@@ -40,34 +38,28 @@ def main() -> None:
     """Write the package."""
     settings = params.load()
     results = read_results()
-    made_by = keras_file.read_metadata(existing(layout.MODEL, "evaluate"))
-    metadata = Metadata(
-        metadata=made_by.model_copy(update={"commit": release.commit()}),
-        scores=results.summary,
-        diameters=release.diameters(),
-        licence=release.LICENCE,
-        source=file_digest(layout.MODEL),
-    )
     test = results.per_image[results.per_image.split == "test"]
     examples = [read_example(row) for row in near_median_by_type(test, COVERS).itertuples()]
     with tempfile.TemporaryDirectory() as name, fresh_file(layout.PACKAGE) as target:
         folder = Path(name)
-        weights = write_weights(folder, metadata)
+        model = folder / "nuclei-unet.onnx"
+        release.copy_model(model)
+        network = models.load(model, threads=1).network
         files = {OUTPUT: "test_maps.npy", INPUT: "test_image.npy", "documentation": "README.md"}
         files |= {"attachments": [LICENSE.name], "covers": [f"cover{n}.png" for n, _ in enumerate(examples, 1)]}
-        write_test(folder / files[INPUT], folder / files[OUTPUT], folder / weights["onnx"]["source"], examples[0].image)
+        write_test(folder / files[INPUT], folder / files[OUTPUT], network, examples[0].image)
         for cover, example in zip(files["covers"], examples, strict=True):
             write_cover(folder / cover, example)
-        (folder / files["documentation"]).write_text(
-            zoo.readme(metadata, results.audit, results.by_type), encoding="utf-8"
-        )
+        text = zoo.readme(network.metadata, results)
+        (folder / files["documentation"]).write_text(text, encoding="utf-8")
         (folder / LICENSE.name).write_bytes(LICENSE.read_bytes())
         described = {
             key: [_file(folder, part) for part in value] if isinstance(value, list) else _file(folder, value)
             for key, value in files.items()
         }
-        fields = zoo.description(metadata, settings, results.by_type, weights, described, version())
-        write_yaml(folder / "rdf.yaml", fields)
+        described["weights"] = _file(folder, model.name) | {"opset_version": OPSET}
+        text = zoo.description(network.metadata, settings.train, results, described, version())
+        (folder / "rdf.yaml").write_text(text, encoding="utf-8")
         pack(folder, target)
     print(f"{layout.PACKAGE}: {layout.PACKAGE.stat().st_size / 1e6:.1f} MB, for the BioImage Model Zoo")
 
@@ -77,38 +69,15 @@ def version() -> str:
     return tomllib.loads(PROJECT.read_text(encoding="utf-8"))["project"]["version"]
 
 
-def write_weights(folder: Path, metadata: Metadata) -> dict[str, dict]:
-    """Write the network for both engines, in float32; return {format: its fields in rdf.yaml}."""
-    model = keras_file.load(layout.MODEL)
-    onnx_file.save(model, folder / "nuclei-unet.onnx", metadata)
-    keras_file.save(joined(model, metadata), folder / "nuclei-unet.keras", metadata)
-    return {
-        "keras_v3": _file(folder, "nuclei-unet.keras")
-        | {"keras_version": keras.__version__, "backend": ["tensorflow", tf.__version__]},
-        "onnx": _file(folder, "nuclei-unet.onnx") | {"opset_version": onnx_file.OPSET, "parent": "keras_v3"},
-    }
-
-
-def joined(model: keras.Model, metadata: Metadata) -> keras.Model:
-    """Return a float32 network with one output: the maps as channels, in the order of the metadata's targets."""
-    with runtime.precision("float32"):
-        network = unet.fold_batch_normalization(model, metadata.network)
-        maps = [network.output[target] for target in metadata.targets]
-        output = keras.layers.Concatenate(name=OUTPUT)(maps) if len(maps) > 1 else maps[0]
-        return keras.Model(network.input, output, name=network.name)
-
-
-def write_test(image: Path, maps: Path, network: Path, pixels: np.ndarray) -> None:
-    """Write a part of an image (H, W, 3), and its maps as ONNX Runtime computes them."""
-    engine = OnnxNetwork(network.read_bytes(), network.name)
-    normalize, multiple = engine.metadata.normalize, engine.metadata.network.size_multiple
+def write_test(image: Path, maps: Path, network: OnnxNetwork, pixels: np.ndarray) -> None:
+    """Write a part of an image (H, W, 3), and its maps."""
+    normalize, multiple = network.metadata.normalize, network.metadata.network.size_multiple
     height, width = (-(-side // multiple) * multiple for side in TEST_SIZE)
     missing = [(0, max(wanted - side, 0)) for wanted, side in zip((height, width), pixels.shape, strict=False)]
     pixels = np.pad(pixels, (*missing, (0, 0)), mode="symmetric")[:height, :width].astype(np.float32)
     array = pixels.mean(axis=2, keepdims=True)[None] if normalize.channels == 1 else pixels[None]
     np.save(image, array)
-    found = engine(zoo.preprocess(array, normalize))
-    np.save(maps, np.concatenate([found[target] for target in engine.metadata.targets], axis=3))
+    np.save(maps, np.concatenate([*network(zoo.preprocess(array, normalize)).values()], axis=3))
 
 
 def write_cover(path: Path, example: pictures.Example) -> None:
@@ -118,14 +87,6 @@ def write_cover(path: Path, example: pictures.Example) -> None:
     pair = np.hstack([image, pictures.coloured(image, truth, predicted)])
     if not cv2.imwrite(str(path), pair[..., ::-1], (cv2.IMWRITE_PNG_COMPRESSION, 9)):
         raise OSError(f"cannot write {path}")
-
-
-def write_yaml(path: Path, fields: dict) -> None:
-    """Write the description; the same fields give the same bytes."""
-    yaml = YAML(typ="rt", pure=True)
-    yaml.default_flow_style, yaml.width, yaml.representer.ignore_aliases = False, 120, lambda _: True
-    with path.open("w", encoding="utf-8") as file:
-        yaml.dump(fields, file)
 
 
 def pack(folder: Path, target: Path) -> None:

@@ -6,25 +6,16 @@ Sends parameters, curves, model, scores, figures and report from models/ and rep
 
 import os
 
-# No training waits for this, so a slow server may take longer.
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "120")
-
-from nuclei_unet.errors import InputError
-from pipeline import layout, params, stage
-from pipeline.report.results import read_json
-from pipeline.report.scores import flat_metrics
-from pipeline.tracking import mirror
+from pipeline import params, stage
+from pipeline.tracking import sync
 
 
 def main() -> None:
     """Send everything."""
+    # No training waits for this, so a slow server may take longer.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "120")
     settings = params.load()
-    files = (*layout.TABLES, *layout.PAGES)
-    for path in (layout.TRAINED, layout.MODEL, layout.HISTORY, *files):
-        if not path.exists():
-            raise InputError(f"{path}: no such file; run `dvc repro` or `dvc pull`")
-    if not mirror.log_stage(settings, flat_metrics(read_json(layout.SCORES_FILE, "evaluate")), files):
-        raise InputError("MLflow did not take everything; check MLFLOW_TRACKING_URI and run this again")
+    sync.sync(settings)
     print("MLflow has the current run")
 
 

@@ -1,4 +1,4 @@
-"""A model described as the BioImage Model Zoo wants it: the fields of rdf.yaml, format 0.5, and README.md.
+"""A model described as the BioImage Model Zoo wants it: rdf.yaml, format 0.5, and README.md.
 
 The format: https://bioimage-io.github.io/spec-bioimage-io/. Nothing here reads or writes a file of the project.
 """
@@ -8,17 +8,13 @@ from pathlib import Path
 
 import jinja2
 import numpy as np
-import pandas as pd
 
-from nuclei_unet.network.metadata import Metadata
-from nuclei_unet.prediction.engine import INPUT, OUTPUT
-from nuclei_unet.settings import NormalizeSettings
-from pipeline.params import Params
+from nuclei_unet.network.metadata import INPUT, OUTPUT, Metadata
+from nuclei_unet.settings import NormalizeSettings, TrainSettings
 from pipeline.report import scores
+from pipeline.report.results import Results
 
 FORMAT = "0.5.12"
-AUTHORS = [{"name": "The nuclei-unet authors"}]  # as LICENSE has it
-BBBC038 = "https://bbbc.broadinstitute.org/BBBC038"
 CITATIONS = [
     {
         "text": "Ronneberger, O., Fischer, P., Brox, T.: U-Net: Convolutional Networks for Biomedical Image "
@@ -30,189 +26,51 @@ CITATIONS = [
         "Nature Methods 16, 2019.",
         "doi": "10.1038/s41592-019-0612-7",
     },
-    {"text": "Image set BBBC038v1, Broad Bioimage Benchmark Collection.", "url": BBBC038},
-]
-TAGS = [
-    *("unet", "2d", "nuclei", "nucleus", "tensorflow", "semantic-segmentation", "instance-segmentation"),
-    *("fluorescence-light-microscopy", "transmission-light-microscopy", "histology", "dsb2018"),
+    {
+        "text": "Image set BBBC038v1, Broad Bioimage Benchmark Collection.",
+        "url": "https://bbbc.broadinstitute.org/BBBC038",
+    },
 ]
 MEANINGS = {
     "foreground": "inside a nucleus",
     "border": "between nuclei that touch",
     "distance": "to the edge of the nucleus, 0 ... 1, highest in its middle",
 }
-# Multiples of the network's own: the smallest side of an image, and what is wrong at the edges of a tile.
-SMALLEST, HALO = 8, 2
 
 
 def preprocess(image: np.ndarray, settings: NormalizeSettings) -> np.ndarray:
-    """Do to an image, float32 (1, H, W, channels), what the fields of `preprocessing` say."""
+    """Do to an image, float32 (1, H, W, channels), what the fields of `preprocessing` in rdf.yaml say."""
     if settings.percentiles is None:
         return image
     low, high = np.percentile(image, settings.percentiles)
     return (np.clip((image - low) / (high - low + 1e-6), 0, 1) * 255).astype(np.float32)
 
 
-def preprocessing(settings: NormalizeSettings) -> list[dict]:
-    """Return the part of the normalization that the format has fields for."""
-    steps = [{"id": "ensure_dtype", "kwargs": {"dtype": "float32"}}]
-    if settings.percentiles is not None:
-        low, high = settings.percentiles
-        axes = ["y", "x"] if settings.channels == 1 else ["y", "x", "channel"]
-        steps += [
-            {"id": "scale_range", "kwargs": {"axes": axes, "min_percentile": low, "max_percentile": high}},
-            {"id": "clip", "kwargs": {"min": 0.0, "max": 1.0}},
-            {"id": "scale_linear", "kwargs": {"gain": 255.0, "offset": 0.0}},
-        ]
-    return steps
+def description(metadata: Metadata, train: TrainSettings, results: Results, files: Mapping, version: str) -> str:
+    """Return rdf.yaml. `files` is {"covers", "weights" ...: a file's fields (`source`, `sha256`) or a list of them}."""
+    means = [score for score in scores.main_ones() if score.over == "mean"]
+    more = {"format": FORMAT, "input": INPUT, "output": OUTPUT, "means": means, "train": train}
+    return _render("package.yaml.jinja", metadata, results, files=files, version=version, **more)
 
 
-def description(
-    metadata: Metadata, settings: Params, by_type: pd.DataFrame, weights: Mapping, files: Mapping, version: str
-) -> dict:
-    """Return the content of rdf.yaml.
-
-    `weights` is {format: its fields}; `files` is {"covers", "documentation", "attachments", INPUT, OUTPUT: a file's
-    fields (`source`, `sha256`) or a list of them}.
-    """
-    metadata = metadata
-    multiple = metadata.network.size_multiple
-    colours = ["intensity"] if metadata.normalize.channels == 1 else ["red", "green", "blue"]
-    sides = {"min": SMALLEST * multiple, "step": multiple}
-    return {
-        "format_version": FORMAT,
-        "type": "model",
-        "name": "Nuclei U-Net",
-        "description": "Finds cell nuclei in fluorescence and stained-tissue images. Delivers maps, not nuclei; the "
-        "README says how the maps become nuclei. Nuclei must be lighter than the background: invert bright-field "
-        "images first.",
-        "authors": AUTHORS,
-        "cite": CITATIONS,
-        "license": "MIT",
-        "tags": TAGS,
-        "version": version,
-        "documentation": files["documentation"],
-        "attachments": files["attachments"],
-        "covers": files["covers"],
-        "inputs": [
-            {
-                "id": INPUT,
-                "description": "Light nuclei on a dark background, any range; see README for bright-field images.",
-                "axes": [
-                    {"type": "batch"},
-                    *({"type": "space", "id": axis, "size": sides, "concatenable": True} for axis in ("y", "x")),
-                    {"type": "channel", "channel_names": colours},
-                ],
-                "data": {"type": "float32"},
-                "preprocessing": preprocessing(metadata.normalize),
-                "test_tensor": files[INPUT],
-            }
-        ],
-        "outputs": [
-            {
-                "id": OUTPUT,
-                "description": "Maps in 0 ... 1, one a channel; see README for the way from maps to nuclei.",
-                "axes": [
-                    {"type": "batch"},
-                    *(
-                        {
-                            "type": "space",
-                            "id": axis,
-                            "size": {"tensor_id": INPUT, "axis_id": axis},
-                            "halo": HALO * multiple,
-                        }
-                        for axis in ("y", "x")
-                    ),
-                    {"type": "channel", "channel_names": [*metadata.targets]},
-                ],
-                "data": {"type": "float32", "range": [0.0, 1.0]},
-                "test_tensor": files[OUTPUT],
-            }
-        ],
-        "weights": dict(weights),
-        "training_data": training_data(settings.download.source),
-        "config": {
-            "bioimageio": {
-                "architecture_type": "2D U-Net",
-                "modality": "fluorescence microscopy, bright-field microscopy of stained tissue",
-                "target_structure": ["nuclei"],
-                "task": "segmentation",
-                "training": training(settings),
-                "evaluations": [evaluation(metadata, by_type, settings.download.source)],
-            },
-            # What the format has no fields for, as nuclei-unet reads it.
-            "nuclei_unet": {"recipe": metadata.model_dump(mode="json")},
-        },
-    }
-
-
-def training_data(source: str) -> dict:
-    """Return the description of the data set that `download.source` names."""
-    if source == "synthetic":
-        what = {"name": "Drawn nuclei", "description": "Images drawn from a seed. Real images look different."}
-    else:
-        labels = " Labels corrected by the community." if source == "bbbc038-fixed" else ""
-        what = {
-            "name": "BBBC038v1 stage1_train",
-            "description": f"Training images of the 2018 Data Science Bowl.{labels}",
-            "source": BBBC038,
-            "authors": [{"name": "Broad Bioimage Benchmark Collection"}],
-            "cite": CITATIONS[1:],
-        }
-    return {"type": "dataset", "format_version": "0.3.0", "license": "CC0-1.0", "tags": ["nuclei"], **what}
-
-
-def training(settings: Params) -> dict:
-    """Return how the network was trained."""
-    train = settings.train
-    return {
-        "training_epochs": train.epochs,
-        "training_batch_size": train.batch_size,
-        "initial_learning_rate": train.learning_rate,
-        "learning_rate_schedule": train.schedule,
-        "loss_function": train.loss,
-        "optimizer": train.optimizer,
-    }
-
-
-def evaluation(metadata: Metadata, by_type: pd.DataFrame, source: str) -> dict:
-    """Return the scores of the test images: a row a score, a column for all images and for each image_type."""
-    rows = by_type[by_type.split == "test"]
-    shown = [score for score in scores.main_ones() if score.over == "mean"]
-    test = metadata.scores["test"]
-    return {
-        "dataset_id": "synthetic" if source == "synthetic" else "bbbc038",
-        "dataset_source": BBBC038,
-        "dataset_role": "test",
-        "sample_count": int(test["n_images"]),
-        # The format allows 16 characters.
-        "evaluation_factors": [
-            "overall",
-            *(image_type.replace("fluorescent", "fluor")[:16] for image_type in rows.image_type),
-        ],
-        "evaluation_factors_long": [
-            "all test images",
-            *(f"images of image_type {image_type}" for image_type in rows.image_type),
-        ],
-        "metrics": [score.column for score in shown],
-        "metrics_long": [score.meaning for score in shown],
-        "results": [[test[score.group][score.key], *(float(value) for value in rows[score.column])] for score in shown],
-    }
-
-
-def readme(metadata: Metadata, audit: Mapping, by_type: pd.DataFrame) -> str:
+def readme(metadata: Metadata, results: Results) -> str:
     """Return the package's README.md."""
+    meanings = {target: MEANINGS[target] for target in metadata.targets}
+    return _render("package.md.jinja", metadata, results, meanings=meanings, rows=scores.score_rows(results.summary))
+
+
+def _render(template: str, metadata: Metadata, results: Results, **more) -> str:
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["score"] = lambda value: f"{value:.3f}"
-    template = Path(__file__).with_name("package.md.jinja").read_text(encoding="utf-8")
-    return environment.from_string(template).render(
+    by_type = results.by_type[results.by_type.split == "test"]
+    return environment.from_string(Path(__file__).with_name(template).read_text(encoding="utf-8")).render(
         metadata=metadata,
-        audit=audit,
+        audit=results.audit,
+        summary=results.summary,
         normalize=metadata.normalize,
         predict=metadata.predict,
         multiple=metadata.network.size_multiple,
-        meanings={target: MEANINGS[target] for target in metadata.targets},
-        rows=scores.score_rows(metadata.scores),
-        by_type=by_type[by_type.split == "test"].sort_values(["n_images", "image_type"], ascending=[False, True]),
+        by_type=by_type.sort_values(["n_images", "image_type"], ascending=[False, True]),
         cite=CITATIONS,
+        **more,
     )

@@ -9,45 +9,49 @@ import cv2
 import mlflow
 import numpy as np
 import pandas as pd
+from mlflow.entities import LoggedModel, Run
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, Schema, TensorSpec
 from mlflow.types.schema import AnyType
 
 import nuclei_unet
 from nuclei_unet.errors import InputError
-from nuclei_unet.network import keras_file
+from nuclei_unet.files import file_digest
+from nuclei_unet.prediction.models import describe
 from pipeline import layout
 from pipeline.report.scores import DECISIVE
 from pipeline.tracking import store
 from pipeline.tracking.names import SERVED
 
+# Listed here, since MLflow would find them by loading a model in a new process, which takes 20 s.
+TRAINED_WITH = ("keras", "tensorflow", "numpy")
+SERVED_WITH = (
+    *("onnxruntime", "numpy", "opencv-python-headless", "scikit-image", "scipy", "pandas", "pydantic", "mlflow"),
+)
 
-def log_trained() -> None:
-    """Log the trained model to the active run, as `mlflow.keras.load_model` loads it."""
-    model = keras_file.load(layout.TRAINED)
+
+def log_trained(client: mlflow.MlflowClient, run: Run) -> None:
+    """Log the trained model to the active run, once, as `mlflow.keras.load_model` loads it."""
+    from nuclei_unet.network import keras_file
+
+    if _logged(client, run, "model"):
+        return
+    model, _ = keras_file.load(layout.TRAINED)
     channels = model.input_shape[-1]
     pixels = Schema([TensorSpec(np.dtype("float32"), (-1, -1, -1, channels), "image")])
     maps = Schema([TensorSpec(np.dtype("float32"), (-1, -1, -1, 1), name) for name in model.output_names])
-    mlflow.keras.log_model(
-        model,
-        name="model",
-        signature=ModelSignature(inputs=pixels, outputs=maps),
-        # Listed here, since MLflow would find them by loading the model in a new process, which takes 20 s.
-        pip_requirements=[f"{package}=={version(package)}" for package in ("keras", "tensorflow", "numpy")],
-    )
+    signature = ModelSignature(inputs=pixels, outputs=maps)
+    mlflow.keras.log_model(model, name="model", signature=signature, pip_requirements=_exact(TRAINED_WITH))
 
 
-def log_served(commit: str | None) -> None:
-    """Log the evaluated model to the active run as it is served; its metadata names the commit."""
-    packages = (
-        *("keras", "tensorflow", "numpy", "opencv-python-headless", "scikit-image", "scipy", "pandas", "pydantic"),
-        "mlflow",
-    )
+def log_served(commit: str | None) -> str:
+    """Log models/model.onnx to the active run as it is served; its metadata names the commit. Return the model's id."""
+    from nuclei_unet.network import onnx_file
+
     with tempfile.TemporaryDirectory() as folder:
         model = Path(folder, layout.MODEL.name)
-        metadata = keras_file.read_metadata(layout.MODEL)
-        keras_file.copy_with_metadata(layout.MODEL, model, metadata.model_copy(update={"commit": commit}))
-        mlflow.pyfunc.log_model(
+        onnx_file.copy(layout.MODEL, model, describe(layout.MODEL)[0].but(commit=commit))
+        return mlflow.pyfunc.log_model(
             name=SERVED,
             python_model=str(Path(__file__).with_name("serving.py")),
             artifacts={"model": str(model)},
@@ -59,8 +63,17 @@ def log_served(commit: str | None) -> None:
                 ),
             ),
             input_example=pd.DataFrame({"image": [base64.b64encode(example()).decode()]}),
-            pip_requirements=[f"{package}=={version(package)}" for package in packages],
-        )
+            pip_requirements=_exact(SERVED_WITH),
+        ).model_id
+
+
+def _exact(packages: tuple[str, ...]) -> list[str]:
+    return [f"{package}=={version(package)}" for package in packages]
+
+
+def _logged(client: mlflow.MlflowClient, run: Run, name: str) -> list[LoggedModel]:
+    models = client.search_logged_models([run.info.experiment_id])
+    return [model for model in models if model.name == name and model.source_run_id == run.info.run_id]
 
 
 def example() -> bytes:
@@ -74,24 +87,45 @@ def example() -> bytes:
 def fetch(address: str) -> Path:
     """Return the model file of an address such as `models:/nuclei-unet@champion`, from the store in use.
 
-    Only the file `model.keras` is taken; Python code that may lie beside it is not run. Raises InputError that names
+    Only the file `model.onnx` is taken; Python code that may lie beside it is not run. Raises InputError that names
     the address if the store does not answer or has no such model, or if it was not logged by `log_served`.
     """
-    mlflow.set_tracking_uri(store.store())
+    store.client()
     try:
         folder = Path(mlflow.artifacts.download_artifacts(address, dst_path=tempfile.mkdtemp()))
     except (mlflow.MlflowException, OSError) as error:
-        reason = next(iter(str(error).splitlines()), "")[:160]
-        raise InputError(f"{address}: no such model in {store.store()} ({reason})") from None
-    found = sorted(folder.rglob(layout.MODEL.name))
-    if not found:
+        raise InputError(f"{address}: no such model in {store.store()} ({store.reason(error)})") from None
+    paths = sorted(folder.rglob(layout.MODEL.name))
+    if not paths:
         raise InputError(f"{address}: holds no {layout.MODEL.name}; name a model that evaluate registered")
-    return found[0]
+    return paths[0]
 
 
-def champion(client: mlflow.MlflowClient, name: str, version: str, metrics: dict[str, float], margin: float) -> str:
+def register(client: mlflow.MlflowClient, run: Run, metrics: dict[str, float], margin: float) -> None:
+    """Register models/model.onnx with its scores, once; make it the champion if it is better by the margin."""
+    name, run_id, tags = store.experiment_name(), run.info.run_id, run.data.tags
+    if describe(layout.MODEL)[0].source != file_digest(layout.TRAINED):
+        raise InputError(f"{layout.MODEL}: not made from {layout.TRAINED}; evaluate it first")
+    if not client.search_registered_models(f"name = '{name}'"):
+        client.create_registered_model(name, description="U-Net that finds cell nuclei, ready to serve")
+    digest = file_digest(layout.MODEL)
+    versions = client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'")
+    registered = next((known for known in versions if known.tags.get("sha256") == digest), None)
+    if registered is None:
+        described = {"sha256": digest, "validation_dsb_score": metrics[DECISIVE]}
+        described |= {"test_dsb_score": metrics[DECISIVE.replace("validation", "test")]}
+        described |= {key: value for key, value in tags.items() if key.startswith("git_")}
+        dirty = "-dirty" if tags.get("git_dirty") == "true" else ""
+        model = log_served(f"{tags['git_commit']}{dirty}" if "git_commit" in tags else None)
+        # A server accepts such a source only together with the id; a database does not need it.
+        registered = client.create_model_version(name, f"models:/{model}", run_id, tags=described, model_id=model)
+    said = champion(client, name, registered.version, metrics[DECISIVE], margin)
+    client.set_model_version_tag(name, registered.version, "champion", said)
+    mlflow.set_tag("champion", said)
+
+
+def champion(client: mlflow.MlflowClient, name: str, version: str, score: float, margin: float) -> str:
     """Make a version of the registered model `name` the champion if it is better by the margin; return why, or not."""
-    score = metrics[DECISIVE]
     try:
         holder = client.get_model_version_by_alias(name, "champion")
     except mlflow.MlflowException:

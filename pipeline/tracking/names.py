@@ -41,7 +41,7 @@ def changed(settings: Params) -> dict[str, object]:
 
 
 def _tuples(value: object) -> object:
-    return tuple(value) if isinstance(value, list) else value
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 def run_name(settings: Params) -> str:
@@ -85,18 +85,6 @@ def code_tags(settings: Params) -> dict[str, str]:
         # MLflow's own tags, for its columns.
         "mlflow.source.git.commit": commit,
         "mlflow.source.name": "dvc repro",
-    }
-
-
-def stage_tags() -> dict[str, str]:
-    """Return a digest of each entry in dvc.lock, that is, of each stage that has ended."""
-    try:
-        stages = YAML(typ="safe", pure=True).load(layout.DVC_LOCK.read_text())["stages"]
-    except (OSError, YAMLError, TypeError, KeyError):
-        return {}
-    return {
-        f"dvc.{name}": hashlib.sha256(json.dumps(entry, sort_keys=True).encode()).hexdigest()[:12]
-        for name, entry in stages.items()
     }
 
 

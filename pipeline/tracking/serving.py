@@ -64,19 +64,19 @@ class Nuclei(mlflow.pyfunc.PythonModel):
         `model_input` has a column `image`: a PNG as base64, or an array as nested lists, (H, W) or (H, W, channels),
         of any size and range. Raises Refused that names the first image that is none.
         """
-        found = []
+        rows = []
         for number, value in enumerate(model_input["image"], start=1):
             try:
-                found.append(self._found(read_image(value)))
+                rows.append(self._row(read_image(value)))
             except InputError as error:
                 raise Refused(f"image {number} of {len(model_input)}: {error}") from None
             except Exception:
                 LOG.exception("image %d of %d", number, len(model_input))
                 reason = f"image {number} of {len(model_input)}: the server failed; its log says why"
                 raise Refused(reason, INTERNAL_ERROR) from None
-        return pd.DataFrame(found)
+        return pd.DataFrame(rows)
 
-    def _found(self, image: np.ndarray) -> dict:
+    def _row(self, image: np.ndarray) -> dict:
         labels = self.segmenter(image)
         _, encoded = cv2.imencode(".png", labels.astype(np.uint16))
         return {

@@ -44,7 +44,7 @@ NO_DEPENDENCY = {
     ),
     "nuclei_unet.network.untrusted",
     *("nuclei_unet.training.resume", "pipeline.git", "pipeline.layout", "pipeline.machine", "pipeline.params"),
-    *("pipeline.process", "pipeline.stage", "pipeline.tracking.mirror"),
+    *("pipeline.process", "pipeline.stage", "pipeline.tracking.client", "pipeline.tracking.sync"),
 }
 TINY = {
     "download.source": "synthetic",

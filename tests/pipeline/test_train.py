@@ -10,7 +10,7 @@ from nuclei_unet.training import fit
 from pipeline import layout, params, train
 from pipeline.dataset import processed
 from pipeline.tools.project import copy_project
-from pipeline.tracking import mirror
+from pipeline.tracking import client
 from tests import ROOT
 from tests.nuclei_unet.training.examples import Stopped, sample
 
@@ -34,9 +34,9 @@ def project(tmp_path, monkeypatch):
 
     @contextlib.contextmanager
     def no_run(*_):
-        yield mirror.TrainingLog
+        yield client.TrainingLog
 
-    monkeypatch.setattr(mirror, "training_run", no_run)
+    monkeypatch.setattr(client, "training_run", no_run)
     return folder
 
 

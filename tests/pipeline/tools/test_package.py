@@ -1,4 +1,4 @@
-"""The package for the BioImage Model Zoo: what is in it, that our engines open it, and that the Zoo's own tool does."""
+"""The package for the BioImage Model Zoo: what is in it, that we open it, and that the Zoo's own tool does."""
 
 import hashlib
 import io
@@ -9,17 +9,17 @@ import zipfile
 import cv2
 import keras
 import numpy as np
-import pandas as pd
 import pytest
 from ruamel.yaml import YAML
 
 from nuclei_unet.errors import InputError
-from nuclei_unet.network import keras_file, unet
+from nuclei_unet.network import onnx_file, unet
+from nuclei_unet.network.metadata import Diameters
 from nuclei_unet.prediction import models
 from nuclei_unet.settings import NormalizeSettings
 from pipeline import layout
-from pipeline.dataset import processed
 from pipeline.report.pictures import Example
+from pipeline.report.results import read_results
 from pipeline.tools import package, release, zoo
 from tests import ROOT
 from tests.metadata import metadata_of
@@ -28,7 +28,7 @@ from tests.pipeline.examples import write_project
 COMMIT = "c" * 40
 TARGETS = ("foreground", "border", "distance")
 # Other normalizations; the first is the committed one.
-LOOKS = ({}, {"channels": 3}, {"percentiles": None, "nucleus_intensity": None}, {"image_size": (64, 64)})
+NORMALIZATIONS = ({}, {"channels": 3}, {"percentiles": None, "nucleus_intensity": None}, {"image_size": (64, 64)})
 ZOO = """
 import json
 import sys
@@ -49,27 +49,24 @@ print(json.dumps({
 def project(tmp_path, monkeypatch, settings):
     """Return a function that makes a small project with a tiny model the current folder."""
 
-    def make(targets=TARGETS, **look):
+    def make(targets=TARGETS, **normalization):
         ids = write_project(tmp_path)
         rng = np.random.default_rng(1)
-        rows = [(f"{n}{'a' * 63}", "train", "k", 0, 40, 40, 9) for n in range(2)]
-        for image_id, *_ in rows:
-            labels = np.kron(rng.integers(0, 9, (5, 5)), np.ones((8, 8), int)).astype(np.uint16)
-            processed.write_sample(tmp_path / "data/processed", image_id, (labels * 20).astype(np.uint8), labels)
-        manifest = pd.DataFrame(rows, columns=processed.MANIFEST_COLUMNS)
-        manifest.to_csv(tmp_path / "data/processed/manifest.csv", index=False)
         for name in ("LICENSE", "pyproject.toml"):
             (tmp_path / name).write_bytes((ROOT / name).read_bytes())
 
         network = settings.train.model.model_copy(update={"filters": (3, 5), "dropout": (0.0, 0.1)})
         metadata = metadata_of(settings, network, targets, settings.evaluate)
-        normalize = NormalizeSettings.model_validate(metadata.normalize.model_dump() | look)
+        sizes = Diameters(low=5, typical=20, high=60)
+        normalize = NormalizeSettings.model_validate(metadata.normalize.model_dump() | normalization)
         keras.utils.set_random_seed(1)
         model = unet.build(normalize.channels, targets, network)
         for weight in model.weights:
             weight.assign(weight + rng.uniform(0.01, 0.05, weight.shape))
         (tmp_path / "models").mkdir()
-        keras_file.save(model, tmp_path / "models/model.keras", metadata.model_copy(update={"normalize": normalize}))
+        images = rng.uniform(0, 255, (2, 32, 48, normalize.channels))
+        metadata = metadata.but(normalize=normalize, diameters=sizes)
+        onnx_file.save(model, tmp_path / layout.MODEL, metadata, images)
         monkeypatch.setattr(release, "commit", lambda: COMMIT)
         monkeypatch.chdir(tmp_path)
         return ids
@@ -95,20 +92,18 @@ def digests(fields):
 def test_what_is_in_it(project, tmp_path, capsys):
     project()
     package.main()
-    assert "nuclei-unet.bioimageio.zip: 2.1 MB" in capsys.readouterr().out
+    assert "nuclei-unet.bioimageio.zip: " in capsys.readouterr().out
     files, fields = opened()
     # Every file is described, with its digest, but the description itself.
     assert sorted([*(name for name, _ in digests(fields)), "rdf.yaml"]) == sorted(files)
     assert all(hashlib.sha256(files[name]).hexdigest() == digest for name, digest in digests(fields))
-    assert {"nuclei-unet.onnx", "nuclei-unet.keras", "LICENSE", "README.md", "cover3.png"} < set(files)
+    assert {"nuclei-unet.onnx", "LICENSE", "README.md", "cover3.png"} < set(files)
     assert fields["format_version"].startswith("0.5.") and fields["license"] == "MIT"
     assert fields["training_data"]["license"] == "CC0-1.0"
     assert {entry.get("doi") for entry in fields["cite"]} > {
         "10.1007/978-3-319-24574-4_28",
         "10.1038/s41592-019-0612-7",
     }
-    metadata = keras_file.read_metadata(layout.MODEL).model_copy(update={"commit": COMMIT})
-    assert fields["config"]["nuclei_unet"]["recipe"] == json.loads(metadata.model_dump_json())
     (table,) = fields["config"]["bioimageio"]["evaluations"]
     assert table["metrics"] == ["dsb_score", "iou"] and table["results"] == [[0.4321, 0.4, 0.4, 0.4], [0.8] * 4]
     assert all(str(tmp_path).encode() not in data for data in files.values())
@@ -129,50 +124,43 @@ def test_twice_gives_the_same_bytes(project):
 
 
 @pytest.mark.parametrize("targets", [TARGETS, TARGETS[:1]], ids=len)
-def test_both_engines_open_it_and_give_the_same_maps(targets, project):
+def test_it_is_the_model_that_was_evaluated(targets, project):
     project(targets)
     package.main()
     images = np.random.default_rng(2).uniform(0, 255, (1, 32, 48, 1)).astype(np.float32)
-    wanted = models.load(layout.MODEL, precision="float32").network(images)
-    for engine in ("onnx", "tensorflow"):
-        model = models.load(layout.PACKAGE, engine=engine, precision="float32")
-        found = model.network(images)
-        assert list(found) == list(targets)
-        for target in targets:
-            np.testing.assert_allclose(found[target], wanted[target], atol=1e-4)
-        assert model.metadata.commit == COMMIT and model.metadata.scores["test"]["instance"]["dsb_score"] == 0.4321
-    metadata, _, _ = models.describe(layout.PACKAGE)
-    assert metadata.diameters is not None and metadata.source == hashlib.sha256(layout.MODEL.read_bytes()).hexdigest()
-
-
-def test_plain_keras_gives_the_maps_as_channels(project, tmp_path):
-    project()
-    package.main()
+    wanted, opened_here = models.load(layout.MODEL), models.load(layout.PACKAGE)
+    maps = opened_here.network(images)
+    assert list(maps) == list(targets)
+    for target in targets:
+        np.testing.assert_array_equal(maps[target], wanted.network(images)[target])
+    assert opened_here.metadata == wanted.metadata.but(commit=COMMIT)
     files, _ = opened()
-    (tmp_path / "m.keras").write_bytes(files["nuclei-unet.keras"])
-    model = keras.saving.load_model(tmp_path / "m.keras", compile=False)
-    assert model.compute_dtype == "float32"
-    images = np.random.default_rng(2).uniform(0, 255, (2, 32, 48, 1)).astype(np.float32)
-    wanted = models.load(layout.PACKAGE, engine="onnx").network(images)
-    np.testing.assert_allclose(model.predict(images, verbose=0), np.concatenate([*wanted.values()], 3), atol=1e-4)
     image, maps = (np.load(io.BytesIO(files[f"test_{name}.npy"])) for name in ("image", "maps"))
-    assert image.shape == (1, *package.TEST_SIZE, 1) and maps.shape == (1, *package.TEST_SIZE, 3)
+    assert image.shape == (1, *package.TEST_SIZE, 1) and maps.shape == (1, *package.TEST_SIZE, len(targets))
 
 
-@pytest.mark.parametrize(("look", "engine"), [*((look, "onnx") for look in LOOKS), (LOOKS[0], "keras_v3")], ids=str)
-def test_the_zoos_tool_passes_it(look, engine, project, guest):
-    project(**look)
+def test_a_release_is_a_copy_that_names_its_commit(project, tmp_path, monkeypatch):
+    project()
+    monkeypatch.setattr(models, "PRETRAINED", tmp_path / "pretrained/model.onnx")
+    release.main()
+    assert models.describe(None)[0] == models.describe(layout.MODEL)[0].but(commit=COMMIT)
+
+
+@pytest.mark.interop
+@pytest.mark.parametrize("normalization", NORMALIZATIONS, ids=str)
+def test_the_zoos_tool_passes_it(normalization, project, guest):
+    project(**normalization)
     package.main()
-    # TensorFlow is ours.
-    said = json.loads(guest(ZOO, layout.PACKAGE.resolve(), engine, ours=engine == "keras_v3").splitlines()[-1])
+    said = json.loads(guest(ZOO, layout.PACKAGE.resolve(), "onnx").splitlines()[-1])
     assert said["status"] == "passed" and not said["errors"]
     assert said["format"] == f"model {zoo.FORMAT}"
-    assert f"Reproduce test outputs from test inputs ({engine})" in said["tests"]
-    assert any(f"Run {engine} inference for inputs with batch_size: 2" in name for name in said["tests"])
+    assert "Reproduce test outputs from test inputs (onnx)" in said["tests"]
+    assert any("Run onnx inference for inputs with batch_size: 2" in name for name in said["tests"])
     warnings = [text for text in said["warnings"] if not text.startswith("('training_data'")]
     assert all("sample_tensor" in text or "all elements agree" in text for text in warnings), warnings
 
 
+@pytest.mark.interop
 def test_the_zoos_tool_would_notice_other_weights(project, guest):
     project()
     package.main()
@@ -192,9 +180,9 @@ def test_the_zoos_tool_would_notice_other_weights(project, guest):
 
 
 def readme(**audit):
-    settings = json.loads(layout.AUDIT.read_text()) | audit
-    metadata = models.describe(layout.PACKAGE)[0]
-    return zoo.readme(metadata, settings, pd.read_csv(layout.BY_TYPE))
+    results = read_results()
+    results.audit.update(audit)
+    return zoo.readme(models.describe(layout.PACKAGE)[0], results)
 
 
 def test_the_readme_has_scores_recipe_and_limits(project):
@@ -208,23 +196,22 @@ def test_the_readme_has_scores_recipe_and_limits(project):
     assert "Depth = distance - 0.5 x border" in text and "0.5 and 99.8 percentiles" in text
     assert f"--model {layout.PACKAGE}" in text and COMMIT in text
     assert re.findall(r"!\[.*\]\((.*)\)", text) == [fields["covers"][0]["source"]]
-    assert "drawn" not in text
-    # Drawn images are no evidence, and no data set of others.
+    # Synthetic images are no evidence, and no data set of others.
     synthetic = readme(source="synthetic")
     assert "**This copy was trained on synthetic images." in synthetic and "BBBC038v1, public" not in synthetic
 
 
-@pytest.mark.parametrize("look", LOOKS, ids=str)
-def test_the_readme_names_the_steps_that_no_field_says(look, project):
-    project(**look)
+@pytest.mark.parametrize("normalization", NORMALIZATIONS, ids=str)
+def test_the_readme_names_the_steps_that_no_field_says(normalization, project):
+    project(**normalization)
     package.main()
     text, fields = readme(), opened()[1]
     (tensor,) = fields["inputs"]
     steps = [step["id"] for step in tensor["preprocessing"]]
-    assert ("scale_range" in steps) == ("| rdf.yaml |" in text) == (look.get("percentiles", 1) is not None)
-    assert ("Otsu's threshold) is at" in text) == (look.get("nucleus_intensity", 1) is not None)
-    assert ("64 x 64 pixels" in text) == ("image_size" in look)
-    assert ("make the image RGB" in text) == (look.get("channels") == 3)
+    assert ("scale_range" in steps) == ("| rdf.yaml |" in text) == (normalization.get("percentiles", 1) is not None)
+    assert ("Otsu's threshold) is at" in text) == (normalization.get("nucleus_intensity", 1) is not None)
+    assert ("64 x 64 pixels" in text) == ("image_size" in normalization)
+    assert ("make the image RGB" in text) == (normalization.get("channels") == 3)
     assert "invert the image" in text
 
 
@@ -246,13 +233,11 @@ def test_a_cover_stays_below_the_zoos_limit(tmp_path):
 @pytest.mark.parametrize(
     ("name", "command"),
     [
-        ("models/model.keras", "stage evaluate writes it, run `dvc repro`"),
+        ("models/model.onnx", "stage evaluate writes it, run `dvc repro`"),
         ("reports/scores.json", "stage evaluate writes it, run `dvc repro`"),
         ("reports/by_type.csv", "stage evaluate writes it, run `dvc repro`"),
         ("data/raw/stage1_test.zip", "stage download writes it, run `dvc repro`"),
-        ("data/processed/manifest.csv", "run `dvc repro preprocess` first"),
         (f"data/predictions/0{'f' * 63}.png", "stage evaluate writes it, run `dvc repro`"),
-        (f"data/processed/images/0{'a' * 63}.png", "run `dvc repro --force preprocess`"),
     ],
 )
 def test_a_missing_file_is_named_with_the_command_that_writes_it(name, command, project):

@@ -9,7 +9,12 @@ from pipeline import git, params
 from pipeline.tracking import names
 from tests import PARAMS
 
-CHANGED = {"train.seed": 3, "train.model.filters": [8, 16, 32, 64], "evaluate.scales": [1], "train.epochs": 2}
+CHANGED = {
+    "train.seed": 3,
+    "train.model.filters": [8, 16, 32, 64],
+    "evaluate.augmentations": [[1, 0]],
+    "train.epochs": 2,
+}
 
 
 @pytest.fixture
@@ -21,8 +26,8 @@ def changed(project, monkeypatch):
     return params.load()
 
 
-def test_a_run_is_named_after_what_differs_from_the_commit(project, changed, monkeypatch):
-    assert names.run_name(project) == "bbbc038-fixed"
+def test_a_run_is_named_after_what_differs_from_the_commit(settings, changed, monkeypatch):
+    assert names.run_name(settings) == "bbbc038-fixed"
     assert names.run_name(changed) == "train.seed=3 and 3 more"
     # What has a name keeps it.
     monkeypatch.setenv("DVC_EXP_NAME", "brave-name")
@@ -39,16 +44,16 @@ def test_all_changes_stand_in_the_description_and_in_a_tag(changed):
         "train.seed`: 3",
         "train.epochs`: 2",
         "train.model.filters`: (8, 16, 32, 64)",
-        "evaluate.scales`: (1.0,)",
+        "evaluate.augmentations`: ((1.0, 0),)",
     ):
         assert line in description
         assert line.replace("`: ", "=") in tag
     assert "| Pixel IoU | nan | 0.800 |" in description
 
 
-def test_without_git_a_run_is_named_after_its_data(project):
-    assert names.run_name(project) == "bbbc038-fixed"
-    assert names.code_tags(project) == {}
+def test_without_git_a_run_is_named_after_its_data(project, settings):
+    assert names.run_name(settings) == "bbbc038-fixed"
+    assert names.code_tags(settings) == {}
 
 
 def test_curves_come_before_single_scores():
@@ -57,10 +62,3 @@ def test_curves_come_before_single_scores():
     assert sections == ["curves", "curves", "curves/more"]
     assert all(max(sections) < f"{split}/{score.path}" for split in ("test", "validation") for score in SCORES)
     assert names.curve("system/cpu_utilization_percentage") == "system/cpu_utilization_percentage"
-
-
-def test_stages_are_told_apart_by_their_entries_in_the_lock(project):
-    assert names.stage_tags() == {}
-    Path("dvc.lock").write_text("stages:\n  train:\n    cmd: a\n  evaluate:\n    cmd: b\n")
-    tags = names.stage_tags()
-    assert set(tags) == {"dvc.train", "dvc.evaluate"} and len(set(tags.values())) == 2

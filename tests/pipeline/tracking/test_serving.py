@@ -21,11 +21,11 @@ from nuclei_unet.prediction import models
 from nuclei_unet.prediction.segmenter import Segmenter
 from pipeline.tracking import serving
 from pipeline.tracking.models import example
-from tests.pipeline.tracking.trainings import scored, small
+from tests.pipeline.tracking.trainings import scored
 
 
 def test_the_served_model_takes_pngs_and_arrays(project):
-    scored(small(), 0.5, 1)
+    scored(project)
     model = mlflow.pyfunc.load_model("models:/nuclei-unet@champion")
     grey = np.zeros((40, 30))
     rgb = np.random.default_rng(0).integers(0, 255, (17, 33, 3))
@@ -44,7 +44,7 @@ def test_the_served_model_takes_pngs_and_arrays(project):
 @pytest.fixture
 def server(project, monkeypatch):
     """Return a function that asks MLflow's own server, which runs in this process with a small model."""
-    scored(small(), 0.5, 1)
+    scored(project)
     # The model replaces it in the server's process.
     monkeypatch.setattr(scoring_server, "invocations", scoring_server.invocations)
     monkeypatch.setenv(scoring_server._SERVER_MODEL_PATH, "models:/nuclei-unet@champion")
@@ -103,8 +103,8 @@ def test_a_failure_of_the_server_itself_is_one_line_and_in_its_log(caplog):
 
 
 def test_the_command_takes_a_registered_model_by_its_address(project):
-    scored(small(), 0.5, 1)
-    opened = models.load("models:/nuclei-unet@champion", precision="float32")
+    scored(project)
+    opened = models.load("models:/nuclei-unet@champion")
     served = mlflow.pyfunc.load_model("models:/nuclei-unet@champion").unwrap_python_model()
     image = np.random.default_rng(0).integers(0, 255, (40, 56), dtype=np.uint8)
     found = Segmenter(opened.network, opened.metadata)(image)

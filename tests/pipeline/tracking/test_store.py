@@ -13,7 +13,7 @@ from pipeline.tracking.store import connect, pages, store
 @pytest.mark.parametrize("uri", ["http://127.0.0.1:9", "no-such://store"])
 def test_the_ui_names_a_store_that_does_not_answer(uri, project, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    with pytest.raises(InputError, match=f"MLFLOW_TRACKING_URI: {uri} does not answer"):
+    with pytest.raises(InputError, match=f"{uri}: MLflow does not answer"):
         pages(uri)
 
 
