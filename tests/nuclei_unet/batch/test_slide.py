@@ -146,12 +146,6 @@ def test_the_result_is_that_of_the_whole_image(image_type, chunks, tmp_path, syn
     assert (out / "labels/nuclei" / group.attrs["image-label"]["source"]["image"]).resolve() == path
 
 
-def test_an_image_that_fits_is_predicted_at_once(tmp_path, synthetic_image, segmenter, monkeypatch):
-    monkeypatch.setattr(predictor, "TILE", 2560)
-    assert call(write_slide(tmp_path / "a.zarr", synthetic_image), tmp_path / "out.zarr") == 0
-    np.testing.assert_array_equal(zarr_labels.read(tmp_path / "out.zarr"), segmenter(synthetic_image))
-
-
 def test_a_sample_of_the_pixels_decides_as_in_the_whole_image(tmp_path, synthetic_image, segmenter, monkeypatch):
     monkeypatch.setattr("nuclei_unet.images.LARGEST_WHOLE", 15_000)  # every third row and column
     synthetic_image = synthetic_image + np.linspace(0, 90, 500).astype(np.uint8)  # tiles differ
@@ -303,20 +297,6 @@ def test_ctrl_c_ends_at_once_and_says_how_to_go_on(jobs, tmp_path, synthetic_ima
     done = len(parts(out))
     assert f"interrupted; {done} of 120 tiles are done, and the same command goes on from there" in said
     assert "Traceback" not in said and not [path for path in out.rglob("*") if "partial" in path.name]
-
-
-@pytest.mark.slow
-def test_a_second_run_is_kept_out(tmp_path, synthetic_image):
-    path, out = write_slide(tmp_path / "a.zarr", np.tile(synthetic_image, (3, 3))), tmp_path / "out.zarr"
-    first = start(path, out)
-    while not parts(out) and first.poll() is None:
-        time.sleep(0.01)
-    second = start(path, out)
-    _, said = second.communicate(timeout=60)
-    first.kill()
-    first.communicate()
-    assert second.returncode == 1 and "another run is writing there" in said and "Traceback" not in said
-    assert parts(out)
 
 
 def test_what_is_done_is_done_again_only_if_something_changed(tmp_path, synthetic_image, capsys):

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-import zipfile
 from pathlib import Path
 
 import cv2
@@ -22,11 +21,9 @@ from nuclei_unet.commands.main import main
 from nuclei_unet.evaluation import metrics
 from nuclei_unet.formats import label_tiff
 from nuclei_unet.formats.label_tiff import read_labels
-from pipeline import download
 from pipeline.dataset import synthetic
 from tests import ROOT
 
-REAL = Path(os.environ.get(download.ARCHIVES_VARIABLE) or "absent")
 OUTPUTS = {".nuclei-unet", "measurements.csv", "run.json", "summary.html"}
 
 
@@ -114,24 +111,6 @@ def test_a_folder_of_all_types(images, tmp_path, synthetic_image, capsys):
     assert run_json(out)["computed_by"].startswith("ONNX Runtime ")
     page = (out / "summary.html").read_text()
     assert page.count("data:image/") >= 3 and "plate 1/b" in page
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not REAL.is_dir(), reason="the real archives are not here")
-def test_real_images_as_png_and_as_16_bit_ome_tiff(tmp_path):
-    with zipfile.ZipFile(REAL / "stage1_test.zip") as archive:
-        members = [name for name in archive.namelist() if "/images/" in name and name.endswith(".png")][:4]
-        for number, name in enumerate(members):
-            write_png(tmp_path / f"png/{number}.png",
-                      cv2.imdecode(np.frombuffer(archive.read(name), np.uint8), cv2.IMREAD_COLOR))  # fmt: skip
-            pixels = cv2.imread(str(tmp_path / f"png/{number}.png"))[..., ::-1].astype(np.uint16) * 257
-            (tmp_path / "tif").mkdir(exist_ok=True)
-            tifffile.imwrite(tmp_path / f"tif/{number}.ome.tif", pixels, ome=True, photometric="rgb")
-    for ending in ("png", "tif"):
-        assert call(tmp_path / ending, tmp_path / f"of {ending}") == 0
-    for number in range(4):
-        one, other = (read_labels(tmp_path / f"of {ending}/{number}_labels.tif") for ending in ("png", "tif"))
-        assert one.any() and metrics.dsb_score(metrics.instance_counts(one, other)) > 0.97
 
 
 def test_a_second_start_does_only_what_is_missing(images, tmp_path, capsys):
@@ -340,13 +319,6 @@ def test_no_input_and_no_foreign_file_is_overwritten(tmp_path, synthetic_image, 
     assert "x_labels.tif: is an input" in line
     assert "is not from nuclei-unet" in refused(capsys, tmp_path / "x.png", tmp_path)
     assert (tmp_path / "x_labels.tif").read_bytes() == before
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_no_right_to_write(tmp_path, synthetic_image, capsys):
-    write_png(tmp_path / "in/x.png", synthetic_image[0])
-    (tmp_path / "locked").mkdir(mode=0o500)
-    assert "locked" in refused(capsys, tmp_path / "in", tmp_path / "locked/out")
 
 
 def test_a_full_disk_stops_the_run_with_one_line(tmp_path, synthetic_image, capsys, monkeypatch):

@@ -45,7 +45,8 @@ def test_what_is_no_model_is_named(tmp_path):
     (tmp_path / "x.keras").write_bytes(b"PK")
     (tmp_path / "damaged.onnx").write_bytes(b"no model")
     cases = [
-        ((tmp_path / "x.onnx", "x.onnx: no such model"), (tmp_path, "a folder, not a model"),
+        (tmp_path / "x.onnx", "x.onnx: no such model"),
+        (tmp_path, "a folder, not a model"),
         ("gs://bucket/model", "gs://bucket/model: nothing that is installed knows"),
         (tmp_path / "x.keras", "a Keras model"),
         (tmp_path / "damaged.onnx", "damaged.onnx: not an ONNX"),

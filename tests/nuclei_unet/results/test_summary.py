@@ -1,11 +1,10 @@
 import base64
-import re
 from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from nuclei_unet.results import summary
@@ -100,12 +99,6 @@ def test_hostile_names_are_shown_as_text(field):
     assert not [attrs for _, attrs in reader.elements if any(name.startswith("on") for name in attrs)]
 
 
-@settings(max_examples=50, deadline=None)
-@given(st.text(st.characters(codec="utf-8", exclude_characters="\r")))
-def test_any_text_is_shown(text):
-    assert " ".join(f"x{text}x".split()) in read([replace(GOOD, name=f"x{text}x")]).text
-
-
 def test_names_that_are_not_utf8_can_be_written():
     name = b"caf\xe9".decode(errors="surrogateescape")
     assert "caf?" in page([replace(GOOD, name=name)], {}).encode().decode()
@@ -115,15 +108,6 @@ def test_names_that_are_not_utf8_can_be_written():
 def test_without_any_nuclei_there_is_no_histogram(item):
     reader = read([item])
     assert not reader.all("svg") and "nuclei 0" in reader.text
-
-
-def test_no_images_at_all():
-    assert "images 0 nuclei 0 with warnings 0 failed 0" in read([]).text
-
-
-def test_one_nucleus_is_singular():
-    text = read([replace(GOOD, count=1, diameters=(12.3,))]).text
-    assert "1 nucleus" in text and "median is 12.3 px" in text
 
 
 def test_many_images_get_a_table_and_the_first_a_picture():
@@ -189,8 +173,3 @@ def test_a_giant_does_not_flatten_the_histogram():
 )
 def test_numbers_have_three_digits(value, text):
     assert summary._number(value) == text
-
-
-def test_equal_content_gives_equal_bytes_without_dates():
-    html = page([GOOD, WARNED, FAILED], {"Model": "m"})
-    assert html == page([GOOD, WARNED, FAILED], {"Model": "m"}) and not re.search(r"20\d\d-\d\d", html)
