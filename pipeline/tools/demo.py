@@ -25,7 +25,7 @@ OVERRIDES = {
     "download.synthetic.train": 64,
     "preprocess.validation_fraction": 0.3,
     "train.crop_size": 128,
-    "train.epochs": 8,
+    "train.epochs": 6,
     "train.steps_per_epoch": 40,
     "train.batch_size": 8,
     # The small network: the committed one would take most of the time.

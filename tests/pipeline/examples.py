@@ -21,7 +21,8 @@ class OneMap:
     """A stand-in for the segmenter: the foreground is what is bright; at any size asked for."""
 
     def __init__(self, settings):
-        self.settings, self.predictor, self.metadata = settings, self, SimpleNamespace(predict=settings)
+        self.settings = self.predict = settings
+        self.predictor, self.metadata = self, SimpleNamespace(predict=settings)
 
     def labels(self, image, shape):
         bright = resize_labels((image > 128).astype(np.uint16), shape)
