@@ -71,6 +71,9 @@ $(READY):
 	@"$$PYTHON" -m venv --clear .venv && touch .venv/.by-make-$$PPID
 	@.venv/bin/python -m pip install -qq --disable-pip-version-check --require-hashes -r $(LOCKFILE)
 	@.venv/bin/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation --editable .
+# Commands that start elsewhere find the pipeline, which is not in the wheel: addresses such as models:/nuclei-unet@champion.
+	@.venv/bin/python -c 'import pathlib, sysconfig; \
+		pathlib.Path(sysconfig.get_path("purelib"), "nuclei-unet-pipeline.pth").write_text(f"{pathlib.Path.cwd()}\n")'
 	@.venv/bin/python -m pipeline.tools.plots
 	@mv .venv/.by-make-$$PPID $@ 2>/dev/null || \
 		{ echo "error: another make set up .venv at the same time; run this again when it has ended" >&2; exit 1; }
@@ -161,7 +164,10 @@ lint: $(READY)
 override RESOLVE := uv pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
 lock:
 	@$(RESOLVE) --universal --extra dev -o requirements.lock pyproject.toml
-	@$(RESOLVE) --python-platform x86_64-unknown-linux-gnu --extra dev --extra gpu -o requirements-gpu.lock pyproject.toml
+# Two packages of ONNX Runtime would overwrite each other's files: there only the one for GPUs.
+	@echo "onnxruntime; sys_platform == 'never'" > .venv/overrides.txt
+	@$(RESOLVE) --python-platform x86_64-unknown-linux-gnu --overrides .venv/overrides.txt --extra dev --extra gpu \
+		-o requirements-gpu.lock pyproject.toml
 	@$(RESOLVE) --universal -o tests/guests.lock tests/guests.in
 
 clean:

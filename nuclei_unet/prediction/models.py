@@ -65,7 +65,10 @@ def find(model: Path | str | None) -> Path:
     if not scheme:
         return Path(model)
     for registry in entry_points(group=REGISTRIES, name=scheme[1]):
-        fetch: Callable[[str], Path] = registry.load()
+        try:
+            fetch: Callable[[str], Path] = registry.load()
+        except ImportError:  # of a checkout that is not here
+            continue
         return fetch(str(model))
     raise InputError(f"{model}: nothing that is installed knows such addresses")
 
