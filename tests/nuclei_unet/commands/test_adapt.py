@@ -150,7 +150,7 @@ def test_more_than_100_images(tmp_path):
     for number in range(101):
         write_labels(tmp_path / f"labels/{number}.tif", np.ones((2, 2), np.uint16))
         write_labels(tmp_path / f"images/{number}.tif", np.ones((2, 2), np.uint16))
-    with pytest.raises(InputError, match="101 annotated images in .*; adapt takes 1 to 100"):
+    with pytest.raises(InputError, match="101 annotated images; adapt takes 1 to 100"):
         adapt.find(requested(tmp_path / "images", tmp_path / "labels", "--out", "a.onnx"))
 
 
@@ -188,12 +188,11 @@ def test_axes_and_the_format_of_labels_can_be_said(lab, tmp_path):
     assert pairs[0].read()[0].shape == (96, 112) and pairs[0].labels((96, 112)).max() == 7
 
 
-def test_an_interrupted_run_leaves_nothing_behind(lab, tmp_path, monkeypatch, capsys):
+def test_an_interrupted_run_leaves_nothing_behind(lab, tmp_path, monkeypatch):
     def interrupted(*arguments, **named):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(calibrate, "calibrate", interrupted)
-    with pytest.raises(SystemExit) as ended:
-        main(["adapt", str(lab / "images"), str(lab / "labels"), "--out", str(tmp_path / "a.onnx"), "--threads", "2"])
-    assert ended.value.code == 130 and capsys.readouterr().err.splitlines()[-1] == "interrupted"
+    with pytest.raises(KeyboardInterrupt):
+        run(lab, tmp_path / "a.onnx")
     assert not list(tmp_path.iterdir())
