@@ -1,5 +1,6 @@
 """`make adapt`: the project's model, its training images as replay, and a run in MLflow."""
 
+import shutil
 import sys
 
 import cv2
@@ -7,14 +8,12 @@ import pandas as pd
 import pytest
 
 from nuclei_unet.formats.label_tiff import write_labels
-from nuclei_unet.network import keras_file
-from nuclei_unet.network.metadata import Metadata
-from nuclei_unet.prediction.segmenter import Segmenter
+from nuclei_unet.prediction import models
 from pipeline import layout, params
 from pipeline.dataset import processed
 from pipeline.tools import adapt
 from tests import PARAMS
-from tests.nuclei_unet.adaptation.adapting import image, random_labels, write_model
+from tests.nuclei_unet.adaptation.adapting import image, random_labels, wide_annotator
 from tests.pipeline.tracking.trainings import client_of
 
 
@@ -26,11 +25,11 @@ def project(tmp_path, monkeypatch):
     (tmp_path / "params.yaml").write_text(PARAMS.read_text())
     for name in ("models", "data/processed"):
         (tmp_path / name).mkdir(parents=True)
-    metadata = write_model(tmp_path / layout.MODEL)
+    shutil.copy(models.PRETRAINED, layout.MODEL)
+    draw, metadata = wide_annotator()
     processed.write_sample(tmp_path / "data/processed", "a", *image(20))
     rows = [("a", "train", "k", 0, 96, 112, 7)]
     pd.DataFrame(rows, columns=processed.MANIFEST_COLUMNS).to_csv("data/processed/manifest.csv", index=False)
-    draw = Segmenter.load(layout.MODEL, predict=metadata.predict.model_copy(update={"outline_offset": 1.0}))
     (tmp_path / "images").mkdir()
     for number in range(3):
         pixels, _ = image(number)
@@ -47,34 +46,34 @@ def run(monkeypatch, *arguments):
 
 def test_an_adaptation_is_a_run_in_mlflow(project, monkeypatch, tmp_path):
     for labels in ("labels", "random"):
-        run(monkeypatch, "images", labels, "--out", f"{labels}.keras")
+        run(monkeypatch, "images", labels, "--out", f"{labels}.onnx")
     client = client_of("mlflow.db")
     (experiment,) = (e for e in client.search_experiments() if e.name == "nuclei-unet")
     runs = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
     helped, not_helped = runs["adapt labels"], runs["adapt random"]
-    made = keras_file.read_metadata(tmp_path / "labels.keras").adapted
-    assert helped.data.metrics["adapt/plain/dsb_score"] == made.before
+    made = models.describe(tmp_path / "labels.onnx")[0].adapted
+    assert helped.data.metrics["adapt/baseline/dsb_score"] == made.before
     assert helped.data.metrics["adapt/offset_only/dsb_score"] == made.after
-    assert helped.data.params["labels"] == "labels" and helped.data.params["model"] == "models/model.keras"
+    assert helped.data.params["labels"] == "labels" and helped.data.params["model"] == "models/model.onnx"
     assert helped.data.params["evaluate.outline_offset"] and helped.data.params["threads"] == "2"
     assert helped.data.tags["chosen"] == "offset only" and len(helped.data.tags["parent_sha256"]) == 64
-    assert [file.path for file in client.list_artifacts(helped.info.run_id)] == ["labels.keras"]
+    assert [file.path for file in client.list_artifacts(helped.info.run_id)] == ["labels.onnx"]
     assert (helped.info.status, not_helped.data.tags["helped"]) == ("FINISHED", "false")
-    assert not client.list_artifacts(not_helped.info.run_id) and not (tmp_path / "random.keras").exists()
+    assert not client.list_artifacts(not_helped.info.run_id) and not (tmp_path / "random.onnx").exists()
 
 
 def test_a_dead_mlflow_costs_a_warning(project, monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
-    run(monkeypatch, "images", "labels", "--out", "labels.keras")
-    assert (tmp_path / "labels.keras").exists() and "warning: MLflow cannot be written to" in capsys.readouterr().err
+    run(monkeypatch, "images", "labels", "--out", "labels.onnx")
+    assert (tmp_path / "labels.onnx").exists() and "warning: MLflow cannot be written to" in capsys.readouterr().err
 
 
 def test_training_images_are_replayed_only_if_the_model_knows_them_so(project, capsys):
-    settings, metadata = params.load(), Metadata(metadata=project)
-    (sample,) = adapt.replay(metadata, settings)
+    settings = params.load()
+    (sample,) = adapt.replay(project, settings)
     assert sample.image_id == "a" and not capsys.readouterr().err
-    otherwise = project.model_copy(update={"normalize": project.normalize.model_copy(update={"channels": 3})})
-    assert adapt.replay(Metadata(metadata=otherwise), settings) == ()
+    otherwise = project.but(normalize=project.normalize.model_copy(update={"channels": 3}))
+    assert adapt.replay(otherwise, settings) == ()
     assert "normalizes images otherwise" in capsys.readouterr().err
     (layout.PROCESSED / processed.MANIFEST).unlink()
-    assert adapt.replay(metadata, settings) == () and "data/processed is missing" in capsys.readouterr().err
+    assert adapt.replay(project, settings) == () and "data/processed is missing" in capsys.readouterr().err
