@@ -22,8 +22,7 @@ from tqdm import tqdm
 from nuclei_unet.adaptation import Settings, require_tensorflow
 from nuclei_unet.batch.pool import cores
 from nuclei_unet.commands import arguments as options
-from nuclei_unet.commands.text import aligned
-from nuclei_unet.errors import InputError, plural
+from nuclei_unet.errors import InputError, aligned, plural
 from nuclei_unet.formats import registry
 
 if TYPE_CHECKING:
