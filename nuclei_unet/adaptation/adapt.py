@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from nuclei_unet.adaptation import DEFAULT, Settings, baseline, folds, require_tensorflow
-from nuclei_unet.adaptation.calibrate import calibrated, offset_only
+from nuclei_unet.adaptation import DEFAULT, Settings, folds, require_tensorflow
+from nuclei_unet.adaptation.calibrate import BASELINE, baseline, calibrated
 from nuclei_unet.adaptation.study import Study, Trials, Variant, see
 from nuclei_unet.errors import InputError
 from nuclei_unet.files import fresh_file
@@ -132,13 +132,13 @@ def adapt(
     scores = {variant.name: variant.scores for variant in variants}
     # What helped on parts of the images may change nothing on all of them.
     if (predict, data) == (metadata.predict, study.data):
-        return Adapted(scores, baseline.NAME, study.cross_validated, None)
+        return Adapted(scores, BASELINE, study.cross_validated, None)
     made = Adaptation(
         images=len(samples),
         nuclei=sum(nuclei),
         data=_digest(samples),
         steps=best.steps,
-        before=scores[baseline.NAME]["dsb_score"],
+        before=scores[BASELINE]["dsb_score"],
         after=scores[best.name]["dsb_score"],
         cross_validated=study.cross_validated,
     )
@@ -179,9 +179,9 @@ def _study(
 
 def _variants(study: Study) -> list[Variant]:
     """Adapt in all ways that there are enough annotations for, from the simplest on."""
-    variants = [baseline.baseline(study), offset_only(study)]
+    variants = [baseline(study), calibrated(study, search=False)]
     if study.cross_validated and study.enough:
-        variants.append(calibrated(study))
+        variants.append(calibrated(study, search=True))
     if study.cross_validated and not study.settings.calibrate_only:
         from nuclei_unet.adaptation.finetune import fine_tuned  # imports TensorFlow
 

@@ -11,24 +11,22 @@ from nuclei_unet.settings import PredictSettings
 # By how much the mean dsb_score must rise for a setting to change.
 GAIN = 0.002
 FURTHEST = 4.0  # px, of an offset
-OFFSET, CALIBRATED = "offset only", "calibrated"
+BASELINE, OFFSET, CALIBRATED = "baseline", "offset only", "calibrated"
 
 
-def offset_only(study: Study) -> Variant:
-    """Move all outlines in or out, by as much as the annotators' lie apart from the model's."""
-    return _calibrated(study, OFFSET, search=False)
+def baseline(study: Study) -> Variant:
+    """Change nothing: the model as it is, which the ways of adapting it must beat."""
+    predict = study.metadata.predict
+    counts = [study.trials.counts(index, predict) for index in range(len(study.parts))]
+    return Variant(BASELINE, counts, lambda: (predict, study.data))
 
 
-def calibrated(study: Study) -> Variant:
-    """Choose threshold, prominence and smallest area, too."""
-    return _calibrated(study, CALIBRATED, search=True)
-
-
-def _calibrated(study: Study, name: str, *, search: bool) -> Variant:
+def calibrated(study: Study, *, search: bool) -> Variant:
+    """Move all outlines in or out; with `search`, choose threshold, prominence and smallest area, too."""
     trials, predict = study.trials, study.metadata.predict
     everything = range(len(study.parts))
     return Variant(
-        name,
+        CALIBRATED if search else OFFSET,
         cross_validated(study, trials, search=search),
         lambda: (calibrate(trials, predict, everything, search=search), study.data),
     )

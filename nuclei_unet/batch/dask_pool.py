@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from nuclei_unet import files
-from nuclei_unet.batch.pool import Lost
+from nuclei_unet.batch.pool import Lost, Pool
 from nuclei_unet.errors import InputError
 
 # Packages that shape results. Workers need the client's versions of them.
@@ -25,71 +25,53 @@ PATIENCE = 10  # seconds without a result, before the reason is looked for
 CONNECT = "10s"  # for a scheduler to answer
 
 
-class DaskPool:
-    """Workers of a Dask cluster; a `nuclei_unet.batch.pool.Pool`."""
+class DaskPool(Pool):
+    """Workers of a Dask cluster."""
 
     def __init__(self, address: str):
         """Connect to the scheduler at an address.
 
         Raises InputError if nobody answers, its Python is of another version, or Dask is not installed here.
         """
-        self.address = address
+        self.address, self._told = address, False
         self.client = _connected(address)
         print(f"on the Dask cluster of {address}, dashboard: {self.client.dashboard_link}", flush=True)
 
+    @property
+    def at_work(self) -> int:
+        """The number of all workers' threads; workers that join late get their share."""
+        return max(sum(self.client.nthreads().values()), 1)
+
     def run(self, function, tasks, common):
         """Yield (number of the task, result) in the order in which they end."""
-        import distributed
         from distributed.comm.core import CommClosedError
 
-        call = functools.partial(_on_worker, function, common, stamp(function))
-        waiting = iter(enumerate(tasks))
-        running: dict[distributed.Future, tuple[int, Any]] = {}
-        # Dask blames the death of a worker on all tasks that it had. Those are done again, each with nothing beside it.
-        suspects: list[tuple[int, Any]] = []
-        alone: int | None = None
-        told, gone = False, InputError(f"the Dask scheduler at {self.address} has gone; start it again, and this, too")
+        try:
+            yield from super().run(functools.partial(_on_worker, function, stamp(function)), tasks, common)
+        except (CancelledError, CommClosedError):
+            raise self._gone() from None
 
-        def submit(number: int, task: Any) -> None:
-            # Keys of their own: a result of another run at this scheduler is never taken.
-            running[self.client.submit(call, task, pure=False, retries=RETRIES)] = (number, task)
+    def _gone(self) -> InputError:
+        return InputError(f"the Dask scheduler at {self.address} has gone; start it again, and this, too")
+
+    def _submit(self, function, task, common):
+        # Keys of their own: a result of another run at this scheduler is never taken.
+        return self.client.submit(function, task, common, pure=False, retries=RETRIES)
+
+    def _ended(self, running):
+        import distributed
 
         while True:
             try:
-                if suspects:
-                    if not running:
-                        alone, task = suspects.pop(0)
-                        submit(alone, task)
-                elif alone is None:
-                    # Workers that join late get their share.
-                    ahead = 2 * max(sum(self.client.nthreads().values()), 1)
-                    for number, task in waiting:
-                        submit(number, task)
-                        if len(running) >= ahead:
-                            break
-                if not running:
-                    return
-                ready = distributed.wait(list(running), timeout=PATIENCE, return_when="FIRST_COMPLETED").done
-                ended = [(*running.pop(future), self._result(future)) for future in ready]
+                return distributed.wait(list(running), timeout=PATIENCE, return_when="FIRST_COMPLETED").done
             except TimeoutError:
                 if self.client.status != "running":
-                    raise gone from None
-                if not told and not self.client.nthreads():
-                    told = True
+                    raise self._gone() from None
+                if not self._told and not self.client.nthreads():
+                    self._told = True
                     print(f"no worker is there; waiting for one: dask worker {self.address}", file=sys.stderr)
-                continue
-            except (CancelledError, CommClosedError):
-                raise gone from None
-            for number, task, result in ended:
-                if isinstance(result, Lost) and number != alone:
-                    suspects.append((number, task))
-                else:
-                    yield number, result
-                if number == alone:
-                    alone = None
 
-    @staticmethod
-    def _result(future) -> Any:
+    def _result(self, future):
         from distributed.scheduler import KilledWorker
 
         try:
@@ -134,7 +116,7 @@ def _connected(address: str):
     return client
 
 
-def _on_worker(function: Callable, common: Any, expected: dict[str, str], task: Any) -> Any:
+def _on_worker(function: Callable, expected: dict[str, str], task: Any, common: Any) -> Any:
     """Do one task on a worker."""
     here = stamp(function)
     wrong = [name for name in expected if expected[name] != here.get(name)]

@@ -4,10 +4,12 @@ A second start with the same settings goes on where the first one stopped.
 """
 
 import base64
+import itertools
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 
@@ -15,7 +17,7 @@ import numpy as np
 from tqdm import tqdm
 
 from nuclei_unet.batch import pool, run
-from nuclei_unet.batch.run import ChosenModel, RunSettings
+from nuclei_unet.batch.run import RunSettings
 from nuclei_unet.errors import InputError, one_line
 from nuclei_unet.files import remove_unfinished
 from nuclei_unet.formats.imagefile import without_suffix
@@ -26,7 +28,7 @@ from nuclei_unet.formats.thumbnail import thumbnail
 from nuclei_unet.prediction.checks import warnings
 from nuclei_unet.prediction.scale import scale_for
 from nuclei_unet.results import record, tables
-from nuclei_unet.results.record import STATE, Result, versions
+from nuclei_unet.results.record import STATE, Result
 
 
 @dataclass(frozen=True)
@@ -38,14 +40,6 @@ class Task:
     name: str
 
 
-@dataclass(frozen=True)
-class FileRun:
-    """What all tasks share. `settings.model` is a local file; `key` says how results are made."""
-
-    settings: RunSettings
-    key: str
-
-
 def segment(inputs: Sequence[str], settings: RunSettings) -> list[Result]:
     """Find the nuclei of all images; return the results of their planes, without what only the disk keeps.
 
@@ -54,28 +48,18 @@ def segment(inputs: Sequence[str], settings: RunSettings) -> list[Result]:
     """
     started = time.monotonic()
     tasks = named(find_images(inputs))
-    check_folder(inputs, settings.folder, tasks)
+    folder = settings.folder
+    check_folder(inputs, folder, tasks)
     model = run.choose_model(settings)
     settings = replace(settings, jobs=min(settings.jobs, len(tasks)))
-    common = FileRun(
-        replace(settings, model=model.path, folder=settings.folder.absolute()),
-        run.key(model.digest, settings.deciding),
-    )
-    with run.locked(settings.folder):
-        results = _all(tasks, common)
-        seconds = round(time.monotonic() - started, 1)
-        tables.finish(results, settings.folder, settings.formats, _facts(model, settings, results, seconds))
+    key = run.key(model.digest, settings.deciding)
+    with run.locked(folder):
+        results = _all(tasks, replace(settings, model=model.path, folder=folder.absolute(), key=key))
+        facts = run.facts(model, settings)
+        facts["computed_by"] = "; ".join(computed_by(results))
+        facts["seconds"] = round(time.monotonic() - started, 1)
+        tables.finish(results, folder, settings.formats, facts)
     return results
-
-
-def _facts(model: ChosenModel, settings: RunSettings, results: Sequence[Result], seconds: float) -> dict:
-    return {
-        "versions": versions(),
-        "computed_by": "; ".join(computed_by(results)),
-        "model": model.facts,
-        "parameters": settings.deciding,
-        "seconds": seconds,
-    }
 
 
 def computed_by(results: Sequence[Result]) -> list[str]:
@@ -90,16 +74,15 @@ def named(files: Sequence[tuple[Path, PurePath]]) -> list[Task]:
     """
     # Compared without case, as many disks do.
     stems = [str(without_suffix(relative)) for _, relative in files]
-    count: dict[str, int] = {}
-    for stem in stems:
-        count[stem.casefold()] = count.get(stem.casefold(), 0) + 1
+    count = Counter(stem.casefold() for stem in stems)
     tasks, used = [], set()
     for (path, relative), stem in zip(files, stems, strict=True):
-        name = stem if count[stem.casefold()] == 1 else str(relative)
+        name = unique = stem if count[stem.casefold()] == 1 else str(relative)
         # The same name from different folders that were given one by one.
-        unique, number = name, 2
-        while unique.casefold() in used:
-            unique, number = f"{name}-{number}", number + 1
+        for number in itertools.count(2):
+            if unique.casefold() not in used:
+                break
+            unique = f"{name}-{number}"
         used.add(unique.casefold())
         tasks.append(Task(path.absolute(), str(path), Path(unique).as_posix()))
     return tasks
@@ -122,58 +105,49 @@ def check_folder(inputs: Sequence[str], folder: Path, tasks: Sequence[Task]) -> 
             raise InputError(f"{path}: exists, and is not from nuclei-unet; choose another folder for results")
 
 
-def _all(tasks: Sequence[Task], common: FileRun) -> list[Result]:
+def _all(tasks: Sequence[Task], settings: RunSettings) -> list[Result]:
     """Segment all files; return the results of all planes in the order of the tasks."""
-    settings = common.settings
     results: list[list[Result]] = [[] for _ in tasks]
-    done = 0
+
+    def each(workers: pool.Pool, numbers: Sequence[int], how: str) -> Iterator[None]:
+        for place, made in workers.run(segment_file, [tasks[number] for number in numbers], settings):
+            task = tasks[numbers[place]]
+            if isinstance(made, pool.Lost):
+                made = [Result(task.name, task.source, error=f"{task.source}: {made.reason}").keep(settings.folder)]
+            results[numbers[place]] = made
+            yield
+            for error in (result.error for result in made if result.error is not None):
+                tqdm.write(f"{how}: {one_line(error)}", file=sys.stderr)
+
     try:
         with (
             tqdm(total=len(tasks), unit="image", disable=None, smoothing=0.1) as bar,
             pool.open_pool(settings.jobs, settings.scheduler) as workers,
         ):
-            for number, planes_done in workers.run(segment_file, tasks, common):
-                results[number] = _of(tasks[number], planes_done, settings.folder)
-                done += 1
+            how = "failed, tried again at the end" if settings.scheduler else "failed"
+            for _ in each(workers, range(len(tasks)), how):
                 bar.update()
-                _tell(results[number], "failed, tried again at the end" if settings.scheduler else "failed")
             # A file may have been away for a moment, or a machine without a package.
-            failed = [any(result.error for result in of_task) for of_task in results]
-            again = [number for number in range(len(tasks)) if settings.scheduler and failed[number]]
-            for place, planes_done in workers.run(segment_file, [tasks[number] for number in again], common):
-                results[again[place]] = _of(tasks[again[place]], planes_done, settings.folder)
-                _tell(results[again[place]], "failed again")
+            failed = [number for number, made in enumerate(results) if any(result.error for result in made)]
+            for _ in each(workers, failed if settings.scheduler else [], "failed again"):
+                pass
     except KeyboardInterrupt:
         remove_unfinished(settings.folder)  # the folder is locked: nobody else writes there
-        raise KeyboardInterrupt(f"{done} of {len(tasks)} files") from None
+        raise KeyboardInterrupt(f"{sum(map(bool, results))} of {len(tasks)} files") from None
     if settings.scheduler or settings.jobs > 1:
         remove_unfinished(settings.folder)  # of workers that were killed
-    return [result for of_task in results for result in of_task]
+    return [result for made in results for result in made]
 
 
-def _of(task: Task, results: list[Result] | pool.Lost, folder: Path) -> list[Result]:
-    """Return the results of a file, or, if all workers died of it, one that says so."""
-    if isinstance(results, pool.Lost):
-        return [Result(task.name, task.source, error=f"{task.source}: {results.reason}").keep(folder)]
-    return results
-
-
-def _tell(results: Sequence[Result], how: str) -> None:
-    for result in results:
-        if result.error is not None:
-            tqdm.write(f"{how}: {one_line(result.error)}", file=sys.stderr)
-
-
-def segment_file(task: Task, common: FileRun) -> list[Result]:
+def segment_file(task: Task, settings: RunSettings) -> list[Result]:
     """Segment all planes of a file, and write and keep their results; return them.
 
     Whatever is wrong with the file is the error of its result. Raises InputError if results cannot be written.
     """
-    settings = common.settings
     pool.check_seen(settings.folder / STATE)
     try:
         status = task.path.stat()
-        key = run.key(common.key, str(task.path), status.st_size, status.st_mtime_ns)
+        key = run.key(settings.key, str(task.path), status.st_size, status.st_mtime_ns)
         parts = [
             (image, plane)
             for image in open_images(task.path, settings.axes)
@@ -200,7 +174,7 @@ def segment_file(task: Task, common: FileRun) -> list[Result]:
             pixel_size=settings.pixel_size or image.pixel_size,
             pixel_size_from="the user" if settings.pixel_size else image.pixel_size_from,
         )
-        run.segmenter(settings.model, settings.threads, settings.augmentation)  # without it nothing can be done
+        run.segmenter(settings)  # without it nothing can be done
         try:
             result = segment_plane(plane, result, settings)
         except Exception as error:
@@ -212,7 +186,7 @@ def segment_file(task: Task, common: FileRun) -> list[Result]:
 def segment_plane(plane: Plane, result: Result, settings: RunSettings) -> Result:
     """Find the nuclei of one plane, write its files, and return the result to keep; `result` is what is known."""
     started = time.monotonic()
-    segmenter, computed_by = run.segmenter(settings.model, settings.threads, settings.augmentation)
+    segmenter, computed_by = run.segmenter(settings)
     usual = segmenter.metadata.diameters
     scale = settings.scale or scale_for(result.pixel_size, usual)
     seen, channels = plane.read()

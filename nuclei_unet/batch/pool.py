@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from threading import Thread
-from typing import Any, Protocol
+from typing import Any
 
 from nuclei_unet.errors import InputError
 
@@ -32,8 +32,10 @@ class Lost:
     reason: str
 
 
-class Pool(Protocol):
-    """Where tasks are done."""
+class Pool:
+    """Where tasks are done. Each kind says how one is submitted, waited for, and what became of it."""
+
+    at_work = 1  # tasks at the same time
 
     def run(self, function: Callable[[Any, Any], Any], tasks: Iterable, common: Any) -> Iterator[tuple[int, Any]]:
         """Yield (number of the task, function(task, common)) in the order in which they end.
@@ -41,12 +43,47 @@ class Pool(Protocol):
         Only a few tasks are ahead of what was yielded, so there may be any number of them. Errors of the function are
         raised here.
         """
+        waiting = iter(enumerate(tasks))
+        running: dict[Any, tuple[int, Any]] = {}
+        # Any of the tasks at work may have ended their worker. Those are done again, each with nothing beside it.
+        suspects: deque[tuple[int, Any]] = deque()
+        alone: int | None = None
+        while True:
+            if suspects:
+                if not running:
+                    alone, task = suspects.popleft()
+                    running[self._submit(function, task, common)] = alone, task
+            elif alone is None:
+                while len(running) < 2 * self.at_work and (item := next(waiting, None)):
+                    running[self._submit(function, item[1], common)] = item
+            if not running:
+                return
+            for future in self._ended(running):
+                number, task = running.pop(future)
+                result = self._result(future)
+                if isinstance(result, Lost) and number != alone:
+                    suspects.append((number, task))
+                    continue
+                if number == alone:
+                    alone = None
+                yield number, result
+
+    def _submit(self, function: Callable, task: Any, common: Any) -> Any:
+        return self._pool.submit(function, task, common)
+
+    def _ended(self, running: Iterable) -> Iterable:
+        return wait(running, return_when=FIRST_COMPLETED).done
+
+    def _result(self, future: Any) -> Any:
+        return future.result()
 
     def close(self) -> None:
         """End when everything is done."""
+        self._pool.shutdown()
 
     def stop(self) -> None:
         """Stop at once, whatever is being done. A thread cannot be stopped, only its process."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
 
 
 def address(given: str | None) -> str | None:
@@ -115,82 +152,37 @@ def open_pool(jobs: int = 1, scheduler: str | None = None, threads: int = 1) -> 
     pool.close()
 
 
-class _Threads:
+class _Threads(Pool):
     """Threads of this process. One thread beside the main one, at least: Ctrl-C then is at once."""
 
     def __init__(self, count: int):
-        self._count = count
-        self._pool = ThreadPoolExecutor(count)
-
-    def run(self, function, tasks, common):
-        waiting = iter(enumerate(tasks))
-        running: dict[Future, int] = {}
-        while True:
-            while len(running) < 2 * self._count and (item := next(waiting, None)):
-                running[self._pool.submit(function, item[1], common)] = item[0]
-            if not running:
-                return
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                yield running.pop(future), future.result()
-
-    def close(self):
-        self._pool.shutdown()
-
-    def stop(self):
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self.at_work, self._pool = count, ThreadPoolExecutor(count)
 
 
-class _Processes:
+class _Processes(Pool):
     """Processes of this machine. If one dies, all are started anew; that is how the library does it."""
 
     def __init__(self, jobs: int):
-        self._jobs = jobs
-        self._pool: ProcessPoolExecutor | None = None
+        self.at_work, self._pool = jobs, None
 
-    def run(self, function, tasks, common):
-        waiting = iter(enumerate(tasks))
-        running: dict[Future, tuple[int, Any]] = {}
-        # Any of the tasks at work may have ended its process. Those are done again, each with nothing beside it.
-        suspects: deque[tuple[int, Any]] = deque()
-        alone: Future | None = None
-
-        def submit(item: tuple[int, Any]) -> Future | None:
-            try:
-                future = self._started().submit(function, item[1], common)
-            except BrokenProcessPool:
-                self._pool = None
-                suspects.append(item)
-                return None
-            running[future] = item
-            return future
-
-        while True:
-            if suspects:
-                if not running:
-                    alone = submit(suspects.popleft())
-            else:
-                while not suspects and len(running) < 2 * self._jobs and (item := next(waiting, None)):
-                    submit(item)
-            if not running and not suspects:
-                return
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                item = running.pop(future)
-                try:
-                    result = future.result()
-                except BrokenProcessPool:
-                    self._pool = None
-                    if future is not alone:
-                        suspects.append(item)
-                        continue
-                    result = Lost("ended the process that worked at it, twice; for lack of memory perhaps")
-                yield item[0], result
-
-    def _started(self) -> ProcessPoolExecutor:
+    def _submit(self, function, task, common):
         if self._pool is None:
             context = multiprocessing.get_context("spawn")  # a fork would copy threads that hold locks
             theirs, self._alive = context.Pipe(duplex=False)
-            self._pool = ProcessPoolExecutor(self._jobs, context, _begin, (theirs,))
-        return self._pool
+            self._pool = ProcessPoolExecutor(self.at_work, context, _begin, (theirs,))
+        try:
+            return super()._submit(function, task, common)
+        except BrokenProcessPool as error:
+            failed: Future = Future()
+            failed.set_exception(error)
+            return failed
+
+    def _result(self, future):
+        try:
+            return future.result()
+        except BrokenProcessPool:
+            self._pool = None
+            return Lost("ended the process that worked at it, twice; for lack of memory perhaps")
 
     def close(self):
         if self._pool:

@@ -25,9 +25,10 @@ DECIDING = ("augmentation", "channel", "axes", "project", "pixel_size", "scale",
 
 @dataclass(frozen=True)
 class RunSettings:
-    """What the user chose for a run. Sent to each worker, so paths are absolute.
+    """What the user chose for a run.
 
-    `model` is a file, an address such as `models:/nuclei-unet@champion`, or None: the pretrained model.
+    `model` is a file, an address such as `models:/nuclei-unet@champion`, or None: the pretrained model. For workers,
+    paths are absolute, `model` is a local file, and `key` says how results are made.
     """
 
     folder: Path
@@ -42,6 +43,7 @@ class RunSettings:
     overwrite: bool = False
     jobs: int = 1
     scheduler: str | None = None
+    key: str = ""
 
     @property
     def deciding(self) -> dict[str, object]:
@@ -63,11 +65,6 @@ class ChosenModel:
     digest: str
     metadata: Metadata
 
-    @property
-    def facts(self) -> dict[str, str | None]:
-        """What run.json says of it."""
-        return {"name": self.name, "sha256": self.digest, "commit": self.metadata.commit}
-
 
 def choose_model(settings: RunSettings) -> ChosenModel:
     """Find the model of a run. Raises InputError that names it if it cannot predict."""
@@ -85,9 +82,19 @@ def predict_settings(metadata: Metadata, augmentation: str | None) -> PredictSet
     return metadata.predict.model_copy(update=changes)
 
 
-def segmenter(model: Path, threads: int | None, augmentation: str | None) -> tuple[Segmenter, str]:
-    """Return a model ready to predict, and what computes it. A process loads it once, not once an image."""
-    return _loaded(model, model.stat().st_mtime_ns, threads or pool.threads(), augmentation)
+def facts(model: ChosenModel, settings: RunSettings) -> dict[str, dict]:
+    """Return what run.json says of how results were made."""
+    return {
+        "versions": versions(),
+        "model": {"name": model.name, "sha256": model.digest, "commit": model.metadata.commit},
+        "parameters": settings.deciding,
+    }
+
+
+def segmenter(settings: RunSettings) -> tuple[Segmenter, str]:
+    """Return the model of a worker's settings, ready to predict, and what computes it. A process loads it once."""
+    changed, threads = settings.model.stat().st_mtime_ns, settings.threads or pool.threads()
+    return _loaded(settings.model, changed, threads, settings.augmentation)
 
 
 # One: workers of a cluster live long, and a file may hold another model the next time.

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from scipy import ndimage
 from tqdm import tqdm
 
@@ -35,7 +36,7 @@ from nuclei_unet.network.metadata import Diameters
 from nuclei_unet.prediction.predictor import Predictor
 from nuclei_unet.prediction.scale import scale_for
 from nuclei_unet.prediction.tiles import Tile, match, relative
-from nuclei_unet.results.record import RUN, STATE, versions
+from nuclei_unet.results.record import RUN, STATE
 
 TABLE = FORMATS["parquet"].ending
 # What OUT.zarr holds at the end. Anything else is somebody else's.
@@ -75,16 +76,27 @@ def segment(path: Path, settings: RunSettings, tell: Callable[[str], None] = lam
         raise InputError(f"{model.name}: sees images at one size only, so it cannot be used for slides")
     level = choose_level(levels, model.metadata.diameters, settings.pixel_size, settings.scale)
     tell(level.line)
-    slide, tiles, key = _prepared(path, settings, model, level)
+    slide, tiles = _prepared(path, settings, model, level)
     existed = settings.folder.exists()
     try:
         with run.locked(settings.folder):
-            done = None if settings.overwrite else _done(settings.folder, key)
+            done = None if settings.overwrite else _done(settings.folder, slide.settings.key)
             if done:
                 return {**done, "before": True}
-            facts = _run(slide, tiles, settings)
-            facts |= _facts(path, slide, model, level)
-            facts |= {"tiles": len(tiles), "seconds": round(time.monotonic() - started, 1), "key": key}
+            facts = _run(slide, tiles, settings) | run.facts(model, settings)
+            facts["slide"] = {
+                "path": str(path),
+                "level": level.number,
+                "axes": level.image.axes,
+                "shape": level.image.shape,
+                "height": level.shape[0],
+                "width": level.shape[1],
+                "channel": slide.channel,
+                "pixel_size": level.pixel_size,
+                "pixel_size_from": level.pixel_size_from,
+                "scale": level.scale,
+            }
+            facts |= {"tiles": len(tiles), "seconds": round(time.monotonic() - started, 1), "key": slide.settings.key}
             with fresh_file(settings.folder / RUN) as partial:
                 partial.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
             shutil.rmtree(slide.state)
@@ -95,10 +107,8 @@ def segment(path: Path, settings: RunSettings, tell: Callable[[str], None] = lam
         raise
 
 
-def _prepared(
-    path: Path, settings: RunSettings, model: ChosenModel, level: Level
-) -> tuple[SlideRun, Sequence[Tile], str]:
-    """Return what all tasks share, the tiles, and the key of the result."""
+def _prepared(path: Path, settings: RunSettings, model: ChosenModel, level: Level) -> tuple[SlideRun, Sequence[Tile]]:
+    """Return what all tasks share, and the tiles."""
     seen = tuple(max(round(side * level.scale), 1) for side in level.shape)
     predict = run.predict_settings(model.metadata, settings.augmentation)
     # Without a network: cutting needs none.
@@ -108,7 +118,7 @@ def _prepared(
     tiling = [len(tiles), tiles[0].seen, tiles[0].seen_core]
     key = run.key(model.digest, settings.deciding, str(path.absolute()), about, _marks(path), tiling)
     slide = SlideRun(
-        settings=replace(settings, model=model.path, folder=settings.folder.absolute()),
+        settings=replace(settings, model=model.path, folder=settings.folder.absolute(), key=key),
         slide=path.absolute(),
         level=level.number,
         channel=choose_channel(image, settings.channel),
@@ -117,27 +127,7 @@ def _prepared(
         seen=seen,
         state=settings.folder.absolute() / STATE / key[:16],
     )
-    return slide, tiles, key
-
-
-def _facts(path: Path, slide: SlideRun, model: ChosenModel, level: Level) -> dict[str, Any]:
-    return {
-        "versions": versions(),
-        "model": model.facts,
-        "parameters": slide.settings.deciding,
-        "slide": {
-            "path": str(path),
-            "level": level.number,
-            "axes": level.image.axes,
-            "shape": level.image.shape,
-            "height": level.shape[0],
-            "width": level.shape[1],
-            "channel": slide.channel,
-            "pixel_size": level.pixel_size,
-            "pixel_size_from": level.pixel_size_from,
-            "scale": level.scale,
-        },
-    }
+    return slide, tiles
 
 
 def choose_level(
@@ -233,34 +223,44 @@ def _run(slide: SlideRun, tiles: Sequence[Tile], settings: RunSettings) -> dict[
 
 def _made(pool: Pool, slide: SlideRun, tiles: Sequence[Tile], folder: Path) -> dict[str, Any]:
     slide = replace(slide, intensities=_intensities(pool, slide, tiles))
-    computed_by, shares = _numbered(pool, slide, tiles)
+    numbering, computed_by = Numbering(slide, tiles), set()
+    for tile, computer in zip(tiles, _each(pool, slide_tasks.predict, tiles, slide, "predicting"), strict=True):
+        numbering.add(tile)
+        computed_by.add(computer)
     _write_labels(pool, slide, tiles, folder)
+    shares = numbering.shares()
     nuclei = shares[-1].last
     # If there are no nuclei at all, a tile without any gives the table its columns.
     shares = [share for share in shares if share.last >= share.first] or shares[:1]
     (folder / RUN).unlink(missing_ok=True)
-    order = in_order(_each(pool, slide_tasks.measure_share, shares, slide, "measuring"))
-    parquet.write_parts((slide_tasks.read_table(slide, shares[number]) for number, _ in order), folder / TABLE)
-    _publish(slide, folder)
-    return {"nuclei": nuclei, "computed_by": computed_by}
+    measured = zip(shares, _each(pool, slide_tasks.measure_share, shares, slide, "measuring"), strict=True)
+    parquet.write_parts((slide_tasks.read_table(slide, share) for share, _ in measured), folder / TABLE)
+    with fresh_file(folder / ".zgroup") as partial:
+        partial.write_text(json.dumps({"zarr_format": 2}))
+    shutil.rmtree(folder / "labels", ignore_errors=True)
+    (slide.state / "labels").rename(folder / "labels")
+    return {"nuclei": nuclei, "computed_by": sorted(computed_by - {None})}
 
 
-def _each(pool: Pool, function: Callable, tasks: Sequence, slide: SlideRun, name: str) -> Iterator[tuple[int, Any]]:
-    """Do tasks under a progress bar; yield (number, (number, result)), as `in_order` takes it."""
-    with tqdm(total=len(tasks), unit="tile", desc=name, disable=None, smoothing=0.1) as bar:
+def _each(pool: Pool, function: Callable, tasks: Sequence, slide: SlideRun, name: str) -> Iterator[Any]:
+    """Do tasks under a progress bar; yield their results in order."""
+
+    def results() -> Iterator[tuple[int, Any]]:
         for number, result in pool.run(function, tasks, slide):
             if isinstance(result, Lost):
                 raise InputError(f"{slide.slide}: a tile {result.reason}; the others are kept for another start")
             bar.update()
-            yield number, (number, result)
+            yield number, result
+
+    with tqdm(total=len(tasks), unit="tile", desc=name, disable=None, smoothing=0.1) as bar:
+        yield from in_order(results())
 
 
 def _intensities(pool: Pool, slide: SlideRun, tiles: Sequence[Tile]) -> Intensities:
     """Return how the slide is normalized."""
     path = slide.state / "intensities.json"
     if not path.exists():
-        for _ in _each(pool, slide_tasks.sample, tiles, slide, "reading"):
-            pass
+        list(_each(pool, slide_tasks.sample, tiles, slide, "reading"))
         ((_, intensities),) = pool.run(slide_tasks.intensities, [tiles], slide)
         if isinstance(intensities, Lost):
             raise InputError(f"{slide.slide}: the sample of its pixels {intensities.reason}")
@@ -269,15 +269,6 @@ def _intensities(pool: Pool, slide: SlideRun, tiles: Sequence[Tile]) -> Intensit
         for sample in slide.state.glob("sample-*"):
             sample.unlink()
     return Intensities(**json.loads(path.read_text()))
-
-
-def _numbered(pool: Pool, slide: SlideRun, tiles: Sequence[Tile]) -> tuple[list[str], list[Share]]:
-    """Predict all tiles; return what computed them, and the nuclei that each brought in."""
-    numbering, computed_by = Numbering(slide, tiles), set()
-    for number, computer in in_order(_each(pool, slide_tasks.predict, tiles, slide, "predicting")):
-        numbering.add(tiles[number])
-        computed_by.add(computer)
-    return sorted(computed_by - {None}), numbering.shares()
 
 
 class Numbering:
@@ -299,7 +290,8 @@ class Numbering:
         if part.size:
             labels = slide_tasks.painted(self._slide, tile.window, self._tiles[: tile.number])
             numbers, after = match(labels, part, relative(tile.core, tile.window), count)
-            slide_tasks.write_numbers(self._slide, tile, numbers)
+            with fresh_file(self._slide.file("numbers", tile.number, ".npy")) as partial:
+                np.save(partial, numbers)
             self._grow(tile, part, numbers, count)
         self._last.append(after)
 
@@ -325,16 +317,13 @@ def _write_labels(pool: Pool, slide: SlideRun, tiles: Sequence[Tile], folder: Pa
     # Relative to where the label image will lie.
     source = Path(os.path.relpath(slide.slide, folder.absolute() / "labels" / zarr_labels.NAME)).as_posix()
     zarr_labels.create(labels, slide.shape, slide.pixel_size, source)
-    tasks = [(part, slide_tasks.overlapping(part, tiles)) for part in _windows(slide.shape)]
-    for _ in _each(pool, slide_tasks.write, tasks, slide, "writing"):
-        pass
+    tasks = [(0, part, slide_tasks.overlapping(part, tiles)) for part in _windows(slide.shape)]
+    list(_each(pool, slide_tasks.write, tasks, slide, "writing"))
     shapes = [array.shape for array in zarr_labels.open_arrays(labels)]
     step = slide_tasks.AT_ONCE - 1
     for level in range(step, len(shapes) - 1, step):
-        for _ in _each(
-            pool, slide_tasks.shrink, [(level, part) for part in _windows(shapes[level])], slide, "shrinking"
-        ):
-            pass
+        tasks = [(level, part, ()) for part in _windows(shapes[level])]
+        list(_each(pool, slide_tasks.write, tasks, slide, "shrinking"))
 
 
 def _windows(shape: tuple[int, int]) -> Iterable[Window]:
@@ -342,11 +331,3 @@ def _windows(shape: tuple[int, int]) -> Iterable[Window]:
     for top in range(0, shape[0], SIDE):
         for left in range(0, shape[1], SIDE):
             yield slice(top, min(top + SIDE, shape[0])), slice(left, min(left + SIDE, shape[1]))
-
-
-def _publish(slide: SlideRun, folder: Path) -> None:
-    """Put the finished labels where they belong."""
-    with fresh_file(folder / ".zgroup") as partial:
-        partial.write_text(json.dumps({"zarr_format": 2}))
-    shutil.rmtree(folder / "labels", ignore_errors=True)
-    (slide.state / "labels").rename(folder / "labels")

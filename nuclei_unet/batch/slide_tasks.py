@@ -52,6 +52,11 @@ class SlideRun:
         """What the table's column `image` says."""
         return without_suffix(Path(self.slide.name)).name
 
+    def file(self, what: str, number: int, ending: str) -> Path:
+        """Return where something about a tile is kept."""
+        check_seen(self.state)
+        return self.state / f"{what}-{number:06}{ending}"
+
 
 @dataclass(frozen=True)
 class Share:
@@ -65,7 +70,7 @@ class Share:
 
 def sample(tile: Tile, slide: SlideRun) -> None:
     """Keep those pixels of a tile that decide how the slide is normalized."""
-    path = _file(slide, "sample", tile.number, ".npy")
+    path = slide.file("sample", tile.number, ".npy")
     if path.exists():
         return
     rgb = _pixels(slide, tile.core, tile.seen_core)
@@ -84,7 +89,7 @@ def intensities(tiles: Sequence[Tile], slide: SlideRun) -> Intensities:
     step = sampling_step(slide.seen)
     whole = None
     for tile in tiles:
-        part = np.load(_file(slide, "sample", tile.number, ".npy"))
+        part = np.load(slide.file("sample", tile.number, ".npy"))
         if whole is None:
             whole = np.empty((*(-(-side // step) for side in slide.seen), 3), part.dtype)
         top, left = (-(-s.start // step) for s in tile.seen_core)
@@ -97,11 +102,10 @@ def predict(tile: Tile, slide: SlideRun) -> str | None:
 
     Kept are the nuclei that reach into the tile's core: uint16 (H, W), or (0, 0) if there are none.
     """
-    path = _file(slide, "part", tile.number, ".npz")
+    path = slide.file("part", tile.number, ".npz")
     if path.exists():
         return None
-    settings = slide.settings
-    segmenter, computed_by = run.segmenter(settings.model, settings.threads, settings.augmentation)
+    segmenter, computed_by = run.segmenter(slide.settings)
     pixels = _pixels(slide, tile.window, tile.seen)
     if (pixels == pixels[0, 0]).all():
         value = apply(pixels[:1, :1], slide.intensities)
@@ -125,14 +129,8 @@ def _even(segmenter: Segmenter, value: bytes, shape: tuple[int, ...], size: tupl
 
 def read_part(slide: SlideRun, tile: Tile) -> np.ndarray:
     """Return what `predict` found."""
-    with np.load(_file(slide, "part", tile.number, ".npz")) as arrays:
+    with np.load(slide.file("part", tile.number, ".npz")) as arrays:
         return arrays["part"]
-
-
-def write_numbers(slide: SlideRun, tile: Tile, numbers: np.ndarray) -> None:
-    """Keep the numbers that the nuclei of a tile have in the whole slide; see `tiles.match`."""
-    with fresh_file(_file(slide, "numbers", tile.number, ".npy")) as partial:
-        np.save(partial, numbers)
 
 
 def painted(slide: SlideRun, part: Window, tiles: Sequence[Tile]) -> np.ndarray:
@@ -143,7 +141,7 @@ def painted(slide: SlideRun, part: Window, tiles: Sequence[Tile]) -> np.ndarray:
         if not nuclei.size:
             continue
         both = tuple(slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(part, tile.window, strict=True))
-        numbers = np.load(_file(slide, "numbers", tile.number, ".npy"))
+        numbers = np.load(slide.file("numbers", tile.number, ".npy"))
         paint(labels[relative(both, part)], nuclei[relative(both, tile.window)], numbers)
     return labels
 
@@ -157,30 +155,23 @@ def overlapping(part: Window, tiles: Sequence[Tile]) -> list[Tile]:
     ]
 
 
-def write(task: tuple[Window, Sequence[Tile]], slide: SlideRun) -> None:
-    """Write a window of the label image, from the tiles that reach into it, to the first levels of the pyramid."""
-    part, tiles = task
-    labels = painted(slide, part, tiles)
-    if labels.any():
-        _write_levels(slide, 0, part, labels)
+def write(task: tuple[int, Window, Sequence[Tile]], slide: SlideRun) -> None:
+    """Write a window of the label image to a level of the pyramid and those that follow from it.
 
-
-def shrink(task: tuple[int, Window], slide: SlideRun) -> None:
-    """Write the levels that follow from a window of a level."""
-    level, part = task
-    _write_levels(slide, level, part, zarr_labels.open_arrays(slide.state / "labels")[level][part])
-
-
-def _write_levels(slide: SlideRun, level: int, part: Window, labels: np.ndarray) -> None:
+    The first level is put together from `tiles`, those that reach into the window; a later one is read.
+    """
+    level, part, tiles = task
     arrays = zarr_labels.open_arrays(slide.state / "labels")[level : level + AT_ONCE]
-    for n in range(level > 0, len(arrays)):  # a level that was read is there
-        there = tuple(slice(s.start >> n, -(-s.stop >> n)) for s in part)
-        arrays[n][there] = labels[:: 2**n, :: 2**n]
+    labels = arrays[0][part] if level else painted(slide, part, tiles)
+    if labels.any():
+        for n in range(level > 0, len(arrays)):
+            there = tuple(slice(s.start >> n, -(-s.stop >> n)) for s in part)
+            arrays[n][there] = labels[:: 2**n, :: 2**n]
 
 
 def measure_share(share: Share, slide: SlideRun) -> None:
     """Measure the nuclei that one tile brought in."""
-    path = _file(slide, "table", share.number, ".npz")
+    path = slide.file("table", share.number, ".npz")
     if path.exists():
         return
     labels = zarr_labels.open_arrays(slide.state / "labels")[0][share.window]
@@ -196,13 +187,8 @@ def measure_share(share: Share, slide: SlideRun) -> None:
 
 def read_table(slide: SlideRun, share: Share) -> dict[str, np.ndarray]:
     """Return what `measure_share` measured, as the table of `nuclei-unet predict` has it."""
-    with np.load(_file(slide, "table", share.number, ".npz")) as columns:
+    with np.load(slide.file("table", share.number, ".npz")) as columns:
         return {"image": np.full(len(columns["label"]), slide.name, object), **columns}
-
-
-def _file(slide: SlideRun, what: str, number: int, ending: str) -> Path:
-    check_seen(slide.state)
-    return slide.state / f"{what}-{number:06}{ending}"
 
 
 def _pixels(slide: SlideRun, there: Window, seen: Window) -> np.ndarray:

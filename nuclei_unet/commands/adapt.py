@@ -12,7 +12,7 @@ import argparse
 import re
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,8 +22,7 @@ from tqdm import tqdm
 from nuclei_unet.adaptation import Settings, require_tensorflow
 from nuclei_unet.batch.pool import cores
 from nuclei_unet.commands import arguments as options
-from nuclei_unet.commands.text import aligned
-from nuclei_unet.errors import InputError, plural
+from nuclei_unet.errors import InputError, aligned, plural
 from nuclei_unet.formats import registry
 
 if TYPE_CHECKING:
@@ -33,31 +32,6 @@ if TYPE_CHECKING:
     from nuclei_unet.settings import PredictSettings
 
 SHOWN = 5  # names in a warning
-
-
-@dataclass(frozen=True)
-class Request:
-    """What the command was asked for."""
-
-    images: str
-    labels: Path
-    out: Path
-    model: str | None
-    origin: str | None  # format of the labels
-    frames: re.Pattern | None
-    channel: str | None
-    axes: str | None
-    pixel_size: float | None
-    scale: float | None
-    overwrite: bool
-    settings: Settings
-
-    @classmethod
-    def of(cls, arguments: argparse.Namespace) -> "Request":
-        """Read parsed arguments."""
-        values = {field.name: getattr(arguments, field.name) for field in fields(cls) if field.name != "settings"}
-        threads = arguments.threads or cores()
-        return cls(**values, settings=Settings(arguments.calibrate_only, seed=arguments.seed, threads=threads))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -87,12 +61,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> int:
     """Adapt, print what came of it, and return 0, also if it did not help."""
-    run(Request.of(arguments))
+    run(arguments)
     return 0
 
 
-def run(request: Request, replay: "Callable[[Metadata], Sequence[Sample]]" = lambda metadata: ()) -> "Adapted":
-    """Adapt as requested, write the model if it helped, print the report, and return what came of it.
+def run(arguments: argparse.Namespace, replay: "Callable[[Metadata], Sequence[Sample]]" = lambda metadata: ()):
+    """Adapt, write the model if it helped, print the report, and return what came of it, an `Adapted`.
 
     `replay(metadata)` returns images that the model was trained on, or none.
     """
@@ -100,16 +74,17 @@ def run(request: Request, replay: "Callable[[Metadata], Sequence[Sample]]" = lam
     from nuclei_unet.prediction import models
 
     _load_tensorflow()
-    out = request.out
+    out = arguments.out
     if out.suffix != ".onnx":
         raise InputError(f"{out}: the adapted model is an ONNX file; give it a name that ends in .onnx")
-    if out.exists() and not request.overwrite:
+    if out.exists() and not arguments.overwrite:
         raise InputError(f"{out}: exists; --overwrite replaces it")
-    pairs = find(request)
-    path = models.find(request.model)  # once: an address may lead elsewhere a minute later
+    pairs = find(arguments)
+    path = models.find(arguments.model)  # once: an address may lead elsewhere a minute later
     metadata, _, _ = models.describe(path)
     with tqdm(pairs, "read", unit="image", disable=None, leave=False) as bar:
-        samples = [_read(pair, request, metadata) for pair in bar]
+        samples = [_read(pair, arguments, metadata) for pair in bar]
+    settings = Settings(arguments.calibrate_only, seed=arguments.seed, threads=arguments.threads or cores())
     with tqdm(desc="adapt", unit="step", disable=None) as bar:
 
         def progress(done: int, total: int) -> None:
@@ -117,11 +92,11 @@ def run(request: Request, replay: "Callable[[Metadata], Sequence[Sample]]" = lam
             bar.update(done - bar.n)
 
         frames = [pair.frame for pair in pairs]
-        adapted = adapt(samples, path, request.settings, replay=replay(metadata), frames=frames, progress=progress)
+        adapted = adapt(samples, path, settings, replay=replay(metadata), frames=frames, progress=progress)
     if adapted.helped:
         adapted.save(out)
     nuclei = sum(int(sample.labels.max()) for sample in samples)
-    print(f"{plural(len(samples), 'image')}, {nuclei:,} nuclei; {text(adapted, metadata.predict, request)}")
+    print(f"{plural(len(samples), 'image')}, {nuclei:,} nuclei; {text(adapted, metadata.predict, arguments)}")
     return adapted
 
 
@@ -146,35 +121,46 @@ class Pair:
     labels: Callable[[tuple[int, int]], np.ndarray]  # of a shape
 
 
-def find(request: Request) -> list[Pair]:
+def find(arguments: argparse.Namespace) -> list[Pair]:
     """Return the images that have a label image of the same name; warn about the others on stderr.
 
     Raises InputError if nothing can be read, there is no pair, or there are more than 100.
     """
     from nuclei_unet.adaptation.adapt import check
     from nuclei_unet.batch.files import named
+    from nuclei_unet.formats.label_image import instances
     from nuclei_unet.formats.planes import planes
     from nuclei_unet.formats.reading import find_images, open_images
 
-    sources = registry.find_labels(request.labels, request.origin)
+    folder, truth = arguments.images, arguments.labels
+    sources = registry.find_labels(truth, arguments.origin)
     used = {source.file.resolve() for source in sources.values() if source.file}
     images = {
         f"{task.name}{plane.suffix}": (task.path, image, plane)
-        for task in named(find_images([request.images]))
+        for task in named(find_images([folder]))
         if task.path.resolve() not in used  # label images may lie beside their images
-        for image in open_images(task.path, request.axes)
-        for plane in planes(image, request.channel)
+        for image in open_images(task.path, arguments.axes)
+        for plane in planes(image, arguments.channel)
     }
     names = [name for name in images if name in sources]
     if not names:
         first = f"{next(iter(images), 'nothing')} and {next(iter(sources), 'nothing')}"
-        raise InputError(
-            f"{request.images} and {request.labels} have no name in common: they hold, for example, {first}"
-        )
+        raise InputError(f"{folder} and {truth} have no name in common: they hold, for example, {first}")
     _warn("no labels for", "image", [name for name in images if name not in sources])
     _warn("no image for", "label image", [name for name in sources if name not in images])
     check(len(names))
-    return [_pair(name, *images[name], sources[name], request) for name in names]
+
+    def pair(name: str) -> Pair:
+        path, image, plane = images[name]
+        match = arguments.frames and arguments.frames.search(name)
+        return Pair(
+            name,
+            "/".join(match.groups("") or [match[0]]) if match else str(path),
+            lambda: (plane.read()[0], image.pixel_size),
+            lambda shape: instances(sources[name].load(shape), f"{name} in {truth}"),
+        )
+
+    return [pair(name) for name in names]
 
 
 def _warn(missing: str, what: str, names: Sequence[str]) -> None:
@@ -183,30 +169,18 @@ def _warn(missing: str, what: str, names: Sequence[str]) -> None:
         print(f"warning: {missing} {plural(len(names), what)}: {', '.join(names[:SHOWN])}{more}", file=sys.stderr)
 
 
-def _pair(name: str, path: Path, image, plane, source: registry.LabelSource, request: Request) -> Pair:
-    from nuclei_unet.formats.label_image import instances
-
-    match = request.frames and request.frames.search(name)
-    return Pair(
-        name,
-        "/".join(match.groups("") or [match[0]]) if match else str(path),
-        lambda: (plane.read()[0], image.pixel_size),
-        lambda shape: instances(source.load(shape), f"{name} in {request.labels}"),
-    )
-
-
-def _read(pair: Pair, request: Request, metadata: "Metadata") -> "ArraySample":
+def _read(pair: Pair, arguments: argparse.Namespace, metadata: "Metadata") -> "ArraySample":
     """Read an image and its labels, as the network is to see them."""
     from nuclei_unet.adaptation.adapt import annotated
     from nuclei_unet.prediction.scale import scale_for
 
     image, pixel_size = pair.read()
     labels = pair.labels(image.shape[:2])
-    scale = request.scale or scale_for(request.pixel_size or pixel_size, metadata.diameters)
+    scale = arguments.scale or scale_for(arguments.pixel_size or pixel_size, metadata.diameters)
     return annotated(pair.name, image, labels, metadata.normalize, scale=scale)
 
 
-def text(adapted: "Adapted", before: "PredictSettings", request: Request) -> str:
+def text(adapted: "Adapted", before: "PredictSettings", arguments: argparse.Namespace) -> str:
     """Return the report: a table of all variants, what was chosen, and whether it helped."""
     from nuclei_unet.adaptation.adapt import MARGIN
 
@@ -218,13 +192,13 @@ def text(adapted: "Adapted", before: "PredictSettings", request: Request) -> str
     lines = [f"each variant is scored on {where}:", "", *table, ""]
     if not adapted.cross_validated:
         lines.append("There are too few to hold some back, so only the offset of outlines was tried.")
-    plain, out = scores["baseline"], request.out
+    plain, out = scores["baseline"], arguments.out
     if adapted.metadata is None:
         most = max(scores.values())
         return "\n".join([
             *lines,
             f"It did not help: {plain:.3f} as it was, at best {most:.3f}, and less than {MARGIN} more may be chance.",
-            f"Nothing was written. Go on with {request.model or 'the pretrained model'}.",
+            f"Nothing was written. Go on with {arguments.model or 'the pretrained model'}.",
         ])  # fmt: skip
     steps, after = adapted.metadata.adapted.steps, scores[adapted.chosen]
     changed = [f"{steps} steps of training"] if steps else []

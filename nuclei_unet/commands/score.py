@@ -4,6 +4,7 @@ import argparse
 import json
 import shutil
 import sys
+import textwrap
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -13,8 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from nuclei_unet.commands import arguments as options
-from nuclei_unet.commands.score_text import text
-from nuclei_unet.errors import InputError
+from nuclei_unet.errors import InputError, aligned
 from nuclei_unet.evaluation import outcomes, scores
 from nuclei_unet.evaluation.outcomes import Outcome
 from nuclei_unet.files import fresh_file
@@ -26,16 +26,15 @@ from nuclei_unet.formats.tables import csv_bytes
 # What became of true nuclei, then of predicted ones; the columns of per_image.csv.
 OF_TRUTH = {"correct": Outcome.CORRECT, "missed": Outcome.MISSED, "split": Outcome.SPLIT, "merged": Outcome.MERGED}
 OF_PREDICTED = {"false": Outcome.FALSE, "predicted_split": Outcome.SPLIT, "predicted_merged": Outcome.MERGED}
+WORST_BY, N_WORST = "dsb_score", 5  # a column, and how many images
 
 
 @dataclass(frozen=True)
 class Scored:
-    """What is kept of one image: its name, its size, its counts, and how many of its nuclei are correct, missed ..."""
+    """What is kept of one image: its counts, and its row of per_image.csv."""
 
-    name: str
-    shape: tuple[int, int]
     counts: scores.Counts
-    outcomes: dict[str, int]
+    row: dict[str, object]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -65,10 +64,10 @@ def main(arguments: argparse.Namespace) -> int:
         Images(arguments.images, arguments.shape),
     )
     if images:
-        values, columns = summary(images), table(images)
-        print(text(values, columns, shutil.get_terminal_size((100, 24)).columns))
+        values = summary(images)
+        print(text(values, images, shutil.get_terminal_size((100, 24)).columns))
         if arguments.write:
-            write(arguments.write, values, columns)
+            write(arguments.write, values, images)
     for fault in faults:
         print(f"error: {fault}", file=sys.stderr)
     if faults:
@@ -127,26 +126,18 @@ def score(name: str, predicted: np.ndarray, truth: np.ndarray) -> Scored:
         (height, width), (true_height, true_width) = predicted.shape, truth.shape
         raise InputError(f"{name}: {height} x {width} pixels, but the truth has {true_height} x {true_width}")
     of_truth, of_predicted = outcomes.errors(truth, predicted)
-    became = {column: int((of_truth == outcome).sum()) for column, outcome in OF_TRUTH.items()}
-    became |= {column: int((of_predicted == outcome).sum()) for column, outcome in OF_PREDICTED.items()}
-    return Scored(name, truth.shape, scores.count(truth, predicted), became)
-
-
-def table(images: Sequence[Scored]) -> dict[str, np.ndarray]:
-    """Return per_image.csv, columns by name: one row per image."""
-    rows = [
-        {
-            "height": image.shape[0],
-            "width": image.shape[1],
-            "nuclei": image.counts.instances.n_truth,
-            "predicted_nuclei": image.counts.instances.n_predicted,
-            **scores.of_image(image.counts),
-            **image.outcomes,
-        }
-        for image in images
-    ]
-    names = {"image": np.array([image.name for image in images], object)}
-    return names | {column: np.array([row[column] for row in rows]) for column in rows[0]}
+    counts = scores.count(truth, predicted)
+    row = {
+        "image": name,
+        "height": truth.shape[0],
+        "width": truth.shape[1],
+        "nuclei": counts.instances.n_truth,
+        "predicted_nuclei": counts.instances.n_predicted,
+        **scores.of_image(counts),
+        **{column: int((of_truth == outcome).sum()) for column, outcome in OF_TRUTH.items()},
+        **{column: int((of_predicted == outcome).sum()) for column, outcome in OF_PREDICTED.items()},
+    }
+    return Scored(counts, row)
 
 
 def summary(images: Sequence[Scored]) -> dict:
@@ -155,19 +146,60 @@ def summary(images: Sequence[Scored]) -> dict:
     The groups and keys are those of the catalogue, `scores.SCORES`. `outcomes` counts nuclei: correct, missed, split
     and merged true ones, then false, split and merged predictions.
     """
-    counts = [image.counts for image in images]
+
+    def total(column: str) -> int:
+        return sum(image.row[column] for image in images)
+
     return {
         "n_images": len(images),
-        "n_nuclei": sum(one.instances.n_truth for one in counts),
-        "n_predicted_nuclei": sum(one.instances.n_predicted for one in counts),
-        **scores.of_images(counts),
-        "outcomes": {name: sum(image.outcomes[name] for image in images) for name in (*OF_TRUTH, *OF_PREDICTED)},
+        "n_nuclei": total("nuclei"),
+        "n_predicted_nuclei": total("predicted_nuclei"),
+        **scores.of_images([image.counts for image in images]),
+        "outcomes": {name: total(name) for name in (*OF_TRUTH, *OF_PREDICTED)},
     }
 
 
-def write(folder: Path, values: Mapping, columns: Mapping[str, np.ndarray]) -> None:
+def write(folder: Path, values: Mapping, images: Sequence[Scored]) -> None:
     """Write scores.json and per_image.csv; both, or none."""
+    columns = {column: np.array([image.row[column] for image in images]) for column in images[0].row}
+    columns["image"] = columns["image"].astype(object)
     with ExitStack() as files:
         target = files.enter_context(fresh_file(folder / "scores.json"))
         target.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
         files.enter_context(fresh_file(folder / "per_image.csv")).write_bytes(csv_bytes(columns))
+
+
+def text(values: Mapping, images: Sequence[Scored], width: int) -> str:
+    """Return all scores and the worst images as people read them, in lines of about `width` characters."""
+    became = {name: f"{count:,} {name.removeprefix('predicted_')}" for name, count in values["outcomes"].items()}
+    shown = (WORST_BY, "nuclei", "predicted_nuclei", *OF_TRUTH, "false")
+    worst = sorted((image.row for image in images), key=lambda row: row[WORST_BY])[:N_WORST]
+    rows = [(row["image"], f"{row[WORST_BY]:.3f}", *(str(row[column]) for column in shown[1:])) for row in worst]
+    return "\n".join([
+        f"{values['n_images']:,} images, {values['n_nuclei']:,} nuclei, {values['n_predicted_nuclei']:,} predicted",
+        "",
+        *_score_lines(values, width),
+        "",
+        f"of the nuclei:       {', '.join(became[name] for name in OF_TRUTH)}",
+        f"of the predictions:  {', '.join(became[name] for name in ('correct', *OF_PREDICTED))}",
+        "",
+        *aligned([("worst images", *(name.replace("_nuclei", "") for name in shown)), *rows]),
+    ])  # fmt: skip
+
+
+def _score_lines(values: Mapping, width: int) -> list[str]:
+    """Return a line for each score: name, value, 95% interval if it has one, and its meaning, wrapped."""
+    rows = []
+    for score in scores.listed():
+        if score.over not in ("low", "high"):  # they stand beside their score
+            group = values[score.group]
+            low, high = (group.get(f"{score.key}_{end}") for end in ("low", "high"))
+            interval = "" if low is None else f"{low:.3f}-{high:.3f}"
+            rows.append((score.name, f"{group[score.key]:.3f}", interval, score.meaning))
+    heads = aligned([("score", "value", "95% interval"), *(row[:3] for row in rows)])
+    room = max(width - len(heads[0]) - 2, 40)
+    lines = [heads[0]]
+    for head, row in zip(heads[1:], rows, strict=True):
+        first, *others = textwrap.wrap(row[3], room)
+        lines += [f"{head}  {first}", *(" " * (len(head) + 2) + other for other in others)]
+    return lines

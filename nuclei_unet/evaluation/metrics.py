@@ -6,7 +6,7 @@ every other value one nucleus.
 
 import itertools
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -24,11 +24,7 @@ class PixelCounts:
     false_negative: int
 
     def __add__(self, other: "PixelCounts") -> "PixelCounts":
-        return PixelCounts(
-            self.true_positive + other.true_positive,
-            self.false_positive + other.false_positive,
-            self.false_negative + other.false_negative,
-        )
+        return PixelCounts(*(one + more for one, more in zip(astuple(self), astuple(other), strict=True)))
 
 
 def pixel_counts(truth: np.ndarray, predicted: np.ndarray) -> PixelCounts:
@@ -107,20 +103,9 @@ class InstanceCounts:
     n_predicted: int
     matched_ious: tuple[float, ...]
 
-    def __add__(self, other: "InstanceCounts") -> "InstanceCounts":
-        return InstanceCounts(
-            self.n_truth + other.n_truth,
-            self.n_predicted + other.n_predicted,
-            self.matched_ious + other.matched_ious,
-        )
-
 
 def instance_counts(truth: np.ndarray, predicted: np.ndarray) -> InstanceCounts:
-    """Match nuclei of two label images (H, W).
-
-    A match needs an IoU strictly above 0.5. Nuclei do not overlap, so none can match twice and no assignment is
-    needed.
-    """
+    """Match nuclei of two label images (H, W) at an IoU strictly above 0.5, where none can match twice."""
     found = overlaps(truth, predicted).of_nuclei()
     ious = found.ious()
     return InstanceCounts(found.true_areas.size - 1, found.predicted_areas.size - 1, tuple(ious[ious > 0.5].tolist()))

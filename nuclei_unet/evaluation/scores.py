@@ -27,12 +27,6 @@ def count(truth: np.ndarray, predicted: np.ndarray) -> Counts:
     return Counts(metrics.pixel_counts(truth, predicted), metrics.instance_counts(truth, predicted))
 
 
-def pooled(images: Sequence[Counts]) -> Counts:
-    """Sum the counts of many images."""
-    pixels = sum((image.pixels for image in images), metrics.PixelCounts(0, 0, 0))
-    return Counts(pixels, metrics.pooled(image.instances for image in images))
-
-
 @dataclass(frozen=True)
 class ScoreInfo:
     """One score.
@@ -171,15 +165,16 @@ def of_images(images: Sequence[Counts]) -> dict[str, dict[str, float]]:
 
 def values(scores: Sequence[ScoreInfo], images: Sequence[Counts]) -> dict[str, float]:
     """Return {key: value} of some scores of a set of images, at least one."""
-    together = pooled(images)
+    pixels = sum((image.pixels for image in images), metrics.PixelCounts(0, 0, 0))
+    together = Counts(pixels, metrics.pooled(image.instances for image in images))
+
+    def value(score: ScoreInfo) -> float:
+        if score.over == "pooled":
+            return score.of(together)
+        each = [score.of(counts) for counts in images]
+        if score.over == "mean":
+            return np.mean(each)
+        return metrics.bootstrap_interval(each)[("low", "high").index(score.over)]
+
     # Six digits are enough for thousands of images, and easy to read in a diff.
-    return {score.key: round(float(_value(score, images, together)), 6) for score in scores}
-
-
-def _value(score: ScoreInfo, images: Sequence[Counts], together: Counts) -> float:
-    if score.over == "pooled":
-        return score.of(together)
-    found = [score.of(counts) for counts in images]
-    if score.over == "mean":
-        return np.mean(found)
-    return metrics.bootstrap_interval(found)[("low", "high").index(score.over)]
+    return {score.key: round(float(value(score)), 6) for score in scores}

@@ -33,12 +33,6 @@ def warnings(image: np.ndarray, labels: np.ndarray, typical: tuple[float, float]
     labels : integer (H, W), 0 = background
     typical : lowest and highest usual value of an image's median nucleus diameter in px, among the training images;
         None if unknown
-
-    Returns
-    -------
-    Sentences for: no nuclei; an image of one value; saturation (nuclei clipped to the largest value, or in
-    bright-field images to the smallest; a white background is as it should be); nuclei much smaller or larger than
-    trained on; blur.
     """
     found = []
     sizes = diameters(labels)
@@ -69,9 +63,8 @@ def warnings(image: np.ndarray, labels: np.ndarray, typical: tuple[float, float]
 def saturation(image: np.ndarray, labels: np.ndarray) -> tuple[float, str]:
     """Return which share of the nuclei is clipped, and at which end of the image's values: largest or smallest.
 
-    Light nuclei are clipped at the largest value that occurs, dark ones at the smallest. That works for any camera,
-    whatever its dtype: without clipping, hardly any pixels share the extreme. Without nuclei the share is that of all
-    pixels at the largest value, or 0 if the background is light.
+    Light nuclei are clipped at the largest value that occurs, dark ones at the smallest; otherwise hardly any pixels
+    share it. Without nuclei the share is that of all pixels at the largest value, or 0 if the background is light.
     """
     step = math.ceil(math.sqrt(labels.size / SAMPLE))
     rgb = to_rgb(image[::step, ::step])
@@ -86,28 +79,24 @@ def saturation(image: np.ndarray, labels: np.ndarray) -> tuple[float, str]:
 
 
 def edge_width(image: np.ndarray, labels: np.ndarray, diameter: float) -> float:
-    """Return how wide the sharpest edges of the nuclei are, relative to the square root of their diameter.
+    """Return how wide the sharpest edges of the nuclei are, relative to the square root of their diameter (px).
 
     A known blur flattens sharp edges much and soft ones hardly. From the ratio of the gradients before and after, the
     width of an edge follows as the sigma of a Gaussian: blur / sqrt(ratio² - 1) (Zhuo and Sim 2011, Defocus map
-    estimation from a single image). It is measured in the steepest quarter of the pixels next to outlines, after a
-    light blur against noise. Small nuclei must be sharper than large ones to look sharp; the square root of the
-    diameter (px) separates sharp from blurred images better than other powers.
+    estimation from a single image), here in the steepest quarter of the pixels next to outlines, after a light blur
+    against noise. The square root separates sharp from blurred images better than other powers of the diameter.
 
-    Of 664 training and validation images of BBBC038, 0.8% exceed `WIDEST_EDGE`; of a quarter of them, after a Gaussian
-    blur with a sigma of 2, 3, 4 and 5 px, 19%, 80%, 99% and 100% do, with or without noise. With the nuclei that a
-    network found in 39 such images, 72%, 97% and 100% after 3, 4 and 5 px. Returns 0 without edges.
+    Of 664 images of BBBC038, 0.8% exceed `WIDEST_EDGE`; after a Gaussian blur with a sigma of 2, 3, 4 and 5 px, 19%,
+    80%, 99% and 100% do. Returns 0 without edges.
     """
     light, heavy = 1.5, 3.0
-    ratios = []
+    ratios = [np.empty((2, 0), np.float32)]
     for window in _windows(labels):
         nuclei = (labels[window] > 0).view(np.uint8)
         near = cv2.dilate(nuclei, _square(OUTSIDE)) > cv2.erode(nuclei, _square(INSIDE))
         grey = _grey(to_rgb(image[window]).astype(np.float32))
-        before = _gradient(blur(grey, light))[near]
-        after = _gradient(blur(grey, math.hypot(light, heavy)))[near]
-        ratios.append((before, after))
-    before, after = (np.concatenate(values) for values in zip(*ratios, strict=True)) if ratios else (np.empty(0),) * 2
+        ratios.append(np.stack([_gradient(blur(grey, sigma))[near] for sigma in (light, math.hypot(light, heavy))]))
+    before, after = np.concatenate(ratios, axis=1)
     if not before.size:
         return 0.0
     steep = before >= np.percentile(before, 75)

@@ -12,7 +12,7 @@ from nuclei_unet.settings import PredictSettings
 
 
 def otsu_nuclei(image: np.ndarray, settings: PredictSettings) -> np.ndarray:
-    """Segment without learning: Otsu's threshold, then a watershed on the distance to the edge; the baseline.
+    """Segment by Otsu's threshold, then a watershed on the distance to the edge.
 
     `image` is uint8 (H, W) or (H, W, 3) with light nuclei, as the network sees it. Returns a label image as
     `label_nuclei` does.
@@ -26,5 +26,4 @@ def otsu_nuclei(image: np.ndarray, settings: PredictSettings) -> np.ndarray:
     seeds = np.zeros(mask.shape, np.int32)
     peaks = peak_local_max(distance, min_distance=5, labels=components(mask, connectivity=8))
     seeds[tuple(peaks.T)] = np.arange(1, len(peaks) + 1)
-    found = watershed(-distance, seeds, mask=mask)
-    return without_small(found, settings.min_area)
+    return without_small(watershed(-distance, seeds, mask=mask), settings.min_area)

@@ -7,7 +7,7 @@ import numpy as np
 
 from nuclei_unet.images import resize
 from nuclei_unet.prediction.instances import label_nuclei
-from nuclei_unet.prediction.tiles import Tile, add_tile, cut, relative
+from nuclei_unet.prediction.tiles import Tile, cut, match, paint, relative
 from nuclei_unet.settings import Augmentation, NetworkSettings, PredictSettings
 
 # Side of a tile in pixels, as the network sees it. It limits the memory that an image of any size takes.
@@ -52,24 +52,22 @@ class Predictor:
         tile, so memory grows only by the image and its label image.
         """
         shape = shape or image.shape[:2]
-        found = self.cut(image.shape[:2], shape)
-        if len(found) == 1:
-            return self.part(image[found[0].seen], found[0].size)
+        tiles = self.cut(image.shape[:2], shape)
+        if len(tiles) == 1:
+            return self.part(image[tiles[0].seen], tiles[0].size)
         labels, count = np.zeros(shape, np.uint32), 0
-        for tile in found:
-            part = self.part(image[tile.seen], tile.size)
-            count = add_tile(labels[tile.window], part, relative(tile.core, tile.window), count)
+        for tile in tiles:
+            part, there = self.part(image[tile.seen], tile.size), labels[tile.window]
+            numbers, count = match(there, part, relative(tile.core, tile.window), count)
+            paint(there, part, numbers)
         return labels if count >= 2**16 else labels.astype(np.uint16)
 
     def cut(self, seen: tuple[int, int], shape: tuple[int, int]) -> list[Tile]:
         """Return the tiles of an image whose size is `seen` for the network; its label image is of `shape`."""
         factors = shape[0] / seen[0], shape[1] / seen[1]
         # A multiple of 128, so pooling falls on the same pixels as in the whole image, also at half its size.
-        core = (
-            max(int(TILE / max(*(scale for scale, _ in self.predict.augmentations), *factors)) - 2 * OVERLAP, 128)
-            // 128
-            * 128
-        )
+        largest = max(*(scale for scale, _ in self.predict.augmentations), *factors)
+        core = max(int(TILE / largest) - 2 * OVERLAP, 128) // 128 * 128
         if max(seen) <= core + 2 * OVERLAP:
             core = max(seen)  # it fits
         return list(cut(seen, shape, core, OVERLAP))

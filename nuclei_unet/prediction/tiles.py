@@ -53,25 +53,15 @@ class Tile:
         return tuple(s.stop - s.start for s in self.window)
 
 
-def add_tile(labels: np.ndarray, part: np.ndarray, core: tuple[slice, ...], count: int) -> int:
-    """Add the nuclei of one tile to the label image, in place; return the number of nuclei so far.
-
-    `labels` (H, W) is the tile's part of the label image, with the nuclei of earlier tiles. `part` (H, W) has the
-    nuclei found in this tile. See `match` for which nuclei are added, and under which numbers.
-    """
-    numbers, count = match(labels, part, core, count)
-    paint(labels, part, numbers)
-    return count
-
-
 def match(labels: np.ndarray, part: np.ndarray, core: tuple[slice, ...], count: int) -> tuple[np.ndarray, int]:
     """Number the nuclei of one tile as in the whole image.
 
-    `labels` and `part` are as for `add_tile`. Returns the number of each nucleus of the part, (highest + 1,) of the
-    label image's dtype, and the number of nuclei so far. Nuclei that reach into the tile's `core` get one; the others
-    are left to the tile whose core they are in, and get 0. A nucleus is the same as an earlier one if they share more
-    than half of its pixels, or more than half of the earlier one's pixels in this tile. It then keeps the earlier
-    number and may extend that nucleus beyond the earlier tile.
+    `labels` (H, W) is the tile's part of the label image, with the nuclei of earlier tiles; `part` (H, W) has the
+    nuclei found in this tile, `count` is the number of nuclei so far. Returns the number of each nucleus of the part,
+    (highest + 1,) of the label image's dtype, and the new count. Nuclei that reach into the tile's `core` get a number;
+    the others are left to the tile whose core they are in, and get 0. A nucleus is the same as an earlier one if they
+    share more than half of its pixels, or more than half of the earlier one's pixels in this tile. It then keeps the
+    earlier number and may extend that nucleus beyond the earlier tile.
     """
     both, free = (part > 0) & (labels > 0), labels == 0
     areas, room = np.bincount(part.ravel()), np.bincount(part[free], minlength=int(part.max()) + 1)
@@ -96,8 +86,7 @@ def match(labels: np.ndarray, part: np.ndarray, core: tuple[slice, ...], count: 
 
 def paint(labels: np.ndarray, part: np.ndarray, numbers: np.ndarray) -> None:
     """Give free pixels of the label image (H, W) the numbers of the nuclei of `part` (H, W), in place."""
-    found = numbers[part]
-    np.copyto(labels, found, where=labels == 0)
+    np.copyto(labels, numbers[part], where=labels == 0)
 
 
 def relative(inner: tuple[slice, ...], outer: tuple[slice, ...]) -> tuple[slice, ...]:

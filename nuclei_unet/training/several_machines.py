@@ -64,13 +64,48 @@ class Team:
 def team() -> Team:
     """Return the workers that the environment names. Raises InputError if it names none, or not as it should."""
     if "TF_CONFIG" in os.environ:
-        return _from_tf_config(os.environ["TF_CONFIG"])
-    if "SLURM_STEP_NODELIST" in os.environ:
-        return _from_slurm()
-    raise InputError(
-        "train.strategy: multiworker needs TF_CONFIG, which names all workers and says which one this is, or SLURM's "
-        f"srun; see docs/gpu-server.md, {INSTEAD}"
-    )
+        name, (addresses, index) = "TF_CONFIG", _from_tf_config(os.environ["TF_CONFIG"])
+    elif "SLURM_STEP_NODELIST" in os.environ:
+        name, (addresses, index) = "SLURM_STEP_NODELIST", _from_slurm()
+    else:
+        raise InputError(
+            "train.strategy: multiworker needs TF_CONFIG, which names all workers and says which one this is, or "
+            f"SLURM's srun; see docs/gpu-server.md, {INSTEAD}"
+        )
+    if len(addresses) < 2:
+        raise InputError(f"{name}: names one worker only; name all that train together, {INSTEAD}")
+    if len(set(addresses)) < len(addresses):
+        raise InputError(f"{name}: names a worker twice; give each its own host:port")
+    if not 0 <= index < len(addresses):
+        raise InputError(f"{name}: there is no worker {index} among {len(addresses)}; they are counted from 0")
+    return Team(tuple(addresses), index)
+
+
+def _from_tf_config(text: str) -> tuple[list[str], int]:
+    try:
+        config = json.loads(text)
+        cluster, task = config["cluster"], config["task"]
+        addresses, index = cluster["worker"], task["index"]
+        whole = set(cluster) == {"worker"} and task["type"] == "worker" and type(index) is int
+        whole = whole and all(re.fullmatch(r"[^\s:/]+:\d+|\[[0-9a-fA-F:.]+\]:\d+", address) for address in addresses)
+    except (ValueError, KeyError, TypeError, RecursionError):
+        whole = False
+    if not whole:
+        raise InputError(f"TF_CONFIG: not of the form {FORM}; correct it, {INSTEAD}")
+    return addresses, index
+
+
+def _from_slurm() -> tuple[list[str], int]:
+    try:
+        hosts = slurm.expand_hostlist(os.environ["SLURM_STEP_NODELIST"])
+        counts = slurm.expand_tasks_per_node(os.environ["SLURM_STEP_TASKS_PER_NODE"])
+        addresses = [f"{host}:{PORT + n}" for host, count in zip(hosts, counts, strict=True) for n in range(count)]
+        return addresses, int(os.environ["SLURM_PROCID"])
+    except (KeyError, ValueError):
+        raise InputError(
+            "train.strategy: SLURM_STEP_NODELIST, SLURM_STEP_TASKS_PER_NODE and SLURM_PROCID do not say who the "
+            f"workers are; start this with srun, set TF_CONFIG, {INSTEAD}"
+        ) from None
 
 
 @dataclass(frozen=True)
@@ -342,41 +377,3 @@ def _answers(number: int) -> bool:
     except tf.errors.OpError:
         return False
     return True
-
-
-def _from_tf_config(text: str) -> Team:
-    try:
-        config = json.loads(text)
-        cluster, task = config["cluster"], config["task"]
-        addresses, index = cluster["worker"], task["index"]
-        whole = set(cluster) == {"worker"} and task["type"] == "worker" and type(index) is int
-        whole = whole and all(re.fullmatch(r"[^\s:/]+:\d+|\[[0-9a-fA-F:.]+\]:\d+", address) for address in addresses)
-    except (ValueError, KeyError, TypeError, RecursionError):
-        whole = False
-    if not whole:
-        raise InputError(f"TF_CONFIG: not of the form {FORM}; correct it, {INSTEAD}")
-    return _checked("TF_CONFIG", addresses, index)
-
-
-def _from_slurm() -> Team:
-    try:
-        hosts = slurm.expand_hostlist(os.environ["SLURM_STEP_NODELIST"])
-        counts = slurm.expand_tasks_per_node(os.environ["SLURM_STEP_TASKS_PER_NODE"])
-        index = int(os.environ["SLURM_PROCID"])
-        addresses = [f"{host}:{PORT + n}" for host, count in zip(hosts, counts, strict=True) for n in range(count)]
-    except (KeyError, ValueError):
-        raise InputError(
-            "train.strategy: SLURM_STEP_NODELIST, SLURM_STEP_TASKS_PER_NODE and SLURM_PROCID do not say who the "
-            f"workers are; start this with srun, set TF_CONFIG, {INSTEAD}"
-        ) from None
-    return _checked("SLURM_STEP_NODELIST", addresses, index)
-
-
-def _checked(name: str, addresses: list[str], index: int) -> Team:
-    if len(addresses) < 2:
-        raise InputError(f"{name}: names one worker only; name all that train together, {INSTEAD}")
-    if len(set(addresses)) < len(addresses):
-        raise InputError(f"{name}: names a worker twice; give each its own host:port")
-    if not 0 <= index < len(addresses):
-        raise InputError(f"{name}: there is no worker {index} among {len(addresses)}; they are counted from 0")
-    return Team(tuple(addresses), index)

@@ -29,7 +29,7 @@ def main() -> None:
     # The number of threads decides how sums are split: as in training.
     parser.set_defaults(model=default, threads=settings.train.threads)
     arguments = parser.parse_args()
-    adapted = adapt.run(adapt.Request.of(arguments), lambda metadata: replay(metadata, settings))
+    adapted = adapt.run(arguments, lambda metadata: replay(metadata, settings))
     given = {key: value for key, value in vars(arguments).items() if value is not None}
     store.Attempts().do(adaptation.log, arguments.out, given, adapted)
 

@@ -119,4 +119,4 @@ def test_nobody_answers(images, tmp_path, capsys, monkeypatch):
 def test_a_worker_with_other_versions_is_refused():
     wrong = dict(dask_pool.stamp(wait_for), numpy="1.0")
     with pytest.raises(pool.InputError, match="another numpy .* than this machine"):
-        dask_pool._on_worker(wait_for, None, wrong, None)
+        dask_pool._on_worker(wait_for, wrong, None, None)
