@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 from numpy.typing import ArrayLike
+from skimage.measure import label as connect
 
 from nuclei_unet.errors import InputError
 from nuclei_unet.formats.label_image import check_size
@@ -20,11 +21,10 @@ Part = list[np.ndarray]
 # label -> parts; one part, unless the nucleus is in pieces.
 Outlines = dict[int, list[Part]]
 
-# The sides of a pixel as they are walked, with the pixel on the right: (row, column) from the pixel to its neighbour
-# behind the side, and from its top left corner to the vertex where the side starts.
-TOP, RIGHT, BOTTOM, LEFT = range(4)
-BEHIND = ((-1, 0), (0, 1), (1, 0), (0, -1))
-START = ((0, 0), (0, 1), (1, 1), (1, 0))
+# The sides of a pixel, top, right, bottom and left, as they are walked with the pixel on the right: (row, column) from
+# the pixel to its neighbour behind the side, and from its top left corner to the vertex where the side starts.
+BEHIND = np.array([(-1, 0), (0, 1), (1, 0), (0, -1)])
+START = np.array([(0, 0), (0, 1), (1, 1), (1, 0)])
 
 
 def outlines(labels: np.ndarray) -> Outlines:
@@ -40,108 +40,79 @@ def outlines(labels: np.ndarray) -> Outlines:
     then its holes. A ring starts at its top left vertex and has no vertex on a straight line. Exteriors run clockwise
     on the screen, holes the other way; read with y upwards that is the order of RFC 7946.
     """
-    found: Outlines = {}
+    parts: Outlines = {}
     holes: dict[int, list[np.ndarray]] = {}
     # sorted() is stable, so from top to bottom within a nucleus.
-    for label, ring, area in sorted(_rings(labels), key=lambda ring: ring[0]):
-        if area > 0:
-            found.setdefault(label, []).append([ring])
+    for label, ring in sorted(_rings(labels), key=lambda item: item[0]):
+        # From its top left vertex, an exterior goes right and a hole down.
+        if ring[0, 1] == ring[1, 1]:
+            parts.setdefault(label, []).append([ring])
         else:
             holes.setdefault(label, []).append(ring)
     pieces = None
     for label, inner in holes.items():
-        parts = found[label]
-        if len(parts) == 1:
-            parts[0] += inner
+        if len(parts[label]) == 1:
+            parts[label][0] += inner
             continue
         # Rare: a hole belongs to the part whose pixels lie beside it.
         if pieces is None:
-            from skimage.measure import label as connect
-
             pieces = connect(labels, connectivity=1)
-        by_piece = {pieces[part[0][0][1], part[0][0][0]]: part for part in parts}
+        by_piece = {pieces[part[0][0][1], part[0][0][0]]: part for part in parts[label]}
         for ring in inner:
-            # Its top left vertex starts the left side of the hole: the walk goes down, the nucleus lies to the left.
             x, y = ring[0]
             by_piece[pieces[y, x - 1]].append(ring)
-    return found
+    return parts
 
 
-def _rings(labels: np.ndarray) -> Iterator[tuple[int, np.ndarray, float]]:
-    """Yield (label, ring, signed area) of all rings from top to bottom."""
-    label, x, y, following, meets = _walk(labels)
+def _rings(labels: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield label and ring of all rings from top to bottom."""
+    label, points, following, meets = _edges(labels)
     if not label.size:
         return
-    order, ends = _cycles(following, np.lexsort((x, y)))
-    points = np.stack([x, y], axis=1).astype(np.int32)[order]
+    order, ends = _cycles(following, np.lexsort(points.T))
     starts = np.concatenate([[0], ends[:-1]])
     # A ring of one nucleus that meets itself in a point is split there.
     met = np.logical_or.reduceat(meets[order], starts)
-    twice = _cross(points, starts, ends)
-    areas = np.add.reduceat(twice, starts)
     owners = label[order[starts]].tolist()
-    for owner, start, end, area, meeting in zip(owners, starts.tolist(), ends.tolist(), areas, met, strict=True):
-        ring = points[start:end]
+    points = points[order]
+    for owner, start, end, meeting in zip(owners, starts.tolist(), ends.tolist(), met, strict=True):
         if not meeting:
-            yield owner, ring, area
+            yield owner, points[start:end]
             continue
-        for piece in _simple_rings(ring.tolist()):
-            piece = np.array(piece, np.int32)
-            first = np.lexsort((piece[:, 0], piece[:, 1]))[0]
-            piece = np.roll(piece, -first, axis=0)
-            yield owner, piece, _cross(piece, np.array([0]), np.array([len(piece)])).sum()
+        for piece in map(np.int32, _simple_rings(points[start:end].tolist())):
+            yield owner, np.roll(piece, -np.lexsort(piece.T)[0], axis=0)
 
 
-def _walk(labels: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Return label, start x and y, the straight edge that follows, and whether a ring may meet itself at its end.
+def _edges(labels: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Return all straight edges of outlines: label, start (N, 2), number of the next, and whether a ring meets there.
 
-    One item for each straight edge of an outline: a run of sides of pixels of one nucleus.
+    A straight edge is a run of sides of pixels of one nucleus.
     """
-    height, width = labels.shape
     padded = np.pad(labels, 1)
-    flat, stride = padded.ravel(), width + 2
-    step = [rows * stride + columns for rows, columns in BEHIND]
-    inside = padded[1:-1, 1:-1] != 0
-    firsts, lasts = [], []
-    for side in (TOP, RIGHT, BOTTOM, LEFT):
-        rows, columns = BEHIND[side]
-        behind = padded[1 + rows : 1 + rows + height, 1 + columns : 1 + columns + width]
-        row, column = np.nonzero(inside & (behind != padded[1:-1, 1:-1]))
-        pixel = (row + 1) * stride + column + 1
-        if side in (RIGHT, LEFT):  # by columns, so that a straight edge is a run of neighbours
-            pixel = pixel[np.argsort(column, kind="stable")]
-        ahead = step[TOP] if side in (RIGHT, LEFT) else step[LEFT]  # towards the neighbour before, in this order
-        joined = (pixel[:-1] == pixel[1:] + ahead) & (flat[pixel[:-1]] == flat[pixel[1:]])
-        first = np.concatenate([[True], ~joined]) if pixel.size else np.zeros(0, bool)
-        last = np.concatenate([~joined, [True]]) if pixel.size else first
-        # Bottom and left sides are walked against the order of pixels.
-        if side in (BOTTOM, LEFT):
-            first, last = last, first
-        firsts.append(pixel[first])
-        lasts.append(pixel[last])
-    table = np.empty(flat.size, np.int32)  # which straight edge starts at a pixel; one side at a time
-    offsets = np.cumsum([0] + [len(pixels) for pixels in firsts])
-    following = np.empty(offsets[-1], np.int32)
-    meets = np.empty(offsets[-1], bool)
-    # Behind the last pixel of an edge, the nucleus goes on around the diagonal pixel, or it does not.
-    turns = []
-    for side in (TOP, RIGHT, BOTTOM, LEFT):
-        ahead = lasts[side] + step[(side + 1) % 4]
-        diagonal = ahead + step[side]
-        label = flat[lasts[side]]
-        goes_on = flat[ahead] == label
-        meets[offsets[side] : offsets[side + 1]] = ~goes_on & (flat[diagonal] == label)
-        turns.append((goes_on, diagonal))
-    for side in (TOP, RIGHT, BOTTOM, LEFT):
-        table[firsts[side]] = np.arange(offsets[side], offsets[side + 1])
-        before, after = (side - 1) % 4, (side + 1) % 4
-        right = ~turns[before][0]
-        following[offsets[before] : offsets[before + 1]][right] = table[lasts[before][right]]
-        left, diagonal = turns[after]
-        following[offsets[after] : offsets[after + 1]][left] = table[diagonal[left]]
-    first = np.concatenate(firsts)
-    start = np.repeat(START, np.diff(offsets), axis=0)
-    return flat[first], first % stride - 1 + start[:, 1], first // stride - 1 + start[:, 0], following, meets
+    flat, stride = padded.ravel(), padded.shape[1]
+    step = BEHIND @ (stride, 1)
+    pixels = [np.flatnonzero((flat != 0) & (flat != np.roll(flat, -behind))) for behind in step]
+    pixel, side = np.concatenate(pixels), np.repeat(np.arange(4), [len(one) for one in pixels])
+    # Behind a side the nucleus goes on around the diagonal pixel, straight on, or around this pixel's next corner.
+    ahead = pixel + step[(side + 1) % 4]
+    diagonal = ahead + step[side]
+    right = flat[ahead] != flat[pixel]
+    touches = flat[diagonal] == flat[pixel]
+    left = ~right & touches
+    straight = ~right & ~touches
+    next_pixel = np.where(right, pixel, np.where(left, diagonal, ahead))
+    next_side = (side + right - left) % 4
+    # The sides are sorted by this key.
+    following = np.searchsorted(side * flat.size + pixel, next_side * flat.size + next_pixel)
+    meets, first = np.zeros(len(pixel), bool), np.ones(len(pixel), bool)
+    meets[following[right & touches]] = True
+    first[following[straight]] = False
+    # From the first side of a run to the first one of the next, in steps of double length.
+    while (at := np.flatnonzero(straight)).size:
+        following[at], straight[at] = following[following[at]], straight[following[at]]
+    number = np.cumsum(first) - 1
+    start = np.stack(np.divmod(pixel[first], stride), axis=1) - 1 + START[side[first]]
+    return flat[pixel[first]], start[:, ::-1].astype(np.int32), number[following[first]], meets[first]
 
 
 def _cycles(following: np.ndarray, begin: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -160,14 +131,6 @@ def _cycles(following: np.ndarray, begin: np.ndarray) -> tuple[np.ndarray, np.nd
                 item = follow[item]
             ends.append(len(order))
     return np.array(order, np.int64), np.array(ends, np.int64)
-
-
-def _cross(points: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
-    """Return, for each vertex of some rings, its share of twice the signed area (shoelace formula)."""
-    after = np.arange(1, len(points) + 1)
-    after[ends - 1] = starts
-    x, y = points.astype(np.int64).T
-    return x * y[after] - x[after] * y
 
 
 def _simple_rings(ring: list[list[int]]) -> Iterator[list[tuple[int, int]]]:
@@ -203,7 +166,7 @@ def ring_of(vertices: ArrayLike, where: str) -> np.ndarray:
     return ring
 
 
-def rasterise(found: Mapping[int, list[Part]], shape: tuple[int, int]) -> np.ndarray:
+def rasterise(nuclei: Mapping[int, list[Part]], shape: tuple[int, int]) -> np.ndarray:
     """Return the label image of outlines, as written by `outlines` or by any other program.
 
     A pixel belongs to a part if its centre lies inside, by the even-odd rule over the part's rings; a centre on the
@@ -212,7 +175,7 @@ def rasterise(found: Mapping[int, list[Part]], shape: tuple[int, int]) -> np.nda
 
     Parameters
     ----------
-    found : label -> parts; rings (N, 2) x, y in pixels, integer or float
+    nuclei : label -> parts; rings (N, 2) x, y in pixels, integer or float
     shape : height and width in pixels
 
     Returns
@@ -224,8 +187,8 @@ def rasterise(found: Mapping[int, list[Part]], shape: tuple[int, int]) -> np.nda
     InputError : the outlines cross more than 100 million rows of pixels
     """
     height, width = shape
-    labels = np.zeros(shape, np.uint16 if max(found, default=0) < 2**16 else np.uint32)
-    parts = [(label, part) for label, pieces in found.items() for part in pieces]
+    labels = np.zeros(shape, np.uint16 if max(nuclei, default=0) < 2**16 else np.uint32)
+    parts = [(label, part) for label, pieces in nuclei.items() for part in pieces]
     rings = [(number, ring) for number, (_, part) in enumerate(parts) for ring in part if len(ring)]
     if not rings:
         return labels
@@ -264,18 +227,18 @@ def rasterise(found: Mapping[int, list[Part]], shape: tuple[int, int]) -> np.nda
     return labels
 
 
-def label_image(found: Mapping[int, list[Part]], shape: tuple[int, int] | None, where: str) -> np.ndarray:
+def label_image(nuclei: Mapping[int, list[Part]], shape: tuple[int, int] | None, where: str) -> np.ndarray:
     """Return the label image of a file's outlines; without `shape`, the smallest that holds all. See `rasterise`.
 
     Raises InputError that starts with `where` if the image would be too large.
     """
-    shape = shape or extent(found)
+    shape = shape or extent(nuclei)
     check_size(shape, where)
-    return rasterise(found, shape)
+    return rasterise(nuclei, shape)
 
 
-def extent(found: Mapping[int, list[Part]]) -> tuple[int, int]:
+def extent(nuclei: Mapping[int, list[Part]]) -> tuple[int, int]:
     """Return height and width of the smallest image from (0, 0) that holds all outlines; at least one pixel."""
-    corners = [ring.max(axis=0) for parts in found.values() for part in parts for ring in part if len(ring)]
+    corners = [ring.max(axis=0) for parts in nuclei.values() for part in parts for ring in part if len(ring)]
     x, y = np.ceil(np.max(corners, axis=0)) if corners else (1, 1)
     return max(int(y), 1), max(int(x), 1)

@@ -8,6 +8,7 @@ import numpy as np
 from nuclei_unet.errors import InputError
 from nuclei_unet.files import fresh_file
 from nuclei_unet.formats import png
+from nuclei_unet.formats.imagefile import clear_errors
 from nuclei_unet.formats.label_image import check_size, checked
 
 
@@ -58,34 +59,22 @@ def read_labels(path: Path) -> np.ndarray:
     InputError : no such file, damaged, compressed with what is not installed, a stack or colour image, negative
         numbers, fractions
     """
-    try:
-        if path.suffix.lower() == ".png":
-            return checked(png.decode(path.read_bytes(), str(path)), str(path))
-        return checked(_read_tiff(path), str(path))
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    with clear_errors(path, "not a TIFF or PNG that can be read"):
+        array = png.decode(path.read_bytes(), str(path)) if path.suffix.lower() == ".png" else _read_tiff(path)
+    return checked(array, str(path))
 
 
 def _read_tiff(path: Path) -> np.ndarray:
-    import tifffile
+    from tifffile import TiffFile
 
-    from nuclei_unet.formats.tiff import listening
+    from nuclei_unet.formats.tiff import listening, needing_codecs
 
-    try:
-        with listening(path), tifffile.TiffFile(path) as file:
-            if len(file.series) != 1:
-                raise InputError(f"{path}: holds {len(file.series)} images; a label image is one")
-            level = file.series[0].levels[0]
-            shape = tuple(side for side in level.shape if side > 1)
-            check_size(shape if len(shape) >= 2 else level.shape[-2:], f"{path}: not a label image")
-            return level.asarray()
-    except (InputError, OSError):
-        raise
-    # tifffile raises nearly anything for a damaged file.
-    except Exception as error:
-        said = " ".join(str(error).split())
-        if "imagecodecs" in said:
-            raise InputError(f"{path}: {said}; run: pip install 'nuclei-unet[codecs]'") from None
-        raise InputError(f"{path}: not a TIFF that can be read ({said[:200]})") from None
+    with needing_codecs(path), listening(path), TiffFile(path) as file:
+        if len(file.series) != 1:
+            raise InputError(f"{path}: holds {len(file.series)} images; a label image is one")
+        level = file.series[0].levels[0]
+        shape = tuple(side for side in level.shape if side > 1)
+        check_size(shape if len(shape) >= 2 else level.shape[-2:], f"{path}: not a label image")
+        return level.asarray()

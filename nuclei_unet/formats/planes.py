@@ -56,7 +56,7 @@ def planes(image: ImageFile, channel: str | int | None = None, project: str | No
     """
     _check(image)
     if project not in (None, *PROJECTIONS):
-        raise InputError(f"--project {project}: give {' or '.join(PROJECTIONS)}")
+        raise InputError(f"projection {project}: give {' or '.join(PROJECTIONS)}")
     number = choose_channel(image, channel)
     sizes = image.sizes
     over = next((axis for axis in "ZT" if sizes.get(axis, 1) > 1), None) if project else None
@@ -111,7 +111,7 @@ def choose_channel(image: ImageFile, channel: str | int | None) -> int | None:
         found = [number for number, name in enumerate(names) if NUCLEAR.search(name)]
         if len(found) != 1:
             said = "the names of several channels say" if found else "no channel's name says"
-            raise InputError(f"{image.name}: {said} that it shows nuclei; choose with --channel: {listed}")
+            raise InputError(f"{image.name}: {said} that it shows nuclei; choose a channel: {listed}")
     if "C" in image.axes:
         return found[0]
     return found[0] if has_colours and channel is not None else None

@@ -6,12 +6,12 @@ import re
 from collections.abc import Sequence
 from pathlib import Path, PurePath
 
+from PIL import Image
+
 from nuclei_unet.errors import InputError
 from nuclei_unet.formats.imagefile import ImageFile, clear_errors, without_suffix
 from nuclei_unet.formats.pictures import open_picture
 from nuclei_unet.formats.zarr_images import is_zarr, open_zarr
-
-__all__ = ["SUFFIXES", "ImageFile", "find_images", "open_images"]
 
 SUFFIXES = (".bmp", ".btf", ".czi", ".jpeg", ".jpg", ".lif", ".nd2", ".png", ".tf8", ".tif", ".tiff", ".zarr")
 # Largest file that is read into memory whole: pictures.
@@ -41,9 +41,7 @@ def open_images(path: Path, axes: str | None = None) -> list[ImageFile]:
     if axes is not None:
         axes = axes.upper()
         if not set(axes) <= set("TCZYXS") or len(set(axes)) < len(axes) or not {"Y", "X"} <= set(axes):
-            raise InputError(
-                f"--axes {axes}: give one of the letters T, C, Z, Y, X and S for each dimension; Y and X always"
-            )
+            raise InputError(f"axes {axes}: give a letter of T, C, Z, Y, X and S for each dimension; Y and X always")
     if is_zarr(path):
         return open_zarr(path)
     with clear_errors(path):
@@ -153,6 +151,9 @@ class Images:
         if name not in self.files:
             raise InputError(f"{name}: no image of that name in {self.folder}")
         path = self.files[name][0]
+        if path.suffix.lower() in (".bmp", ".jpeg", ".jpg", ".png"):  # the header is enough
+            with clear_errors(path), Image.open(path) as picture:
+                return picture.height, picture.width
         sizes = {(image.sizes["Y"], image.sizes["X"]) for image in open_images(path)}
         if len(sizes) != 1:
             raise InputError(f"{path}: holds images of {len(sizes)} sizes; say which")

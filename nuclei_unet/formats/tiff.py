@@ -84,7 +84,7 @@ def _image(path, tif, series, meta, scene, given) -> ImageFile:
     if given and axes not in ("YX", "YXS", "YXC"):
         if len(given) != len(axes):
             raise InputError(
-                f"{path}: its shape is {shape}, {len(shape)} dimensions, which --axes {given} does not fit"
+                f"{path}: its shape {shape} has {len(shape)} dimensions, which the axes {given} do not fit"
             )
         axes = given
     if not set(axes) <= set("TCZYXS") or len(set(axes)) < len(axes) or not {"Y", "X"} <= set(axes):
@@ -116,19 +116,15 @@ def _colour_axes(axes: str, shape: tuple[int, ...], keyframe, path: Path) -> str
 
 
 def _choices(shape: tuple[int, ...]) -> str:
-    """Return what --axes could be for an array of this shape, in words."""
-    choices = {
-        3: ["ZYX", "TYX", "CYX"],
-        4: ["TZYX", "TCYX", "ZCYX", "CZYX"],
-        5: ["TZCYX", "TCZYX"],
-    }.get(len(shape))
+    """Return what the axes could be for an array of this shape, in words."""
+    choices = {3: ["ZYX", "TYX", "CYX"], 4: ["TZYX", "TCYX", "ZCYX", "CZYX"], 5: ["TZCYX", "TCZYX"]}.get(len(shape))
     if choices is None:
-        return "give --axes, a letter of T, C, Z, Y, X and S (colour samples) for each"
+        return "give the axes, a letter of T, C, Z, Y, X and S (colour samples) for each"
     if len(shape) == 3 and shape[0] in (3, 4):
         choices.append("SYX (colours)")
     if len(shape) == 3 and shape[2] <= 4:
         choices = ["YXC", "YXS (colours)"]
-    return f"give --axes {', '.join(choices[:-1])} or {choices[-1]}"
+    return f"give the axes as {', '.join(choices[:-1])} or {choices[-1]}"
 
 
 def _palette(keyframe) -> np.ndarray:
@@ -277,7 +273,7 @@ def read_pixels(path: Path, tif, series, axes: str, shape: tuple[int, ...], colo
     ------
     InputError : the file is cut short or damaged there, or its compression needs a package that is not installed
     """
-    with clear_errors(path), _codecs(path), _opened(tif):
+    with clear_errors(path), needing_codecs(path), _opened(tif):
         array = _stored(path, tif, series, axes, shape, colours is not None, index)
     return array if colours is None else colours[array]
 
@@ -344,18 +340,11 @@ def _opened(tif) -> Iterator[None]:
 
 
 @contextmanager
-def _codecs(path: Path) -> Iterator[None]:
+def needing_codecs(path: Path) -> Iterator[None]:
+    """Say what to install if a compression needs it."""
     try:
         yield
     except Exception as error:
-        if "imagecodecs" in str(error) and not isinstance(error, InputError) and _lacks_imagecodecs():
+        if "requires the 'imagecodecs' package" in str(error):
             raise InputError(f"{path}: {CODECS}") from None
         raise
-
-
-def _lacks_imagecodecs() -> bool:
-    try:
-        import imagecodecs  # noqa: F401
-    except ImportError:
-        return True
-    return False

@@ -19,6 +19,7 @@ def read(path):
     return {name: labels() for name, labels in coco.read(path).items()}
 
 
+@pytest.mark.slow
 @given(st.lists(label_images(), max_size=3))
 def test_any_label_images_survive(tmp_path_factory, images):
     path = tmp_path_factory.mktemp("coco") / "new" / "a.json"
@@ -30,6 +31,7 @@ def test_any_label_images_survive(tmp_path_factory, images):
     assert [file.name for file in path.parent.iterdir()] == ["a.json"]
 
 
+@pytest.mark.slow
 @given(label_images(max_side=12))
 def test_pycocotools_finds_the_same_masks(tmp_path_factory, labels):
     path = tmp_path_factory.mktemp("coco") / "a.json"
@@ -52,6 +54,7 @@ def test_pycocotools_finds_the_same_masks(tmp_path_factory, labels):
         assert len(data.loadRes(results).getAnnIds()) == len(results)
 
 
+@pytest.mark.slow
 @given(st.lists(st.integers(0, 2**31 - 1), min_size=1))
 def test_the_code_is_that_of_pycocotools(counts):
     code = coco.compress(np.array(counts, np.int64))
@@ -61,6 +64,7 @@ def test_the_code_is_that_of_pycocotools(counts):
         assert code == theirs["counts"].decode()
 
 
+@pytest.mark.slow
 @given(st.text(st.characters(max_codepoint=130)))
 def test_any_text_is_counts_or_a_value_error(code):
     with contextlib.suppress(ValueError):

@@ -116,8 +116,6 @@ def test_damaged_files_are_named(tmp_path):
                 assert str(error).startswith(f"{path}: ")
                 faults += 1
         assert faults > len(whole) / 14
-    with pytest.raises(InputError, match="cannot be read"):
-        read_labels(tmp_path)
 
 
 def test_a_size_is_checked_before_memory_is_taken(tmp_path, monkeypatch):

@@ -102,7 +102,7 @@ def test_a_bmp_with_run_lengths_that_end_too_early_is_refused(tmp_path):
     (tmp_path / "a.bmp").write_bytes(data)
     assert only(tmp_path / "a.bmp").shape[:2] == (8, 8)
     (tmp_path / "a.bmp").write_bytes(data[:-20])
-    with pytest.raises(InputError, match="cannot be decoded"):
+    with pytest.raises(InputError, match="cut short or damaged"):
         open_images(tmp_path / "a.bmp")
 
 
@@ -117,5 +117,5 @@ def test_sizes_are_checked_before_pixels_are_allocated(tmp_path):
     bmp[30:34] = struct.pack("<I", 1)  # run lengths: the file may be short
     (tmp_path / "a.bmp").write_bytes(bmp)
     for name in ("a.jpg", "a.bmp"):
-        with pytest.raises(InputError, match=r"pixels; at most 20,000 a side"):
+        with pytest.raises(InputError, match="pixels; at most 20,000 a side"):
             open_images(tmp_path / name)
