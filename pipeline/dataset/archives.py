@@ -149,7 +149,14 @@ def repack(source: Path, target: Path, subfolder: str = "") -> str:
     return content_digest(hashes)
 
 
-def _canonical_entry(name: str, size: int) -> zipfile.ZipInfo:
+def write(path: Path, files: Mapping[str, bytes]) -> None:
+    """Write a zip, by name and without compression: the same files give the same bytes everywhere."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in sorted(files):
+            archive.writestr(_canonical_entry(name), files[name])
+
+
+def _canonical_entry(name: str, size: int = 0) -> zipfile.ZipInfo:
     entry = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
     entry.create_system = 3  # else Windows writes another one
     entry.external_attr = (stat.S_IFREG | 0o644) << 16
