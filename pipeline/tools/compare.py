@@ -10,7 +10,6 @@ with a confidence interval of their difference, curves, and the images that impr
 import argparse
 import io
 import json
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -175,10 +174,9 @@ def prediction_of(commit: str, image_id: str) -> np.ndarray:
 
 def png(dpi: int, draw, *arguments) -> str:
     """Return a figure as base64 of its PNG."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "figure.png")
-        write_figure(path, draw, *arguments, dpi)
-        return picture(path)
+    buffer = io.BytesIO()
+    write_figure(buffer, draw, *arguments, dpi)
+    return picture(buffer.getvalue())
 
 
 if __name__ == "__main__":

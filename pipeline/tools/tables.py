@@ -27,8 +27,7 @@ All settings are in [params.yaml](../params.yaml), one section a stage. This pag
 - A stage runs again only if a key changed that it uses. A new threshold in `evaluate` does not train again.
 - The file is YAML 1.2: `1e-3` is a number. Aliases (`*name`) are not allowed.
 
-[commands.md](commands.md#experiments) shows how to try a parameter.
-"""
+[commands.md](commands.md#experiments) shows how to try a parameter."""
 
 
 def main() -> None:

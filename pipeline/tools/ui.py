@@ -20,7 +20,7 @@ def main() -> None:
     uri = store.store()
     remote = uri.startswith("http")
     server = uri.rstrip("/") if remote else f"http://127.0.0.1:{port}"
-    if not remote and not process.is_free(port):
+    if not remote and process.is_served(port):
         raise InputError(f"port {port} is in use; choose another one: make ui PORT={port + 1}")
     for name, page in store.pages(server).items():
         print(f"{name}: {page}")
