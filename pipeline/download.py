@@ -153,8 +153,8 @@ def write_raw(source: Archive, path: Path, folder: Path) -> None:
     if path.suffix == ".zip":
         content = archives.repack(path, target, source.subfolder)
         with archives.open_archive(target) as archive:
-            images, files = len(archives.image_ids(archive)), len(archive.namelist())
-        held = f"{images:,} images, {files - images:,} masks"
+            masks = archives.mask_members(archive)
+        held = f"{len(masks):,} images, {sum(map(len, masks.values())):,} masks"
     else:
         # Both kinds of line ending become one before the digest is computed.
         data = path.read_bytes().replace(b"\r\n", b"\n")

@@ -18,11 +18,6 @@ def git(*arguments: str, seconds: float | None = None) -> str:
     return done.stdout
 
 
-def check() -> None:
-    """Raise InputError with git's own reason if it refuses this folder: no repository, or that of another user."""
-    git("rev-parse", "--git-dir")
-
-
 def ask(*arguments: str) -> str:
     """Return what a git command prints, stripped; "" if it fails, since not every copy has a repository."""
     try:

@@ -158,23 +158,12 @@ def _reason(error: dict) -> str:
     return f"{error['msg'].removeprefix('Value error, ')} (found {str(error['input'])[:60]})"
 
 
-def flatten(section: BaseModel, prefix: str = "", without: Collection[str] = ()) -> dict[str, object]:
-    """Return {'train.model.filters': (32, 64), ...} for all keys below `section` except those in `without`."""
-    flat: dict[str, object] = {}
-    for key in type(section).model_fields:
-        if key in without:
-            continue
-        value = getattr(section, key)
-        if isinstance(value, BaseModel):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
+def flatten(section: BaseModel | Mapping, prefix: str = "", without: Collection[str] = ()) -> dict[str, object]:
+    """Return {'train.model.filters': (32, 64), ...} for all keys below `section` except those in `without`.
 
-
-def flatten_mapping(section: Mapping, prefix: str = "") -> dict[str, object]:
-    """Return {'train.model.filters': [32, 64], ...} of a parameter file of any version, as YAML reads it."""
+    `section` may also be what YAML reads of a parameter file of any version.
+    """
     flat: dict[str, object] = {}
-    for key, value in section.items():
-        flat |= flatten_mapping(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    for key, value in (section if isinstance(section, Mapping) else section.model_dump(exclude=set(without))).items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
     return flat

@@ -22,20 +22,8 @@ def environment(without: Sequence[str] = (), **more: str) -> dict[str, str]:
 
 def free_port() -> int:
     """Return a port of this machine that nobody listens on."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
-
-
-def is_free(port: int) -> bool:
-    """Tell whether a server could be started on a port of this machine."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-        return True
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
 
 
 def is_served(port: int) -> bool:

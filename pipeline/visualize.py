@@ -11,7 +11,6 @@ Writes reports/figures/ and reports/report.html, one page that needs no other fi
 import json
 import time
 from collections.abc import Mapping
-from pathlib import Path
 
 import pandas as pd
 
@@ -36,13 +35,18 @@ def main() -> None:
     test = results.per_image[results.per_image.split == "test"]
     groups = best_median_worst(test, settings.visualize.examples) | {"examples": near_median_by_type(test, 4)}
     with fresh_folder(layout.FIGURES) as folder:
-        write_charts(folder, results, settings.visualize.dpi)
+        for name, draw, *tables in (
+            ("training_curves", charts.training_curves, results.history),
+            ("ap_by_iou_threshold", charts.average_precision_curves, results.ap_by_threshold),
+            ("iou_by_type", charts.scores_by_type, results.by_type, results.per_image),
+        ):
+            write_figure(folder / f"{name}.png", draw, *tables, settings.visualize.dpi)
         for name, rows in groups.items():
             draw = pictures.example_columns if name == "examples" else pictures.error_rows
             examples = [read_example(row) for row in rows.itertuples()]
             write_figure(folder / f"{name}.png", draw, examples, settings.visualize.dpi)
     with fresh_file(layout.REPORT) as path:
-        drawn = {figure.name: picture(figure) for figure in sorted(layout.FIGURES.glob("*.png"))}
+        drawn = {figure.name: picture(figure.read_bytes()) for figure in sorted(layout.FIGURES.glob("*.png"))}
         path.write_text(render(results, params.flatten(settings, without=params.AROUND), drawn), encoding="utf-8")
     sync.after("visualize", settings, time.monotonic() - started)
     print(f"{headline(results.summary)} Report: {layout.REPORT}")
@@ -52,11 +56,7 @@ def best_median_worst(test: pd.DataFrame, count: int) -> dict[str, pd.DataFrame]
     """Return the rows of the `count` best, middle and worst images by DSB score; equal scores in order of ids."""
     ordered = test.sort_values(["dsb_score", "image_id"])
     first = max(0, (len(ordered) - count) // 2)
-    return {
-        "best": ordered[::-1][:count],
-        "median": ordered[first : first + count],
-        "worst": ordered[:count],
-    }
+    return {"best": ordered[::-1][:count], "median": ordered[first : first + count], "worst": ordered[:count]}
 
 
 def near_median_by_type(test: pd.DataFrame, count: int) -> pd.DataFrame:
@@ -74,13 +74,6 @@ def near_median_by_type(test: pd.DataFrame, count: int) -> pd.DataFrame:
     rest = ordered.drop(medians.index)
     distance = (rest.dsb_score - test.dsb_score.median()).abs()
     return pd.concat([medians, rest.loc[distance.sort_values(kind="stable").index]])[:count]
-
-
-def write_charts(folder: Path, results: Results, dpi: int) -> None:
-    """Write the figures that are drawn from tables."""
-    write_figure(folder / "training_curves.png", charts.training_curves, results.history, dpi)
-    write_figure(folder / "ap_by_iou_threshold.png", charts.average_precision_curves, results.ap_by_threshold, dpi)
-    write_figure(folder / "iou_by_type.png", charts.scores_by_type, results.by_type, results.per_image, dpi)
 
 
 def headline(summary: Mapping) -> str:

@@ -149,7 +149,14 @@ def repack(source: Path, target: Path, subfolder: str = "") -> str:
     return content_digest(hashes)
 
 
-def _canonical_entry(name: str, size: int) -> zipfile.ZipInfo:
+def write(path: Path, files: Mapping[str, bytes]) -> None:
+    """Write a zip, by name and without compression: the same files give the same bytes everywhere."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in sorted(files):
+            archive.writestr(_canonical_entry(name), files[name])
+
+
+def _canonical_entry(name: str, size: int = 0) -> zipfile.ZipInfo:
     entry = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
     entry.create_system = 3  # else Windows writes another one
     entry.external_attr = (stat.S_IFREG | 0o644) << 16
@@ -177,18 +184,12 @@ def image_member(image_id: str) -> str:
     return f"{image_id}/images/{image_id}.png"
 
 
-def image_ids(archive: zipfile.ZipFile) -> list[str]:
-    """Return the ids of all images of a canonical zip, sorted."""
-    return sorted(name.split("/", 1)[0] for name in archive.namelist() if "/images/" in name)
-
-
 def mask_members(archive: zipfile.ZipFile) -> dict[str, list[str]]:
-    """Return image id -> names of its mask files (sorted, maybe none) for all images of a canonical zip."""
-    masks: dict[str, list[str]] = {image_id: [] for image_id in image_ids(archive)}
+    """Return image id -> names of its mask files (maybe none) for all images of a canonical zip, sorted."""
+    masks: dict[str, list[str]] = {}
     for name in sorted(archive.namelist()):
         image_id, folder, _ = name.split("/")
-        if folder == "masks":
-            masks[image_id].append(name)
+        masks.setdefault(image_id, []).extend([name] if folder == "masks" else [])
     return masks
 
 

@@ -1,14 +1,12 @@
 """A synthetic data set with the looks and the layout of BBBC038, for demonstrations and tests without internet.
 
-Like the real set, the training images are neighbouring crops of larger frames: a frame of one of four image_types is
-drawn, then cut into 2x2 crops. The seed determines every pixel.
+Like the real set, the training images are neighbouring crops of larger frames: a frame of one of four kinds is drawn,
+then cut into 2x2 crops. The seed determines every pixel.
 """
 
 import csv
 import hashlib
-import io
-import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,29 +14,9 @@ import cv2
 import numpy as np
 
 from nuclei_unet.formats.run_lengths import encode_run_lengths
+from pipeline.dataset import archives
 
-# Height and width in pixels of one crop of each image_type; a training frame is twice as high and wide.
-CROP_SHAPES = {
-    "small fluorescent": (256, 256),
-    "large fluorescent": (360, 360),
-    "purple": (256, 320),
-    "grey": (256, 320),
-}
-
-# Kinds of successive frames. All four come within the first five, so that small sets have them too. This gives the
-# rare image_types (large 13%, purple 16%, grey 2% of the real images) somewhat more weight than they have in BBBC038.
-KIND_CYCLE = (
-    "small fluorescent",
-    "large fluorescent",
-    "purple",
-    "small fluorescent",
-    "grey",
-    "small fluorescent",
-    "small fluorescent",
-    "purple",
-    "small fluorescent",
-    "small fluorescent",
-)
+Rng, Pair, Shape = np.random.Generator, tuple[float, float], tuple[int, int]
 
 CROPS_PER_FRAME = 4
 # Pieces of cut nuclei below this area, in pixels, are dropped.
@@ -51,33 +29,25 @@ class Stamp(NamedTuple):
     window: tuple[slice, slice]  # rows and columns of the frame
     coverage: np.ndarray  # float32, 0 outside, 1 inside, between on the outline
     depth: np.ndarray  # float32, 0 at the outline to 1 at the centre
-    centre: tuple[float, float]  # row, column in pixels
+    centre: np.ndarray  # row, column in pixels
     radius: float  # of the circle of the same area, in pixels
 
 
 def write_archives(folder: Path, train: int, test: int, seed: int) -> None:
-    """Draw a data set and write it as the three files that BBBC038 comes in.
+    """Draw a data set and write it as the three files of BBBC038: the same arguments give the same bytes.
 
-    Parameters
-    ----------
-    folder : Path
-        Existing folder for `stage1_train.zip`, `stage1_test.zip` and `stage1_solution.csv`.
-    train, test : int
-        Number of images. Every four training images share a frame (see `frames`), each test image has its own.
-    seed : int
-        Not negative. The same arguments give the same bytes.
+    `train` and `test` are numbers of images. Every four training images share a frame, each test image has its own.
     """
     train_files, test_files, solution = {}, {}, []
     for name, rgb, labels in training_images(train, seed):
-        train_files[f"{name}/images/{name}.png"] = encode_image(rgb)
+        train_files[archives.image_member(name)] = encode_image(rgb)
         for number, mask in enumerate(masks_of(labels), start=1):
             train_files[f"{name}/masks/{number}.png"] = encode_png(mask.astype(np.uint8) * 255)
     for name, rgb, labels in held_out_images(test, seed):
-        test_files[f"{name}/images/{name}.png"] = encode_image(rgb)
+        test_files[archives.image_member(name)] = encode_image(rgb)
         solution += [(name, encode_run_lengths(mask), *labels.shape, "Public") for mask in masks_of(labels)]
-
-    write_zip(folder / "stage1_train.zip", train_files)
-    write_zip(folder / "stage1_test.zip", test_files)
+    archives.write(folder / "stage1_train.zip", train_files)
+    archives.write(folder / "stage1_test.zip", test_files)
     with (folder / "stage1_solution.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["ImageId", "EncodedPixels", "Height", "Width", "Usage"])
@@ -85,31 +55,30 @@ def write_archives(folder: Path, train: int, test: int, seed: int) -> None:
 
 
 def frames(train: int, seed: int) -> dict[str, int]:
-    """Index of the source frame of each training image, by ImageId.
+    """Return ImageId -> index of the source frame of each training image.
 
-    The ids of a frame follow one another in the order upper left, upper right, lower left, lower right; the last
-    frame may lack some of them.
+    The ids of a frame follow one another: upper left, upper right, lower left, lower right. The last may lack some.
     """
     return {image_id(seed, "train", index): index // CROPS_PER_FRAME for index in range(train)}
 
 
-def kind_of(frame: int) -> str:
-    """Kind of the frame with this index, a key of `CROP_SHAPES`."""
-    return KIND_CYCLE[frame % len(KIND_CYCLE)]
+def kind_of(frame: int) -> "Kind":
+    """Return the kind of the frame with this index."""
+    return KINDS[KIND_CYCLE[frame % len(KIND_CYCLE)]]
 
 
 def image_id(seed: int, split: str, index: int) -> str:
-    """64 hexadecimal characters, as in BBBC038."""
+    """Return 64 hexadecimal characters, as in BBBC038."""
     return hashlib.sha256(f"{seed}/{split}/{index}".encode()).hexdigest()
 
 
 def training_images(train: int, seed: int) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
     """Yield (ImageId, rgb uint8 (H, W, 3), labels uint16 (H, W)) of each training image in the order of `frames`."""
     for index, (name, frame) in enumerate(frames(train, seed).items()):
-        image_type = kind_of(frame)
-        height, width = CROP_SHAPES[image_type]
+        kind = kind_of(frame)
+        height, width = kind.crop
         if index % CROPS_PER_FRAME == 0:
-            rgb, labels = draw_frame(image_type, np.random.default_rng([seed, 0, frame]), (2 * height, 2 * width))
+            rgb, labels = draw_frame(kind, np.random.default_rng([seed, 0, frame]), (2 * height, 2 * width))
         row, column = divmod(index % CROPS_PER_FRAME, 2)
         window = np.s_[row * height : (row + 1) * height, column * width : (column + 1) * width]
         yield name, rgb[window], labels[window]
@@ -118,64 +87,26 @@ def training_images(train: int, seed: int) -> Iterator[tuple[str, np.ndarray, np
 def held_out_images(test: int, seed: int) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
     """Yield (ImageId, rgb uint8 (H, W, 3), labels uint16 (H, W)) of each test image, drawn as a frame of its own."""
     for index in range(test):
-        image_type = kind_of(index)
-        rgb, labels = draw_frame(image_type, np.random.default_rng([seed, 1, index]), CROP_SHAPES[image_type])
+        rgb, labels = draw_frame(kind_of(index), np.random.default_rng([seed, 1, index]), kind_of(index).crop)
         yield image_id(seed, "test", index), rgb, labels
 
 
-def draw_frame(image_type: str, rng: np.random.Generator, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Draw one field of view.
+def draw_frame(kind: "Kind", rng: Rng, shape: Shape) -> tuple[np.ndarray, np.ndarray]:
+    """Draw one field of view with a nucleus in each quarter: rgb uint8 (H, W, 3), labels uint16 (H, W), 0 = background.
 
-    Each quarter of the frame holds at least one nucleus. Nuclei may overlap in the picture; in the labels the
-    pixels of an overlap belong to one of them.
-
-    Parameters
-    ----------
-    image_type : str
-        A key of `CROP_SHAPES`.
-    rng : np.random.Generator
-        Source of all randomness.
-    shape : tuple of int
-        Height and width in pixels.
-
-    Returns
-    -------
-    rgb : np.ndarray
-        uint8 (H, W, 3).
-    labels : np.ndarray
-        uint16 (H, W), 0 = background, 1 to n = nuclei.
+    Nuclei may overlap in the picture; in the labels the pixels of an overlap belong to one of them.
     """
-    area = shape[0] * shape[1]
-    if image_type == "small fluorescent":
-        radius, crowding = rng.uniform(7, 9.5), rng.uniform(0.04, 0.2)
-        limits, stretch, roughness, touching = (6, 11), (1, 1.6), 0.10, rng.uniform(0.1, 0.4)
-        draw = draw_fluorescent
-    elif image_type == "large fluorescent":
-        radius, crowding = rng.uniform(22, 27), rng.uniform(0.15, 0.35)
-        limits, stretch, roughness, touching = (18, 33), (1, 1.9), 0.10, rng.uniform(0.2, 0.45)
-        draw = draw_fluorescent
-    elif image_type == "purple":
-        radius, crowding = rng.uniform(8, 15), rng.uniform(0.12, 0.3)
-        limits, stretch, roughness, touching = (0.6 * radius, 1.6 * radius), (1, 2.2), 0.16, rng.uniform(0.3, 0.6)
-        draw = draw_purple
-    elif image_type == "grey":
-        radius, crowding = rng.uniform(8, 10), rng.uniform(0.03, 0.06)
-        limits, stretch, roughness, touching = (5, 14), (1, 1.6), 0.14, rng.uniform(0.3, 0.5)
-        draw = draw_grey
-    else:
-        raise ValueError(f"image_type must be one of {list(CROP_SHAPES)}, not {image_type!r}")
-
-    count = max(4, round(crowding * area / (np.pi * radius**2)))
+    radius, crowding, touching = (rng.uniform(*limits) for limits in (kind.radius, kind.crowding, kind.touching))
+    count = max(4, round(crowding * (shape[0] * shape[1]) / (np.pi * radius**2)))
+    limits = kind.limits or (0.6 * radius, 1.6 * radius)
     radii = np.clip(radius * rng.lognormal(0, 0.18, count), *limits)
-    nuclei, labels = place_nuclei(rng, shape, radii, stretch, roughness, touching)
-    values = draw(rng, shape, nuclei, radius)
+    nuclei, labels = place_nuclei(rng, shape, radii, kind.stretch, kind.roughness, touching)
+    values = kind.draw(rng, shape, nuclei, radius)
     return np.clip(np.rint(values), 0, 255).astype(np.uint8), labels
 
 
-def draw_fluorescent(
-    rng: np.random.Generator, shape: tuple[int, int], nuclei: list[Stamp], radius: float
-) -> np.ndarray:
-    """Grey levels (H, W, 3) float of bright nuclei on a dark background; `radius` is the usual one in pixels."""
+def draw_fluorescent(rng: Rng, shape: Shape, nuclei: list[Stamp], radius: float) -> np.ndarray:
+    """Return grey levels (H, W, 3) float of bright nuclei on a dark background; `radius` is the usual one in pixels."""
     # Grey levels of the usual nucleus and of the background, as dim as in the real images.
     level, dark = rng.uniform(22, 80), rng.uniform(3, 8)
     brightness = np.clip(rng.lognormal(0, 0.35, len(nuclei)), 0.35, 2)
@@ -200,8 +131,8 @@ def draw_fluorescent(
     return np.repeat(camera[..., None], 3, axis=2)
 
 
-def draw_purple(rng: np.random.Generator, shape: tuple[int, int], nuclei: list[Stamp], radius: float) -> np.ndarray:
-    """Grey levels (H, W, 3) float of a section with purple nuclei on pink, lilac or white tissue."""
+def draw_purple(rng: Rng, shape: Shape, nuclei: list[Stamp], radius: float) -> np.ndarray:
+    """Return grey levels (H, W, 3) float of a section with purple nuclei on pink, lilac or white tissue."""
     chromatin = np.clip(1 + 0.28 * smooth_noise(rng, shape, 0.2 * radius), 0.2, None)
     rim = rng.uniform(0, 0.6)  # dark outline around a pale inside
     dark = np.clip(rng.normal(0.95, 0.25, len(nuclei)), 0.4, 1.4)
@@ -227,8 +158,8 @@ def draw_purple(rng: np.random.Generator, shape: tuple[int, int], nuclei: list[S
     return light + rng.normal(0, 1.6, (*shape, 3))
 
 
-def draw_grey(rng: np.random.Generator, shape: tuple[int, int], nuclei: list[Stamp], radius: float) -> np.ndarray:
-    """Grey levels (H, W, 3) float of dark nuclei in pale, overlapping cells on a light background."""
+def draw_grey(rng: Rng, shape: Shape, nuclei: list[Stamp], radius: float) -> np.ndarray:
+    """Return grey levels (H, W, 3) float of dark nuclei in pale, overlapping cells on a light background."""
     wrinkles = np.exp(-np.square(smooth_noise(rng, shape, 14) / 0.12))
     grain = 1 + 0.25 * smooth_noise(rng, shape, 3) + 0.3 * smooth_noise(rng, shape, 14)
     cells = [
@@ -253,30 +184,12 @@ def draw_grey(rng: np.random.Generator, shape: tuple[int, int], nuclei: list[Sta
 
 
 def place_nuclei(
-    rng: np.random.Generator,
-    shape: tuple[int, int],
-    radii: np.ndarray,
-    stretch: tuple[float, float],
-    roughness: float,
-    touching: float,
+    rng: Rng, shape: Shape, radii: np.ndarray, stretch: Pair, roughness: float, touching: float
 ) -> tuple[list[Stamp], np.ndarray]:
-    """Place nuclei, some of them against or partly over another one.
+    """Place nuclei of these radii (px), the share `touching` of them beside or partly over another one.
 
-    Parameters
-    ----------
-    radii : np.ndarray
-        One radius per nucleus, in pixels. A nucleus that finds no room is left out.
-    stretch, roughness
-        See `blob`.
-    touching : float
-        Share of the nuclei that are placed beside another one.
-
-    Returns
-    -------
-    nuclei : list of Stamp
-        Whole outlines, overlaps included.
-    labels : np.ndarray
-        uint16 (H, W): nucleus i has the label i + 1, without the pixels of earlier ones.
+    Return their whole outlines, and labels uint16 (H, W): nucleus i has the label i + 1, without the pixels of earlier
+    ones. A nucleus that finds no room is left out.
     """
     labels = np.zeros(shape, np.uint16)
     size = np.array(shape)
@@ -309,43 +222,18 @@ def place_nuclei(
     return nuclei, labels
 
 
-def random_stamps(
-    rng: np.random.Generator,
-    shape: tuple[int, int],
-    count: int,
-    radius: float,
-    stretch: tuple[float, float],
-    roughness: float,
-) -> list[Stamp]:
-    """Blobs anywhere in the frame, of about the same radius in pixels."""
+def random_stamps(rng: Rng, shape: Shape, count: int, radius: float, stretch: Pair, roughness: float) -> list[Stamp]:
+    """Return blobs anywhere in the frame, of about the same radius in pixels."""
     return [
         blob(rng, shape, rng.uniform(0, 1, 2) * shape, radius * rng.uniform(0.8, 1.3), stretch, roughness)
         for _ in range(count)
     ]
 
 
-def blob(
-    rng: np.random.Generator,
-    shape: tuple[int, int],
-    centre: np.ndarray,
-    radius: float,
-    stretch: tuple[float, float],
-    roughness: float,
-) -> Stamp:
-    """An ellipse in any direction with a wavy outline, cut to the frame.
+def blob(rng: Rng, shape: Shape, centre: np.ndarray, radius: float, stretch: Pair, roughness: float) -> Stamp:
+    """Return an ellipse in any direction with a wavy outline, cut to the frame; outside the frame it has no pixels.
 
-    Parameters
-    ----------
-    shape : tuple of int
-        Height and width of the frame in pixels.
-    centre : np.ndarray
-        Row and column in pixels. A blob that lies wholly outside the frame has no pixels.
-    radius : float
-        Of the circle of the same area, in pixels.
-    stretch : tuple of float
-        Lowest and highest ratio of the axes.
-    roughness : float
-        Amplitude of the waves, as a share of the radius.
+    `stretch` limits the ratio of the axes; `roughness` is the amplitude of the waves, as a share of the radius.
     """
     ratio = np.sqrt(rng.uniform(*stretch))
     angle = rng.uniform(0, 2 * np.pi)
@@ -370,11 +258,11 @@ def blob(
     )
     inward = outline - distance  # in radii, negative outside
     coverage = np.clip(inward * radius + 0.5, 0, 1).astype(np.float32)
-    return Stamp(window, coverage, np.clip(inward, 0, 1).astype(np.float32), (centre[0], centre[1]), radius)
+    return Stamp(window, coverage, np.clip(inward, 0, 1).astype(np.float32), centre, radius)
 
 
-def paint(shape: tuple[int, int], stamps: list[Stamp], weights: Iterable[float], profile=np.ones_like) -> np.ndarray:
-    """Sum of the stamps, float32 (H, W), each with its weight times `profile(depth)`; overlaps add up."""
+def paint(shape: Shape, stamps: list[Stamp], weights: Iterable[float], profile=np.ones_like) -> np.ndarray:
+    """Return the sum of the stamps, float32 (H, W), each with its weight times `profile(depth)`; overlaps add up."""
     amount = np.zeros(shape, np.float32)
     for stamp, weight in zip(stamps, weights, strict=True):
         amount[stamp.window] += weight * stamp.coverage * profile(stamp.depth)
@@ -382,15 +270,15 @@ def paint(shape: tuple[int, int], stamps: list[Stamp], weights: Iterable[float],
 
 
 def largest_part(mask: np.ndarray) -> np.ndarray:
-    """The largest 4-connected part of a bool (H, W) mask."""
+    """Return the largest 4-connected part of a bool (H, W) mask."""
     _, parts, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=4)
     if len(stats) < 2:
         return mask
     return parts == 1 + stats[1:, cv2.CC_STAT_AREA].argmax()
 
 
-def smooth_noise(rng: np.random.Generator, shape: tuple[int, int], scale: float | tuple[float, float]) -> np.ndarray:
-    """Noise float32 (H, W) of about mean 0 and deviation 1 that varies over `scale` pixels (down, across)."""
+def smooth_noise(rng: Rng, shape: Shape, scale: float | Pair) -> np.ndarray:
+    """Return noise float32 (H, W) of about mean 0 and deviation 1 that varies over `scale` pixels (down, across)."""
     step = np.broadcast_to(np.maximum(scale, 1), 2)
     # Drawn on a coarse grid and enlarged: as smooth as a wide blur, and far faster.
     coarse = rng.normal(size=np.ceil(shape / step).astype(int) + 3).astype(np.float32)
@@ -400,15 +288,15 @@ def smooth_noise(rng: np.random.Generator, shape: tuple[int, int], scale: float 
     return 1.3 * fine[margin[0] : margin[0] + shape[0], margin[1] : margin[1] + shape[1]]
 
 
-def illumination(rng: np.random.Generator, shape: tuple[int, int], strength: float) -> np.ndarray:
-    """Uneven light, float (H, W): 1 at the brightest spot, down to about 1 - strength far from it."""
+def illumination(rng: Rng, shape: Shape, strength: float) -> np.ndarray:
+    """Return uneven light, float (H, W): 1 at the brightest spot, down to about 1 - strength far from it."""
     row, column = rng.uniform(0.2, 0.8, 2)
     y, x = np.linspace(0, 1, shape[0])[:, None] - row, np.linspace(0, 1, shape[1])[None, :] - column
     return 1 - strength * rng.uniform(0.4, 1) * np.clip(x * x + y * y, 0, 1)
 
 
 def blur(image: np.ndarray, sigma: float) -> np.ndarray:
-    """Gaussian blur; `sigma` in pixels."""
+    """Blur with a Gaussian; `sigma` in pixels."""
     return cv2.GaussianBlur(image, (0, 0), sigma, borderType=cv2.BORDER_REFLECT)
 
 
@@ -420,25 +308,39 @@ def masks_of(labels: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def encode_image(rgb: np.ndarray) -> bytes:
-    """PNG with an opaque alpha channel, as the real images have, of uint8 (H, W, 3)."""
+    """Return a PNG with an opaque alpha channel, as the real images have, of uint8 (H, W, 3)."""
     return encode_png(cv2.cvtColor(rgb, cv2.COLOR_RGB2BGRA))
 
 
 def encode_png(image: np.ndarray) -> bytes:
-    """PNG of uint8 (H, W) or, in OpenCV's order, (H, W, 4)."""
-    done, data = cv2.imencode(".png", image)
-    if not done:
-        raise ValueError(f"cannot encode an image of shape {image.shape}")
-    return data.tobytes()
+    """Return a PNG of uint8 (H, W) or, in OpenCV's order, (H, W, 4)."""
+    return cv2.imencode(".png", image)[1].tobytes()
 
 
-def write_zip(path: Path, files: dict[str, bytes]) -> None:
-    """Write a zip with sorted names and without time or system in it, so that equal files give equal bytes."""
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        for name in sorted(files):
-            entry = zipfile.ZipInfo(name, date_time=(2018, 1, 1, 0, 0, 0))
-            entry.create_system = 3  # Unix, whatever system writes it
-            entry.external_attr = 0o644 << 16
-            archive.writestr(entry, files[name])
-    path.write_bytes(buffer.getvalue())
+class Kind(NamedTuple):
+    """How the frames of one kind are drawn; pairs are lowest and highest values, lengths are in pixels."""
+
+    crop: Shape  # height and width of one crop; a training frame is twice as high and wide
+    radius: Pair  # of the usual nucleus
+    limits: Pair | None  # of single ones; None: 0.6 to 1.6 of the usual one
+    crowding: Pair  # share of the area that is nuclei
+    stretch: Pair  # ratio of a nucleus's axes
+    roughness: float  # of its outline, see `blob`
+    touching: Pair  # share of nuclei beside another one
+    draw: Callable[[Rng, Shape, list[Stamp], float], np.ndarray]
+
+
+KINDS = {
+    "small fluorescent": Kind((256, 256), (7, 9.5), (6, 11), (0.04, 0.2), (1, 1.6), 0.10, (0.1, 0.4), draw_fluorescent),
+    "large fluorescent": Kind(
+        (360, 360), (22, 27), (18, 33), (0.15, 0.35), (1, 1.9), 0.10, (0.2, 0.45), draw_fluorescent
+    ),
+    "purple": Kind((256, 320), (8, 15), None, (0.12, 0.3), (1, 2.2), 0.16, (0.3, 0.6), draw_purple),
+    "grey": Kind((256, 320), (8, 10), (5, 14), (0.03, 0.06), (1, 1.6), 0.14, (0.3, 0.5), draw_grey),
+}
+# Of successive frames. All four come within the first five, so that small sets have them too. The rare ones (large 13%,
+# purple 16%, grey 2% of the real images) have somewhat more weight than in BBBC038.
+KIND_CYCLE = (
+    *("small fluorescent", "large fluorescent", "purple", "small fluorescent", "grey"),
+    *("small fluorescent", "small fluorescent", "purple", "small fluorescent", "small fluorescent"),
+)

@@ -24,6 +24,6 @@ def page(template: str, **content) -> str:
     return environment.get_template(template).render(content)
 
 
-def picture(path: Path) -> str:
+def picture(png: bytes) -> str:
     """Return a PNG as a page holds it: base64."""
-    return base64.b64encode(path.read_bytes()).decode()
+    return base64.b64encode(png).decode()

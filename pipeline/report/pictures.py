@@ -15,6 +15,7 @@ from nuclei_unet.evaluation.outcomes import Outcome, errors
 from pipeline.report.style import COLOURS, rgb
 
 MAX_SIDE = 512  # px on screen; larger images are shrunk
+ROW = 2.35  # inches that a panel of a row is wide
 
 
 @dataclass(frozen=True)
@@ -130,17 +131,13 @@ def crop(example: Example, side: int) -> Example:
 
 def error_rows(examples: Sequence[Example], dpi: int) -> Figure:
     """Draw one row per example: image, truth, prediction, errors."""
-    inches = 2.35
     aspects = [float(np.clip(e.truth.shape[0] / e.truth.shape[1], 0.4, 1)) for e in examples]
-    figure = Figure(figsize=(4 * inches + 0.3, sum(aspects) * inches + 0.3 * len(examples) + 0.5), dpi=dpi)
-    figure.get_layout_engine().set(w_pad=0.03, h_pad=0.03, wspace=0, hspace=0)
-    axes = figure.subplots(len(examples), 4, squeeze=False, height_ratios=aspects)
+    height = sum(aspects) * ROW + 0.3 * len(examples) + 0.5
+    figure, axes = _grid(len(examples), 4, (4 * ROW + 0.3, height), dpi, height_ratios=aspects)
     for row, example in zip(axes, examples, strict=True):
-        image, truth, predicted, outcomes = shown(example, round(inches * dpi))
-        _picture(row[0], image)
-        _picture(row[1], coloured(image, truth, truth))
-        _picture(row[2], coloured(image, truth, predicted))
-        _picture(row[3], coloured_errors(image, truth, predicted, outcomes))
+        image, truth, predicted, outcomes = shown(example, round(ROW * dpi))
+        errors_shown = coloured_errors(image, truth, predicted, outcomes)
+        _fill(row, image, coloured(image, truth, truth), coloured(image, truth, predicted), errors_shown)
         _caption(row, example)
     for ax, name in zip(axes[-1], ("image", "truth", "prediction", "errors"), strict=True):
         ax.set_xlabel(name)
@@ -153,17 +150,11 @@ def prediction_rows(
     examples: Sequence[Example], others: Sequence[np.ndarray], names: Sequence[str], dpi: int
 ) -> Figure:
     """Draw one row per example: image, truth, its prediction in `others`, uint16 (H, W), its own; `names` of both."""
-    inches = 2.35
-    figure = Figure(figsize=(4 * inches + 0.3, len(examples) * (inches + 0.3) + 0.3), dpi=dpi)
-    figure.get_layout_engine().set(w_pad=0.03, h_pad=0.03, wspace=0, hspace=0)
-    axes = figure.subplots(len(examples), 4, squeeze=False)
+    figure, axes = _grid(len(examples), 4, (4 * ROW + 0.3, len(examples) * (ROW + 0.3) + 0.3), dpi)
     for row, example, other in zip(axes, examples, others, strict=True):
-        part = crop(example, 256)
-        image, truth, predicted, _ = shown(part, round(inches * dpi))
-        before = shown(crop(replace(example, predicted=other), 256), round(inches * dpi))[2]
-        _picture(row[0], image)
-        for ax, labels in zip(row[1:], (truth, before, predicted), strict=True):
-            _picture(ax, coloured(image, truth, labels))
+        image, truth, predicted, _ = shown(crop(example, 256), round(ROW * dpi))
+        before = shown(crop(replace(example, predicted=other), 256), round(ROW * dpi))[2]
+        _fill(row, image, *(coloured(image, truth, labels) for labels in (truth, before, predicted)))
         _caption(row, example)
     for ax, name in zip(axes[-1], ("image", "truth", *names), strict=True):
         ax.set_xlabel(name)
@@ -173,18 +164,30 @@ def prediction_rows(
 def example_columns(examples: Sequence[Example], dpi: int) -> Figure:
     """Draw one column per example, 256 px of it: image, truth, prediction."""
     inches = 2.4
-    figure = Figure(figsize=(inches * len(examples) + 0.3, 3 * inches + 0.5), dpi=dpi)
-    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
-    axes = figure.subplots(3, len(examples), squeeze=False)
+    figure, axes = _grid(3, len(examples), (inches * len(examples) + 0.3, 3 * inches + 0.5), dpi, pad=0.02)
     for column, example in zip(axes.T, examples, strict=True):
         image, truth, predicted, _ = shown(crop(example, 256), round(inches * dpi))
-        _picture(column[0], image)
-        _picture(column[1], coloured(image, truth, truth))
-        _picture(column[2], coloured(image, truth, predicted))
+        _fill(column, image, coloured(image, truth, truth), coloured(image, truth, predicted))
         column[0].set_title("\n".join(example.caption[1:3]), fontsize=8.5)
     for ax, name in zip(axes[:, 0], ("image", "truth", "prediction"), strict=True):
         ax.set_ylabel(name)
     return figure
+
+
+def _grid(
+    rows: int, columns: int, inches: tuple[float, float], dpi: int, pad: float = 0.03, **more
+) -> tuple[Figure, np.ndarray]:
+    figure = Figure(figsize=inches, dpi=dpi)
+    figure.get_layout_engine().set(w_pad=pad, h_pad=pad, wspace=0, hspace=0)
+    return figure, figure.subplots(rows, columns, squeeze=False, **more)
+
+
+def _fill(panels: Sequence[Axes], *pictures: np.ndarray) -> None:
+    for ax, pixels in zip(panels, pictures, strict=True):
+        ax.imshow(pixels, interpolation="antialiased")
+        ax.grid(visible=False)
+        ax.set(xticks=[], yticks=[], anchor="W")
+        ax.spines[:].set_visible(False)
 
 
 def _caption(row: Sequence[Axes], example: Example) -> None:
@@ -193,10 +196,3 @@ def _caption(row: Sequence[Axes], example: Example) -> None:
     # Outside the layout, it does not widen the first panel. The empty title of the second one reserves its height.
     text.set_in_layout(False)
     row[1].set_title(" ", fontsize=8.5)
-
-
-def _picture(ax: Axes, pixels: np.ndarray) -> None:
-    ax.imshow(pixels, interpolation="antialiased")
-    ax.grid(visible=False)
-    ax.set(xticks=[], yticks=[], anchor="W")
-    ax.spines[:].set_visible(False)

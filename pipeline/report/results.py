@@ -1,7 +1,6 @@
 """Read the results that the stages wrote."""
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -12,27 +11,12 @@ from nuclei_unet.errors import InputError
 from nuclei_unet.images import to_rgb
 from pipeline import layout
 from pipeline.dataset import archives, processed
-from pipeline.report import scores
 from pipeline.report.pictures import Example
 
-# Which stage writes each table of the reports, and which of its columns are shown.
-HISTORY_COLUMNS = ("loss", "foreground_iou", "foreground_dice")
-DRAWN = ("iou", "dsb_score", "otsu_iou", "otsu_dsb_score")  # of per_image.csv and by_type.csv
-TABLES = {
-    layout.HISTORY.stem: (
-        "train",
-        ("epoch", "learning_rate", *HISTORY_COLUMNS, *(f"val_{name}" for name in HISTORY_COLUMNS)),
-    ),
-    layout.PER_IMAGE.stem: ("evaluate", ("image_id", "split", "image_type", "nuclei", "predicted_nuclei", *DRAWN)),
-    layout.BY_TYPE.stem: (
-        "evaluate",
-        ("split", "image_type", "n_images", *DRAWN, *(column for column, _ in scores.type_columns())),
-    ),
-    layout.AP_BY_THRESHOLD.stem: (
-        "evaluate",
-        ("iou_threshold", *(f"{split}_{way}" for split in layout.SCORED_SPLITS for way in ("unet", "otsu"))),
-    ),
-}
+# Which stage writes each table of the reports.
+TABLES = {layout.HISTORY: "train"} | dict.fromkeys(
+    (layout.PER_IMAGE, layout.BY_TYPE, layout.AP_BY_THRESHOLD), "evaluate"
+)
 
 
 @dataclass(frozen=True)
@@ -49,25 +33,18 @@ class Results:
 
 def read_results() -> Results:
     """Read the reports of the other stages. Raises InputError that names a missing file and its stage."""
-    tables = {name: read_table(layout.REPORTS / f"{name}.csv", *contract) for name, contract in TABLES.items()}
+    tables = {path.stem: read_table(path, writer) for path, writer in TABLES.items()}
     if "test" not in set(tables["per_image"].split):
         raise InputError(f"{layout.PER_IMAGE}: has no test image; run `dvc repro --force evaluate`")
-    return Results(
-        summary=read_json(layout.SCORES_FILE, "evaluate"),
-        audit=read_json(layout.AUDIT, "preprocess"),
-        **tables,
-    )
+    return Results(read_json(layout.SCORES_FILE, "evaluate"), read_json(layout.AUDIT, "preprocess"), **tables)
 
 
-def read_table(path: Path, writer: str, columns: Sequence[str]) -> pd.DataFrame:
-    """Read a CSV that stage `writer` writes. Raises InputError if it is missing, not a table or lacks a column."""
+def read_table(path: Path, writer: str) -> pd.DataFrame:
+    """Read a CSV that stage `writer` writes. Raises InputError if it is missing or not a table."""
     try:
-        table = pd.read_csv(existing(path, writer), dtype={"image_id": str})
+        return pd.read_csv(existing(path, writer), dtype={"image_id": str})
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not a CSV table ({error}); run `dvc repro --force {writer}`") from None
-    if missing := [column for column in columns if column not in table.columns]:
-        raise InputError(f"{path}: lacks column {missing[0]!r}; run `dvc repro --force {writer}`")
-    return table
 
 
 def read_json(path: Path, writer: str) -> dict:

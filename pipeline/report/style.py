@@ -5,6 +5,7 @@ Colours are those of Okabe and Ito, which colour-blind readers can tell apart.
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 import matplotlib.style
 import numpy as np
@@ -44,7 +45,7 @@ COLOURS = {
 }
 
 
-def write(figure: Figure, path: Path) -> None:
+def write(figure: Figure, target: Path | IO[bytes]) -> None:
     """Write a figure as PNG of 256 colours: half the bytes, and no date, name or version inside."""
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
@@ -58,7 +59,7 @@ def write(figure: Figure, path: Path) -> None:
         palette += rgb(colour)
     image = Image.fromarray(index)
     image.putpalette(palette)
-    image.save(path, optimize=True)
+    image.save(target, "PNG", optimize=True)
 
 
 def rgb(colour: str) -> tuple[int, int, int]:
@@ -66,7 +67,7 @@ def rgb(colour: str) -> tuple[int, int, int]:
     return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)
 
 
-def write_figure(path: Path, draw: Callable[..., Figure], *arguments) -> None:
+def write_figure(target: Path | IO[bytes], draw: Callable[..., Figure], *arguments) -> None:
     """Write the figure that `draw(*arguments)` returns, in the project's style, whatever the user's settings are."""
     with matplotlib.style.context(["default", STYLE]):
-        write(draw(*arguments), path)
+        write(draw(*arguments), target)

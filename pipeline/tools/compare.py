@@ -8,10 +8,8 @@ with a confidence interval of their difference, curves, and the images that impr
 """
 
 import argparse
-import contextlib
 import io
 import json
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,20 +19,18 @@ import numpy as np
 import pandas as pd
 from dvc.api import DVCFileSystem
 from dvc.exceptions import DvcException
-from dvc.scm import SCM, SCMError, resolve_rev
 from ruamel.yaml import YAML
-from scmrepo.exceptions import SCMError as EmptyError  # of a repository without a commit; DVC lets it through
 
 from nuclei_unet.errors import InputError
 from nuclei_unet.evaluation import metrics
 from nuclei_unet.evaluation.scores import main_ones
 from nuclei_unet.files import fresh_file
 from pipeline import layout, params, stage
-from pipeline.git import check, git
 from pipeline.report import charts, pictures, scores
 from pipeline.report.page import page, picture
 from pipeline.report.results import read_example
 from pipeline.report.style import write_figure
+from pipeline.tools.project import commit_of, committed
 
 TEMPLATE = "compare.html.jinja"
 SPLITS = tuple(reversed(layout.SCORED_SPLITS))  # the test images first
@@ -58,15 +54,13 @@ def main() -> None:
     revision = parser.parse_args().revision
     commit = commit_of(revision)
     settings = params.load()
-    before, after = (
-        read_side(lambda name: file_of(commit, name)),
-        read_side(lambda name: name.read_text()),
-    )
+    before, after = read_side(lambda path: committed(commit, path)), read_side(Path.read_text)
     differences = paired_differences(before.images, after.images)
     if not differences:
         raise InputError(f"{revision}: shares no image with this folder; compare runs with the same download.source")
     changed = most_changed(before.images, after.images, settings.visualize.examples)
-    drawings = {"curves": (charts.compared_curves, {revision: _curves(before), "here": _curves(after)})}
+    curves = {name: (side.history, side.precision) for name, side in ((revision, before), ("here", after))}
+    drawings = {"curves": (charts.compared_curves, curves)}
     for name, rows in changed.items():
         if len(rows):
             examples = [read_example(row) for row in rows.itertuples()]
@@ -75,7 +69,7 @@ def main() -> None:
     text = page(
         TEMPLATE,
         revision=revision,
-        commit=commit,
+        commit=commit[:10],
         headline=headline(revision, differences),
         parameters=changed_parameters(before.parameters, after.parameters),
         scores=scores.change_rows(before.summary, after.summary),
@@ -87,29 +81,11 @@ def main() -> None:
     print(f"{headline(revision, differences)} Page: {layout.COMPARISON}")
 
 
-def commit_of(revision: str) -> str:
-    """Return the commit of a branch, a tag, a commit or a DVC experiment. Raises InputError that names it."""
-    check()
-    try:
-        with contextlib.closing(SCM(".")) as scm:
-            return resolve_rev(scm, revision)[:10]
-    except (SCMError, EmptyError) as error:
-        raise InputError(f"{revision}: not a branch, commit or experiment of this repository ({error})") from None
-
-
-def file_of(commit: str, name: Path) -> str:
-    """Return the text of a file at a commit. Raises InputError that names it."""
-    try:
-        return git("show", f"{commit}:{name}")
-    except InputError:
-        raise InputError(f"{commit}: has no {name}; choose a commit with this layout and with results") from None
-
-
 def read_side(read) -> Side:
-    """Read the results of one side; `read(name)` returns the text of a file."""
+    """Read the results of one side; `read(path)` returns the text of a file."""
     images = pd.read_csv(io.StringIO(read(layout.PER_IMAGE)), dtype={"image_id": str})
     return Side(
-        parameters=params.flatten_mapping(YAML(typ="safe", pure=True).load(read(layout.PARAMS))),
+        parameters=params.flatten(YAML(typ="safe", pure=True).load(read(layout.PARAMS))),
         summary=json.loads(read(layout.SCORES_FILE)),
         history=pd.read_csv(io.StringIO(read(layout.HISTORY))),
         precision=pd.read_csv(io.StringIO(read(layout.AP_BY_THRESHOLD))),
@@ -180,10 +156,9 @@ def most_changed(before: pd.DataFrame, after: pd.DataFrame, count: int) -> dict[
 def headline(revision: str, differences: list[dict]) -> str:
     """Return the difference of the DSB score on the test images in one sentence."""
     row = next(row for row in differences if row["key"] == "dsb_score")
-    return (
-        f"Against {revision} the DSB score of {row['images']} {row['split']} images changes by {row['mean']:+.3f} "
-        f"(95% interval {row['low']:+.3f} to {row['high']:+.3f}): {row['verdict']}."
-    )
+    images, interval = f"{row['images']} {row['split']} images", f"{row['low']:+.3f} to {row['high']:+.3f}"
+    change = f"changes by {row['mean']:+.3f} (95% interval {interval}): {row['verdict']}."
+    return f"Against {revision} the DSB score of {images} {change}"
 
 
 def prediction_of(commit: str, image_id: str) -> np.ndarray:
@@ -199,14 +174,9 @@ def prediction_of(commit: str, image_id: str) -> np.ndarray:
 
 def png(dpi: int, draw, *arguments) -> str:
     """Return a figure as base64 of its PNG."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "figure.png")
-        write_figure(path, draw, *arguments, dpi)
-        return picture(path)
-
-
-def _curves(side: Side) -> tuple[pd.DataFrame, pd.DataFrame]:
-    return side.history, side.precision
+    buffer = io.BytesIO()
+    write_figure(buffer, draw, *arguments, dpi)
+    return picture(buffer.getvalue())
 
 
 if __name__ == "__main__":

@@ -9,47 +9,37 @@ from dvc.exceptions import DvcException
 
 from nuclei_unet.errors import InputError
 from pipeline import layout, params, stage
-from pipeline.git import check
+from pipeline.tools.project import commit_of
 
 BEST = "validation.dsb_score"  # as dvc names it, from reports/metrics.json
+SPLITS = tuple(f"{split}." for split in layout.SCORED_SPLITS)
 SHOWN = 2  # parameters of an experiment
 
 
 def main() -> None:
     """Print the table."""
-    check()
+    commit_of("HEAD")  # which says why, if git refuses this folder
     try:
-        found = exp_show()
+        rows = exp_show()
     except DvcException as error:
         raise InputError(f"`dvc exp show` failed: {error}") from None
-    names = list(params.flatten(params.load()))
-    print(table(found, names).to_markdown(index=False, floatfmt=".3f", tablefmt="simple"))
+    shown = table(rows, list(params.flatten(params.load())))
+    print(shown.to_markdown(index=False, floatfmt=".3f", tablefmt="simple"))
 
 
-def table(found: list[dict], names: list[str]) -> pd.DataFrame:
-    """Return one row per commit or experiment, as `dvc.api.exp_show` gives them, by validation dsb_score.
-
-    `names` are the names of the parameters, in the order in which they are shown.
-    """
-    shown = tuple(f"{split}." for split in layout.SCORED_SPLITS)
-    # The workspace has no name yet.
-    commit, *experiments = (row for row in found if row["rev"] != "workspace")
-    experiments = [row for row in experiments if row.get(BEST) is not None]
-    rows = [
-        {"experiment": row["Experiment"] or row["rev"]}
-        | {name: value for name, value in row.items() if name.startswith(shown)}
-        | {"what it changes": changes(commit, row, names)}
-        for row in (commit, *sorted(experiments, key=lambda row: -row[BEST]))
-    ]
-    return pd.DataFrame(rows)
-
-
-def changes(commit: dict, row: dict, names: list[str]) -> str:
-    """Return the parameters that differ between an experiment and the commit, the first ones by name."""
-    changed = {name: row[name] for name in names if name in row and row[name] != commit.get(name)}
-    # DVC gives 3 as 3.0.
-    shown = {name: f"{value:g}" if isinstance(value, float) else value for name, value in changed.items()}
-    return ", ".join(params.first_of(shown, SHOWN))
+def table(rows: list[dict], names: list[str]) -> pd.DataFrame:
+    """Return the commit and its experiments, rows of `dvc.api.exp_show`, the best first; `names` are the parameters."""
+    commit, *experiments = (row for row in rows if row["rev"] != "workspace")
+    finished = [row for row in experiments if row.get(BEST) is not None]
+    lines = []
+    for row in (commit, *sorted(finished, key=lambda row: -row[BEST])):
+        changed = {name: row[name] for name in names if name in row and row[name] != commit.get(name)}
+        # DVC gives 3 as 3.0.
+        changed = {name: f"{value:g}" if isinstance(value, float) else value for name, value in changed.items()}
+        scores = {name: value for name, value in row.items() if name.startswith(SPLITS)}
+        said = ", ".join(params.first_of(changed, SHOWN))
+        lines.append({"experiment": row["Experiment"] or row["rev"], **scores, "what it changes": said})
+    return pd.DataFrame(lines)
 
 
 if __name__ == "__main__":

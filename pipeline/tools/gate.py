@@ -10,9 +10,10 @@ import subprocess
 import sys
 
 from nuclei_unet.errors import InputError
-from pipeline import git, layout, params, process, stage
+from pipeline import layout, params, process, stage
 from pipeline.report.results import read_json
 from pipeline.report.scores import DECISIVE
+from pipeline.tools.project import commit_of, committed
 
 
 def main() -> None:
@@ -31,17 +32,8 @@ def main() -> None:
 
 def compared(here: float, revision: str, tolerance: float) -> str:
     """Return how a score compares with a revision's. Raises InputError if it is lower by more than `tolerance`."""
-    name = DECISIVE.replace("/instance/", " ")
-    commits = (git.ask("rev-parse", "--verify", "--quiet", "--end-of-options", f"{place}{revision}^{{commit}}")
-               for place in ("", "origin/"))  # fmt: skip
-    commit = next(filter(None, commits), "")
-    if not commit:
-        raise InputError(f"REV={revision}: not a commit of this repository; fetch it")
-    text = git.ask("show", f"{commit}:{layout.MAIN_SCORES}")
-    if not text:
-        return f"{revision} has no {layout.MAIN_SCORES} to compare with"
-    before = score(json.loads(text))
-    change = f"{name}: {before:.4f} in {revision}, {here:.4f} here"
+    before = score(json.loads(committed(commit_of(revision), layout.MAIN_SCORES)))
+    change = f"{DECISIVE.replace('/instance/', ' ')}: {before:.4f} in {revision}, {here:.4f} here"
     if here < before - tolerance:
         raise InputError(f"{change}; that is lower by more than verify.gate_tolerance, {tolerance}")
     return change

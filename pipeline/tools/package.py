@@ -7,10 +7,8 @@ description (rdf.yaml), the model as it was evaluated, an image and its maps as 
 LICENSE. `nuclei-unet predict --model nuclei-unet.bioimageio.zip` uses it, as do programs that read such packages.
 """
 
-import stat
 import tempfile
 import tomllib
-import zipfile
 from pathlib import Path
 
 import cv2
@@ -21,6 +19,7 @@ from nuclei_unet.network.metadata import INPUT, OUTPUT
 from nuclei_unet.prediction import models
 from nuclei_unet.prediction.engine import OnnxNetwork
 from pipeline import layout, params, stage
+from pipeline.dataset import archives
 from pipeline.report import pictures
 from pipeline.report.results import read_example, read_results
 from pipeline.tools import release, zoo
@@ -60,7 +59,7 @@ def main() -> None:
         described["weights"] = _file(folder, model.name) | {"opset_version": OPSET}
         text = zoo.description(network.metadata, settings.train, results, described, version())
         (folder / "rdf.yaml").write_text(text, encoding="utf-8")
-        pack(folder, target)
+        archives.write(target, {path.name: path.read_bytes() for path in folder.iterdir()})
     print(f"{layout.PACKAGE}: {layout.PACKAGE.stat().st_size / 1e6:.1f} MB, for the BioImage Model Zoo")
 
 
@@ -87,15 +86,6 @@ def write_cover(path: Path, example: pictures.Example) -> None:
     pair = np.hstack([image, pictures.coloured(image, truth, predicted)])
     if not cv2.imwrite(str(path), pair[..., ::-1], (cv2.IMWRITE_PNG_COMPRESSION, 9)):
         raise OSError(f"cannot write {path}")
-
-
-def pack(folder: Path, target: Path) -> None:
-    """Zip all files of a folder, by name and without compression: the same files give the same bytes everywhere."""
-    with zipfile.ZipFile(target, "w") as archive:
-        for path in sorted(folder.iterdir()):
-            member = zipfile.ZipInfo(path.name, (1980, 1, 1, 0, 0, 0))
-            member.create_system, member.external_attr = 3, (stat.S_IFREG | 0o644) << 16
-            archive.writestr(member, path.read_bytes())
 
 
 def _file(folder: Path, name: str) -> dict[str, str]:

@@ -1,11 +1,33 @@
-"""Copies of the project in which commands can run without touching it."""
+"""The project's revisions, and copies of it in which commands can run without touching it."""
 
+import contextlib
 import shutil
 from pathlib import Path
+
+from dvc.scm import SCM, SCMError, resolve_rev
+from scmrepo.exceptions import SCMError as EmptyError  # of a repository without a commit; DVC lets it through
 
 from nuclei_unet.errors import InputError
 from pipeline import layout, stage
 from pipeline.git import git
+
+
+def commit_of(revision: str) -> str:
+    """Return the commit of a branch (also a remote one), a tag, a commit or a DVC experiment, or raise InputError."""
+    git("rev-parse", "--git-dir")  # whose message says why, if git refuses this folder
+    try:
+        with contextlib.closing(SCM(".")) as scm:
+            return resolve_rev(scm, revision)
+    except (SCMError, EmptyError) as error:
+        raise InputError(f"{revision}: not a branch, commit or experiment of this repository ({error})") from None
+
+
+def committed(commit: str, path: Path) -> str:
+    """Return the text of a file at a commit. Raises InputError that names it."""
+    try:
+        return git("show", f"{commit}:{path}")
+    except InputError:
+        raise InputError(f"{commit[:10]}: has no {path}; choose a commit with this layout and with results") from None
 
 
 def copy_project(source: Path, target: Path) -> None:

@@ -27,15 +27,7 @@ All settings are in [params.yaml](../params.yaml), one section a stage. This pag
 - A stage runs again only if a key changed that it uses. A new threshold in `evaluate` does not train again.
 - The file is YAML 1.2: `1e-3` is a number. Aliases (`*name`) are not allowed.
 
-## Try a parameter
-
-    dvc exp run -S train.learning_rate=0.001                                      # one value
-    dvc exp run -S 'evaluate.augmentations=[[1,0],[1,4]]'                         # a list
-    dvc exp run --queue -S 'train.seed=1,2,3' && dvc queue start                  # one run for each value
-    make experiments                                                              # the best one first
-
-Each experiment is also a run in MLflow. [commands.md](commands.md#experiments) shows what these commands print.
-"""
+[commands.md](commands.md#experiments) shows how to try a parameter."""
 
 
 def main() -> None:

@@ -20,8 +20,9 @@ from ruamel.yaml import YAML
 
 from nuclei_unet.errors import InputError
 from pipeline import download, layout, machine, params, process, stage
-from pipeline.git import check, git
+from pipeline.git import git
 from pipeline.report.scores import flat_metrics
+from pipeline.tools.project import commit_of, committed
 
 
 def main() -> None:
@@ -30,23 +31,19 @@ def main() -> None:
     parser.add_argument("revision", nargs="?", default="HEAD", help="commit or branch (default: HEAD)")
     parser.add_argument("--output", type=Path, help="file to write the table to as well")
     arguments = parser.parse_args()
-    revision = arguments.revision
     tolerance = params.load().verify.score_tolerance
     with tempfile.TemporaryDirectory(prefix="verify-") as name:
         clone = Path(name, "clone")
-        commit = commit_of(revision)
+        commit = commit_of(arguments.revision)
+        old_hashes, old_scores = hashes(committed(commit, layout.DVC_LOCK)), committed(commit, layout.SCORES_FILE)
         git("clone", "--quiet", "--no-local", ".", str(clone))
         git("-C", str(clone), "checkout", "--quiet", commit)
-        for needed in (layout.DVC_LOCK, layout.SCORES_FILE):
-            if not (clone / needed).is_file():
-                raise InputError(f"{revision}: has no {needed} to compare with; run `dvc repro` and commit it")
-        before, scores_before = hashes(clone), scores(clone)
-        print(f"running the pipeline of {revision} in {clone}", flush=True)
+        print(f"running the pipeline of {arguments.revision} in {clone}", flush=True)
         command = [sys.executable, "-m", "dvc", "repro", "--force", "--no-run-cache"]
         if subprocess.run(command, cwd=clone, env=environment()).returncode:
             raise InputError("`dvc repro` failed in the clone; see its message above")
-        table = compare(before, hashes(clone))
-        differences = compare_scores(scores_before, scores(clone))
+        table = compare(old_hashes, hashes((clone / layout.DVC_LOCK).read_text()))
+        differences = compare_scores(old_scores, (clone / layout.SCORES_FILE).read_text())
     same, largest = int((table["identical"] == "yes").sum()), differences["difference"].abs().max()
     found = (
         f"{same} of {len(table)} outputs are identical; the largest difference of a score is {largest:.4f} "
@@ -62,15 +59,6 @@ def main() -> None:
         raise InputError(f"a score differs by more than verify.score_tolerance, {tolerance}")
 
 
-def commit_of(revision: str) -> str:
-    """Return the commit of a branch, tag or commit. Raises InputError that names it."""
-    check()
-    try:
-        return git("rev-parse", "--verify", "--end-of-options", f"{revision}^{{commit}}").strip()
-    except InputError:
-        raise InputError(f"{revision}: not a branch, tag or commit of this repository") from None
-
-
 def environment() -> dict[str, str]:
     """Return the variables for the run in the clone: this Python, its own MLflow store, files already downloaded."""
     own = {}
@@ -81,15 +69,10 @@ def environment() -> dict[str, str]:
     return process.environment(without=("DVC_", "MLFLOW_"), **own)
 
 
-def hashes(folder: Path) -> dict[tuple[str, str], str]:
-    """Return {(stage, output): hash} from a folder's dvc.lock."""
-    lock = YAML(typ="safe").load((folder / layout.DVC_LOCK).read_text())
-    return {(name, out["path"]): out["md5"] for name, entry in lock["stages"].items() for out in entry["outs"]}
-
-
-def scores(folder: Path) -> dict[str, float]:
-    """Return a folder's scores by name."""
-    return flat_metrics(json.loads((folder / layout.SCORES_FILE).read_text()))
+def hashes(lock: str) -> dict[tuple[str, str], str]:
+    """Return {(stage, output): hash} of the text of a dvc.lock."""
+    stages = YAML(typ="safe").load(lock)["stages"]
+    return {(name, out["path"]): out["md5"] for name, entry in stages.items() for out in entry["outs"]}
 
 
 def compare(before: dict[tuple[str, str], str], after: dict[tuple[str, str], str]) -> pd.DataFrame:
@@ -101,9 +84,10 @@ def compare(before: dict[tuple[str, str], str], after: dict[tuple[str, str], str
     return pd.DataFrame(rows, columns=["stage", "output", "committed", "now", "identical"])
 
 
-def compare_scores(before: dict[str, float], after: dict[str, float]) -> pd.DataFrame:
-    """Return one row per score: its value before and after, and the difference; infinite where one side lacks it."""
-    table = pd.DataFrame({"committed": before, "now": after}).rename_axis("score").reset_index()
+def compare_scores(before: str, after: str) -> pd.DataFrame:
+    """Return one row per score of two scores.json: both values, and the difference; infinite where one is missing."""
+    sides = {name: flat_metrics(json.loads(text)) for name, text in (("committed", before), ("now", after))}
+    table = pd.DataFrame(sides).rename_axis("score").reset_index()
     return table.assign(difference=(table["now"] - table["committed"]).fillna(float("inf")))
 
 

@@ -9,7 +9,7 @@ from ruamel.yaml import YAML, YAMLError
 
 from nuclei_unet.evaluation.scores import main_ones
 from pipeline import git, layout
-from pipeline.params import Params, first_of, flatten, flatten_mapping
+from pipeline.params import Params, first_of, flatten
 
 EXPERIMENT = "nuclei-unet"
 SERVED = "nuclei"  # the model as it is served, beside the one that Keras loads
@@ -33,7 +33,7 @@ def curve(name: str) -> str:
 def changed(settings: Params) -> dict[str, object]:
     """Return the parameters that differ from git's HEAD, of those that affect a run's numbers."""
     try:
-        committed = flatten_mapping(YAML(typ="safe", pure=True).load(git.ask("show", f"HEAD:{layout.PARAMS}")) or {})
+        committed = flatten(YAML(typ="safe", pure=True).load(git.ask("show", f"HEAD:{layout.PARAMS}")) or {})
     except (YAMLError, AttributeError):
         committed = {}
     values = {k: v for k, v in flatten(settings).items() if k.split(".")[0] in SECTIONS and k in committed}

@@ -217,8 +217,8 @@ def test_synthetic_needs_no_archives(project, monkeypatch):
         masks = archives.mask_members(archive)
     assert len(masks) == 4 and all(masks.values())
     with archives.open_archive(project / "data/raw/stage1_test.zip") as archive:
-        test_ids = archives.image_ids(archive)
-    assert set(kaggle.read_csv(project / "data/raw/stage1_solution.csv")) == set(test_ids)
+        test_ids = set(archives.mask_members(archive))
+    assert set(kaggle.read_csv(project / "data/raw/stage1_solution.csv")) == test_ids
     download.main()
     assert [(project / "data" / name).read_bytes() for name in WRITTEN[1:]] == first
 
@@ -228,7 +228,7 @@ def test_real_archives_have_the_pinned_content(tmp_path):
     for source in (download.TEST, download.SOLUTION):
         download.write_raw(source, download.in_folder(source, REAL), tmp_path)
     with archives.open_archive(tmp_path / "stage1_test.zip") as archive:
-        names = {key: archives.image_member(key) for key in archives.image_ids(archive)}
+        names = {key: archives.image_member(key) for key in archives.mask_members(archive)}
         shapes = {key: archives.read_image(archive, name).shape[:2] for key, name in names.items()}
     labels = {name: read() for name, read in kaggle.read_csv(tmp_path / "stage1_solution.csv").items()}
     assert len(shapes) == 65 and {key: image.shape for key, image in labels.items()} == shapes

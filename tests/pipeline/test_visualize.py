@@ -10,7 +10,6 @@ import pytest
 from nuclei_unet.errors import InputError
 from pipeline import visualize
 from pipeline.dataset import processed as dataset
-from pipeline.report import results
 from pipeline.report.results import read_results
 from tests.pipeline.examples import write_project
 
@@ -127,10 +126,9 @@ def test_a_missing_file_is_named_with_its_stage_and_old_figures_stay(project, na
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("history.csv", "epoch,loss\n1,2\n", "lacks column 'learning_rate'.*--force train"),
-        ("by_type.csv", "", "not a CSV table"),
+        ("by_type.csv", "", "not a CSV table.*--force evaluate"),
         ("scores.json", "{", "not valid JSON"),
-        ("per_image.csv", ",".join(results.TABLES["per_image"][1]) + "\n", "has no test image"),
+        ("per_image.csv", "image_id,split\n", "has no test image"),
     ],
 )
 def test_a_damaged_report_is_named(project, name, text, message):

@@ -16,12 +16,13 @@ EXPECTED_KINDS = {
 }
 
 
-@pytest.mark.parametrize("image_type", synthetic.CROP_SHAPES)
-def test_kind_of_drawn_images(image_type, settings):
+@pytest.mark.parametrize("name", synthetic.KINDS)
+def test_kind_of_drawn_images(name, settings):
     for seed in range(4):
-        rgb, labels = synthetic.draw_frame(image_type, np.random.default_rng(seed), synthetic.CROP_SHAPES[image_type])
+        kind = synthetic.KINDS[name]
+        rgb, labels = synthetic.draw_frame(kind, np.random.default_rng(seed), kind.crop)
         areas = np.bincount(labels.ravel())[1:]
-        assert image_type_of(rgb, np.median(areas)) in EXPECTED_KINDS[image_type]
+        assert image_type_of(rgb, np.median(areas)) in EXPECTED_KINDS[name]
         # The sum of all that normalize does: nuclei are brighter than the rest.
         seen = normalize(rgb, settings.preprocess)
         assert seen[labels > 0].mean() > seen[labels == 0].mean() + 30

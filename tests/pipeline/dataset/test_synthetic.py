@@ -1,6 +1,5 @@
 """The synthetic data set: repeatable bytes, the layout of BBBC038, labels that hold what the real ones hold."""
 
-import csv
 import io
 import zipfile
 from collections import Counter
@@ -9,15 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.dataset.synthetic import (
-    CROP_SHAPES,
-    blob,
-    draw_frame,
-    frames,
-    held_out_images,
-    kind_of,
-    write_archives,
-)
+from nuclei_unet.formats import kaggle
+from pipeline.dataset.synthetic import KINDS, blob, draw_frame, frames, held_out_images, kind_of, write_archives
 
 FILES = ("stage1_train.zip", "stage1_test.zip", "stage1_solution.csv")
 TRAIN, TEST, SEED = 18, 5, 3
@@ -34,8 +26,8 @@ def archives(tmp_path_factory):
 def drawn():
     """Kind -> (rgb, labels) of three frames of the size of a 2x2 mosaic."""
     return {
-        image_type: [draw_frame(image_type, np.random.default_rng(seed), (2 * height, 2 * width)) for seed in range(3)]
-        for image_type, (height, width) in CROP_SHAPES.items()
+        name: [draw_frame(kind, np.random.default_rng(seed), (2 * kind.crop[0], 2 * kind.crop[1])) for seed in range(3)]
+        for name, kind in KINDS.items()
     }
 
 
@@ -70,18 +62,15 @@ def test_another_seed_gives_other_images(archives, tmp_path):
 def test_layout(archives):
     with zipfile.ZipFile(archives / "stage1_train.zip") as archive:
         names = archive.namelist()
-    assert names == sorted(names)
     identifiers = {name.split("/")[0] for name in names}
-    assert identifiers == frames(TRAIN, SEED).keys()
-    assert all(len(identifier) == 64 and set(identifier) <= set("0123456789abcdef") for identifier in identifiers)
+    assert names == sorted(names) and identifiers == frames(TRAIN, SEED).keys()
     for identifier in identifiers:
-        assert f"{identifier}/images/{identifier}.png" in names
-        assert f"{identifier}/masks/1.png" in names
+        assert len(identifier) == 64 and set(identifier) <= set("0123456789abcdef")
+        assert {f"{identifier}/images/{identifier}.png", f"{identifier}/masks/1.png"} <= set(names)
     with zipfile.ZipFile(archives / "stage1_test.zip") as archive:
         tests = [name.split("/") for name in archive.namelist()]
-    assert len(tests) == TEST
+    assert len(tests) == TEST and not identifiers & {identifier for identifier, _, _ in tests}
     assert all(folder == "images" and file == f"{identifier}.png" for identifier, folder, file in tests)
-    assert not identifiers & {identifier for identifier, _, _ in tests}
 
 
 def test_masks_are_disjoint_not_empty_and_of_the_image_shape(training):
@@ -94,9 +83,9 @@ def test_masks_are_disjoint_not_empty_and_of_the_image_shape(training):
         assert (masks > 0).sum(axis=0).max() == 1
 
 
-def test_frames_have_four_crops_but_the_last():
+def test_frames_have_four_crops_but_the_last_and_the_first_five_have_all_kinds():
     assert Counter(frames(18, 0).values()) == {0: 4, 1: 4, 2: 4, 3: 4, 4: 2}
-    assert {kind_of(frame) for frame in range(5)} == set(CROP_SHAPES)
+    assert all(kind in map(kind_of, range(5)) for kind in KINDS.values())
 
 
 def test_crops_of_a_frame_continue_one_another(training):
@@ -132,36 +121,12 @@ def test_solution_decodes_to_the_nuclei_that_were_drawn(archives):
         images = {
             name.split("/")[0]: np.array(Image.open(io.BytesIO(archive.read(name)))) for name in archive.namelist()
         }
-    with (archives / "stage1_solution.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert list(rows[0]) == ["ImageId", "EncodedPixels", "Height", "Width", "Usage"]
-    assert {row["Usage"] for row in rows} == {"Public"}
+    solution = kaggle.read_csv(archives / "stage1_solution.csv")
+    assert solution.keys() == images.keys()
     for identifier, rgb, labels in held_out_images(TEST, SEED):
         assert np.array_equal(images[identifier][..., :3], rgb)
-        own = [row for row in rows if row["ImageId"] == identifier]
-        assert {(int(row["Height"]), int(row["Width"])) for row in own} == {labels.shape}
-        covered = sum(decode(row["EncodedPixels"], labels.shape) for row in own)
         areas = np.bincount(labels.ravel())[1:]
-        assert len(own) == (areas >= 8).sum() > 0
-        assert covered.sum() == areas[areas >= 8].sum()
-        assert np.array_equal(covered, np.isin(labels, np.flatnonzero(areas >= 8) + 1))
-
-
-def decode(code, shape):
-    """Kaggle's run-length code, decoded pixel by pixel."""
-    mask = np.zeros(shape, int)
-    numbers = [int(number) for number in code.split()]
-    for start, length in zip(numbers[::2], numbers[1::2], strict=True):
-        for position in range(start - 1, start - 1 + length):
-            mask[position % shape[0], position // shape[0]] = 1
-    return mask
-
-
-@pytest.mark.parametrize("image_type", CROP_SHAPES)
-def test_nuclei_touch(image_type, drawn):
-    for _, labels in drawn[image_type]:
-        assert labels.dtype == np.uint16
-        assert touching_pairs(labels) >= 3
+        np.testing.assert_array_equal(solution[identifier]() > 0, np.isin(labels, np.flatnonzero(areas >= 8) + 1))
 
 
 def touching_pairs(labels):
@@ -176,31 +141,23 @@ def touching_pairs(labels):
     return len(pairs)
 
 
-@pytest.mark.parametrize("image_type", CROP_SHAPES)
-def test_kinds_have_their_brightness_colour_and_size(image_type, drawn):
-    for rgb, labels in drawn[image_type]:
+@pytest.mark.parametrize("kind", KINDS)
+def test_kinds_have_their_brightness_colour_and_size(kind, drawn):
+    for rgb, labels in drawn[kind]:
+        assert labels.dtype == np.uint16 and touching_pairs(labels) >= 3
         assert rgb.dtype == np.uint8 and rgb.shape == (*labels.shape, 3)
         inside, outside = np.median(rgb[labels > 0]), np.median(rgb[labels == 0])
         saturation = np.ptp(rgb.astype(int), axis=2).mean()
         area = np.median(np.bincount(labels.ravel())[1:])
-        if "fluorescent" in image_type:
+        if "fluorescent" in kind:
             assert outside < 30 and inside > outside + 5 and saturation == 0
-            assert 100 < area < 400 if image_type.startswith("small") else 1000 < area < 3500
+            assert 100 < area < 400 if kind.startswith("small") else 1000 < area < 3500
         else:
             assert outside > 140 and inside < outside - 40
-            assert saturation > 15 if image_type == "purple" else saturation == 0
-
-
-@pytest.mark.parametrize("image_type", CROP_SHAPES)
-def test_every_quarter_has_a_nucleus(image_type, drawn):
-    for _, labels in drawn[image_type]:
+            assert saturation > 15 if kind == "purple" else saturation == 0
+        # Every quarter has a nucleus.
         rows, columns = (np.array_split(np.arange(length), 2) for length in labels.shape)
         assert all(labels[np.ix_(row, column)].any() for row in rows for column in columns)
-
-
-def test_unknown_kind_is_an_error():
-    with pytest.raises(ValueError, match="small fluorescent"):
-        draw_frame("plants", np.random.default_rng(0), (64, 64))
 
 
 def test_blob_has_the_area_of_its_radius_and_none_outside_the_frame():

@@ -2,20 +2,18 @@
 
 import matplotlib
 import numpy as np
-import pandas as pd
 
 from pipeline.dataset import processed as dataset
 from pipeline.report import charts as figures
-from pipeline.report import results
 from pipeline.report.pictures import Example, error_rows
 from pipeline.report.style import write_figure
+from tests.pipeline.examples import history
 
 
 def test_figures_ignore_the_users_own_settings(tmp_path):
-    history = pd.DataFrame({column: [1.0, 2.0] for column in results.TABLES["history"][1]})
-    write_figure(tmp_path / "plain.png", figures.training_curves, history, 50)
+    write_figure(tmp_path / "plain.png", figures.training_curves, history(), 50)
     with matplotlib.rc_context({"axes.facecolor": "red", "font.size": 30, "lines.linewidth": 9}):
-        write_figure(tmp_path / "odd.png", figures.training_curves, history, 50)
+        write_figure(tmp_path / "odd.png", figures.training_curves, history(), 50)
     data = (tmp_path / "plain.png").read_bytes()
     assert data == (tmp_path / "odd.png").read_bytes()
     assert not any(chunk in data for chunk in (b"tEXt", b"iTXt", b"tIME", b"eXIf"))

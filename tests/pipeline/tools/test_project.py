@@ -1,5 +1,6 @@
-"""Copies of the project."""
+"""Revisions, and copies of the project."""
 
+import re
 import subprocess
 import sys
 
@@ -7,7 +8,7 @@ import pytest
 
 from nuclei_unet.errors import InputError
 from pipeline.git import git
-from pipeline.tools.project import copy_project
+from pipeline.tools.project import commit_of, copy_project
 
 # Says that it runs, and waits.
 STAGE = """
@@ -16,6 +17,27 @@ from pipeline import stage
 sys.argv = ["train.py"]
 stage.run(lambda: print(flush=True) or time.sleep(60))
 """
+
+
+@pytest.mark.parametrize("revision", ["no-such-branch", "-h", "--all", "a;b", "$(a)"])
+def test_a_revision_that_is_not_there_is_named(revision):
+    with pytest.raises(InputError, match=f"{re.escape(revision)}: not a branch, commit or experiment"):
+        commit_of(revision)
+    assert git("rev-parse", "HEAD").strip() == commit_of("HEAD")
+
+
+def test_a_folder_that_git_refuses_is_named_with_the_reason(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    with pytest.raises(InputError, match="not a git repository"):
+        commit_of("HEAD")
+    git("init", "--quiet")
+    with pytest.raises(InputError, match="main: not a branch"):
+        commit_of("main")
+    # What git does in a checkout of another user.
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    with pytest.raises(InputError, match=r"dubious ownership.*safe\.directory"):
+        commit_of("HEAD")
 
 
 def test_a_copy_in_which_a_stage_is_running_is_left_alone(tmp_path):

@@ -19,7 +19,7 @@ def test_pages_are_up_to_date(path, monkeypatch):
 def test_every_parameter_is_described():
     rows = tables.keys(PARAMS.read_text())
     described = {key: meaning for key, value, meaning in rows if value is not None}
-    assert list(described) == list(params.flatten_mapping(params.YAML(typ="safe").load(PARAMS.read_text())))
+    assert list(described) == list(params.flatten(params.YAML(typ="safe").load(PARAMS.read_text())))
     assert all(described.values())
 
 
