@@ -1,18 +1,15 @@
-"""Drawn images, annotators of different style, and a model that adapts in seconds."""
+"""Synthetic images, annotators of different style, and a model that adapts in seconds."""
 
 import cv2
 import numpy as np
 
-from nuclei_unet.network import keras_file
 from nuclei_unet.prediction import models
+from nuclei_unet.prediction.segmenter import Segmenter
 from tests.nuclei_unet.nuclei import drawn
-
-# A fine-tuning that is over in seconds.
-QUICK = {"crop_size": 64, "batch_size": 2, "precision": "float32"}
 
 
 def image(seed, shape=(96, 112), count=7):
-    """Return a drawn fluorescence image, uint8 (H, W), and its nuclei."""
+    """Return a synthetic fluorescence image, uint8 (H, W), and its nuclei."""
     rng = np.random.default_rng(seed)
     places = []
     while len(places) < count:
@@ -25,12 +22,10 @@ def image(seed, shape=(96, 112), count=7):
     return np.clip(pixels, 0, 255).astype(np.uint8), labels
 
 
-def write_model(path):
-    """Write the pretrained model, with the two fast views of each image, and return its metadata."""
-    network, metadata, _ = models.load_weights(None)
-    metadata = metadata.model_copy(update={"predict": metadata.predict.with_views("fast")})
-    keras_file.save(network, path, metadata)
-    return metadata
+def wide_annotator():
+    """Return a segmenter that draws all outlines 1 px wider than the pretrained model, and the metadata of that."""
+    metadata = models.describe(None)[0]
+    return Segmenter.load(predict=metadata.predict.model_copy(update={"outline_offset": 1.0}), gpu=False), metadata
 
 
 def random_labels(seed, shape=(96, 112)):

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
-from nuclei_unet.adaptation.calibrate import GAIN, Annotated, Trials, calibrate, enough, outline_style
+from nuclei_unet.adaptation.calibrate import GAIN, calibrate
+from nuclei_unet.adaptation.study import Annotated, Trials, outline_style
 from nuclei_unet.prediction.instances import label_nuclei
 from tests.nuclei_unet.nuclei import drawn
 
@@ -94,6 +95,13 @@ def test_a_random_annotator_gains_little_or_changes_nothing(evaluate_once, seed)
     assert found == evaluate_once or after > before + GAIN
 
 
+@pytest.fixture
+def evaluate(settings):
+    """Return an `evaluate` section with other values for some of its keys."""
+    plain = {"foreground_threshold": 0.5, "border_weight": 1.0, "min_area": 0, "smoothing": 0.5, "prominence": 0.05}
+    return lambda **values: settings.evaluate.model_copy(update=plain | values)
+
+
 @pytest.fixture(scope="module")
 def evaluate_once(settings):
     return settings.evaluate.model_copy(update={"outline_range": 0.0, "min_area": 0})
@@ -105,9 +113,3 @@ def test_images_without_nuclei_are_valid(evaluate):
     trials = Trials([empty, seen(circles(1))])
     assert trials.score(evaluate(), [0]) == 1 and trials.style(evaluate(), [0]) == 0
     assert calibrate(trials, evaluate(), [0, 1], search=False).outline_offset == pytest.approx(1, abs=0.3)
-
-
-def test_how_many_are_enough():
-    many = seen(drawn((96, 96), *((r, c, 3) for r in range(6, 90, 12) for c in range(6, 90, 12))))
-    assert enough([many] * 3) and not enough([many] * 2) and not enough([seen(circles())] * 12)
-    assert enough([seen(circles())] * 13)

@@ -8,95 +8,120 @@ import keras
 import numpy as np
 import pytest
 
-from nuclei_unet.adaptation import finetune
+from nuclei_unet.adaptation import Settings, finetune
 from nuclei_unet.errors import InputError
-from nuclei_unet.network import unet
+from nuclei_unet.network import onnx_file, unet
+from nuclei_unet.prediction.engine import OnnxNetwork
 from tests import ROOT
 from tests.metadata import metadata_of
 from tests.nuclei_unet.training.examples import sample
 
+FOUR = Settings(stops=(4,), seed=1, threads=2)
+TWO = [sample(n, (40, 48)) for n in range(2)]
+
 
 @pytest.fixture(scope="module")
-def tiny(settings, model_params):
-    """Return settings of a fine-tuning of four steps, and weights to start from."""
+def start(settings, model_params, tmp_path_factory):
+    """Return the content of an ONNX file of a tiny network, and its metadata."""
+    path = tmp_path_factory.mktemp("start") / "model.onnx"
     network = model_params().model_copy(update={"normalization": "none"})
-    metadata = metadata_of(settings, network)
-    made = finetune.settings_for(metadata, 1, 2, 4)
     keras.utils.set_random_seed(5)
-    small = made.model_copy(update={"crop_size": 32, "batch_size": 4, "precision": "float32"})
-    return small, unet.build(1, metadata.targets, network).get_weights()
+    metadata = metadata_of(settings, network)
+    onnx_file.save(unet.build(1, metadata.targets, network), path, metadata)
+    return path.read_bytes(), metadata
 
 
-def tuner(tiny, replay=(), **changes):
-    settings, weights = tiny
-    return finetune.Finetuner(weights, settings.model_copy(update=changes), 1, replay)
-
-
-TWO = [sample(n, (40, 48)) for n in range(2)]
+@pytest.fixture
+def tuner(start, monkeypatch):
+    """Return a function that makes a tuner of small crops."""
+    monkeypatch.setattr(finetune, "CROP", 32)
+    monkeypatch.setattr(finetune, "BATCH", 4)
+    return lambda *more: finetune.Finetuner(*start, FOUR, *more)
 
 
 def same(one, other):
     return all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
 
 
-def test_stops_do_not_depend_on_later_ones_nor_runs_on_earlier_ones(tiny):
-    steps, one = [], tuner(tiny)
-    found = list(one.run(TWO, (2, 4), lambda: steps.append(1)))
-    assert [step for step, _ in found] == [2, 4] and len(steps) == 4
-    assert not same(found[0][1], found[1][1]) and not same(found[0][1], tiny[1])
-    for other in (one, tuner(tiny)):
-        ((_, first),) = other.run(TWO, (2,))
-        assert same(found[0][1], first)
+def test_stops_do_not_depend_on_later_ones_nor_runs_on_earlier_ones(tuner):
+    steps = []
+    first = tuner((), lambda: steps.append(1))
+    start = first.model.get_weights()
+    (two, after_two), (four, after_four) = first.run(TWO, (2, 4))
+    assert (two, four) == (2, 4) and len(steps) == 4
+    assert not same(after_two, after_four) and not same(after_two, start)
+    for other in (first, tuner()):
+        ((_, again),) = other.run(TWO, (2,))
+        assert same(after_two, again)
 
 
-def test_every_second_crop_is_a_replay(tiny, monkeypatch):
-    one, drawn = tuner(tiny, [sample(9)]), []
-    monkeypatch.setattr(one.replay, "draw", lambda n, draw=one.replay.draw: (drawn.append(n), draw(n))[1])
-    ((_, found),) = one.run(TWO, (2,))
-    assert sorted(drawn) == [0, 1, 2, 3]  # two batches of four
-    ((_, other),) = tuner(tiny).run(TWO, (2,))
-    assert not same(found, other)
+def test_weights_become_an_onnx_file_in_float32_or_eight_bits(tuner):
+    one = tuner([sample(9)])
+    ((_, weights),) = one.run(TWO, (2,))
+    pixels = TWO[0].image[None, :40, :48, None].astype(np.float32)
+    wanted = one.model(pixels)["foreground"]
+    for samples, atol in (((), 0.01), (TWO, 0.1)):
+        data = one.to_onnx(weights, samples)
+        assert data == one.to_onnx(weights, samples)
+        maps = OnnxNetwork(data, "a", threads=2)(pixels)["foreground"]
+        np.testing.assert_allclose(maps, wanted, atol=atol)
 
 
-def test_a_loss_that_explodes_is_an_error(tiny):
+def test_every_second_crop_is_a_replay(tuner, monkeypatch):
+    one, numbers = tuner([sample(9)]), []
+    draw = one._replayed.draw
+    monkeypatch.setattr(one._replayed, "draw", lambda n: (numbers.append(n), draw(n))[1])
+    ((_, with_replay),) = one.run(TWO, (2,))
+    assert sorted(numbers) == [0, 1, 2, 3]  # two batches of four
+    ((_, without),) = tuner().run(TWO, (2,))
+    assert not same(with_replay, without)
+
+
+def test_a_loss_that_explodes_is_an_error(tuner, monkeypatch):
+    monkeypatch.setattr(finetune, "LEARNING_RATE", 10.0)
+    monkeypatch.setattr(finetune, "EXPLODED", 0.1)
     with pytest.raises(InputError, match=r"the loss of the fine-tuning became .*; check the labels, or calibrate only"):
-        list(tuner(tiny, learning_rate=1e30).run(TWO, (4,)))
+        list(tuner().run(TWO, (4,)))
 
 
-def test_crops_fit_any_network(settings):
-    deep = settings.train.model.model_copy(update={"encoder": "none", "filters": (2,) * 7, "dropout": (0.0,) * 7})
-    assert finetune.settings_for(metadata_of(settings, deep), 1, 2, 4).crop_size == 256
-    deeper = settings.train.model.model_copy(update={"encoder": "none", "filters": (2,) * 9, "dropout": (0.0,) * 9})
-    assert finetune.settings_for(metadata_of(settings, deeper), 1, 2, 4).crop_size == 512
+@pytest.mark.parametrize(("levels", "side"), [(7, 256), (10, 512)])
+def test_crops_fit_any_network(settings, levels, side):
+    deep = {"encoder": "none", "filters": (2,) * levels, "dropout": (0.0,) * levels, "stem_stride": 1}
+    network = settings.train.model.model_copy(update=deep)
+    assert finetune.train_settings(metadata_of(settings, network), FOUR).crop_size == side
+
+
+def test_tiles_to_calibrate_on_are_spread_over_all_images():
+    tiles = finetune._tiles([sample(n, (600, 700)) for n in range(4)])
+    assert len(tiles) == 12 and {tile.shape for tile in tiles} >= {(256, 256), (88, 188)}
 
 
 SCRIPT = """
-import hashlib, keras, tensorflow as tf
-tf.config.threading.set_intra_op_parallelism_threads(2)
-tf.config.threading.set_inter_op_parallelism_threads(2)
-from nuclei_unet.network import unet
-from nuclei_unet.training import finetune
+import hashlib, keras, pathlib, tempfile
+from nuclei_unet.adaptation import Settings, finetune
+from nuclei_unet.network import onnx_file, unet
 from pipeline import params
 from tests import PARAMS
 from tests.nuclei_unet.training.examples import sample
 from tests.metadata import metadata_of
 
+finetune.CROP, finetune.BATCH = 64, 4
 settings = params.load(PARAMS)
 network = settings.train.model.model_copy(
     update={"filters": (4, 8), "dropout": (0.0, 0.3), "normalization": "none"})
 metadata = metadata_of(settings, network)
-made = finetune.settings_for(metadata, 1, 2, 3).model_copy(
-    update={"crop_size": 64, "batch_size": 4, "precision": "float32"})
 keras.utils.set_random_seed(5)
-weights = unet.build(1, metadata.targets, network).get_weights()
-one = finetune.Finetuner(weights, made, 1, [sample(n, (70, 80)) for n in range(3, 6)])
-(found,) = one.run([sample(n, (70, 80)) for n in range(3)], (3,))
-print(hashlib.sha256(b"".join(part.tobytes() for part in found[1])).hexdigest())
+path = pathlib.Path(tempfile.mkdtemp(), "model.onnx")
+onnx_file.save(unet.build(1, metadata.targets, network), path, metadata)
+replay, own = ([sample(n, (70, 80)) for n in numbers] for numbers in (range(3, 6), range(3)))
+tuner = finetune.Finetuner(path.read_bytes(), metadata, Settings(stops=(3,), threads=2), replay)
+((_, weights),) = tuner.run(own, (3,))
+print(hashlib.sha256(tuner.to_onnx(weights, own)).hexdigest())
 """
 
 
-def test_two_processes_give_the_same_bits():
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
+def test_two_processes_give_the_same_bytes(tmp_path):
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3", "TMPDIR": str(tmp_path)}
     digests = [
         subprocess.run(
             [sys.executable, "-c", SCRIPT], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
