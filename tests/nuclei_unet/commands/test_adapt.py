@@ -2,8 +2,6 @@
 
 import argparse
 import re
-import subprocess
-import sys
 
 import cv2
 import numpy as np
@@ -17,7 +15,6 @@ from nuclei_unet.errors import InputError
 from nuclei_unet.formats import geojson, kaggle
 from nuclei_unet.formats.label_tiff import write_labels
 from nuclei_unet.prediction import models
-from tests import ROOT
 from tests.nuclei_unet.adaptation.adapting import image, random_labels, wide_annotator
 
 
@@ -144,23 +141,6 @@ def test_what_cannot_be_adapted_is_said_in_one_line(lab, tmp_path, monkeypatch):
     monkeypatch.setattr("nuclei_unet.adaptation.find_spec", lambda name: None)
     assert re.search(r"needs TensorFlow.*; pip install 'nuclei-unet\[train\]'", fault(images, labels, out))
     assert not out.exists()
-
-
-def test_more_than_100_images(tmp_path):
-    for number in range(101):
-        write_labels(tmp_path / f"labels/{number}.tif", np.ones((2, 2), np.uint16))
-        write_labels(tmp_path / f"images/{number}.tif", np.ones((2, 2), np.uint16))
-    with pytest.raises(InputError, match="101 annotated images in .*; adapt takes 1 to 100"):
-        adapt.find(requested(tmp_path / "images", tmp_path / "labels", "--out", "a.onnx"))
-
-
-def test_its_help_needs_no_tensorflow(capsys):
-    with pytest.raises(SystemExit) as ended:
-        main(["adapt", "--help"])
-    assert ended.value.code == 0 and "--calibrate-only" in capsys.readouterr().out
-    code = "import sys, nuclei_unet.commands.main; print('tensorflow' in sys.modules, 'pandas' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["False", "False"]
 
 
 @pytest.mark.parametrize(
