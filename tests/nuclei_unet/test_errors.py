@@ -23,12 +23,6 @@ def test_signs_that_a_terminal_obeys_are_spelled_out(text, shown):
     assert errors.one_line(text) == shown
 
 
-def test_an_error_is_one_line_whatever_a_file_is_called(capsys):
-    with pytest.raises(SystemExit):
-        main(["info", "no\n\x1b[2Jsuch.onnx"])
-    assert capsys.readouterr().err == "error: no\\n\\x1b[2Jsuch.onnx: no such model\n"
-
-
 def test_info_shows_what_a_model_says_in_one_line(tmp_path, capsys):
     model = onnx.load_model(models.PRETRAINED)
     (entry,) = (entry for entry in model.metadata_props if entry.key == CARD)

@@ -97,12 +97,6 @@ def test_nuclei_of_one_pixel():
     assert all(np.isfinite(column).all() for column in table.values())
 
 
-def test_nuclei_that_touch_are_measured_one_by_one():
-    labels = np.repeat([[1, 2]], 3, axis=1).repeat(4, axis=0).astype(np.uint16)
-    assert measure(labels, labels)["intensity_mean"].tolist() == [1, 2]
-    assert measure(labels, labels)["area"].tolist() == [12, 12]
-
-
 def test_labels_far_apart_and_above_16_bits_keep_their_numbers():
     # A list as long as the highest number would take 32 GB.
     wide = LABELS.astype(np.uint32) * 1_000_000_000

@@ -1,9 +1,5 @@
 """Fine-tuning: the same bits in any process, replay in every second crop, stops that do not depend on later ones."""
 
-import os
-import subprocess
-import sys
-
 import keras
 import numpy as np
 import pytest
@@ -12,7 +8,6 @@ from nuclei_unet.adaptation import Settings, finetune
 from nuclei_unet.errors import InputError
 from nuclei_unet.network import onnx_file, unet
 from nuclei_unet.prediction.engine import OnnxNetwork
-from tests import ROOT
 from tests.metadata import metadata_of
 from tests.nuclei_unet.training.examples import sample
 
@@ -94,38 +89,3 @@ def test_crops_fit_any_network(settings, levels, side):
 def test_tiles_to_calibrate_on_are_spread_over_all_images():
     tiles = finetune._tiles([sample(n, (600, 700)) for n in range(4)])
     assert len(tiles) == 12 and max(tile.shape for tile in tiles) == (256, 256)
-
-
-SCRIPT = """
-import hashlib, keras, pathlib, tempfile
-from nuclei_unet.adaptation import Settings, finetune
-from nuclei_unet.network import onnx_file, unet
-from pipeline import params
-from tests import PARAMS
-from tests.nuclei_unet.training.examples import sample
-from tests.metadata import metadata_of
-
-finetune.CROP, finetune.BATCH = 64, 4
-settings = params.load(PARAMS)
-network = settings.train.model.model_copy(
-    update={"filters": (4, 8), "dropout": (0.0, 0.3), "normalization": "none"})
-metadata = metadata_of(settings, network)
-keras.utils.set_random_seed(5)
-path = pathlib.Path(tempfile.mkdtemp(), "model.onnx")
-onnx_file.save(unet.build(1, metadata.targets, network), path, metadata)
-replay, own = ([sample(n, (70, 80)) for n in numbers] for numbers in (range(3, 6), range(3)))
-tuner = finetune.Finetuner(path.read_bytes(), metadata, Settings(stops=(3,), threads=2), replay)
-((_, weights),) = tuner.run(own, (3,))
-print(hashlib.sha256(tuner.to_onnx(weights, own)).hexdigest())
-"""
-
-
-def test_two_processes_give_the_same_bytes(tmp_path):
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3", "TMPDIR": str(tmp_path)}
-    digests = [
-        subprocess.run(
-            [sys.executable, "-c", SCRIPT], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
-        ).stdout.split()[-1]
-        for _ in range(2)
-    ]
-    assert digests[0] == digests[1]

@@ -33,18 +33,6 @@ def test_one_image_has_its_scores_by_column():
     assert {score.column for score in scores.SCORES if score.column} == set(found)
 
 
-def test_a_set_of_one_image_has_no_width_of_interval():
-    found = scores.of_images([PERFECT])["instance"]
-    assert found["dsb_score_low"] == found["dsb_score"] == found["dsb_score_high"] == 1
-
-
-def test_every_score_has_a_place_of_its_own():
-    paths = [score.path for score in scores.SCORES]
-    columns = [score.column for score in scores.SCORES if score.column]
-    assert all(len(set(names)) == len(names) for names in (paths, columns))
-    assert {score.group for score in scores.SCORES} == set(scores.GROUPS)
-
-
 def test_scores_are_listed_group_by_group():
     groups = [score.group for score in scores.listed()]
     assert groups == sorted(groups, key=scores.GROUPS.index) and len(groups) == len(scores.SCORES)

@@ -61,13 +61,6 @@ def test_augmentations_are_undone_before_maps_are_averaged(predictor, once, sett
     assert len(network.shapes) == 16 and len({max(shape) for shape in network.shapes}) == 4
 
 
-def test_maps_at_another_size(predictor):
-    image = noise(9, 14)
-    native, larger = predictor.maps(image)["foreground"], predictor.maps(image, (18, 42))["foreground"]
-    assert native.shape == (9, 14) and larger.shape == (18, 42)
-    assert native.min() <= larger.min() <= larger.max() <= native.max()
-
-
 @pytest.mark.parametrize("shape", [(900, 640), (300, 213), (1800, 1280), (1, 1)])
 def test_a_label_image_of_another_size_in_tiles_too(shape, settings, once, monkeypatch):
     image = np.full((900, 640), 20, np.uint8)

@@ -67,12 +67,6 @@ def test_an_image_seen_at_another_scale_keeps_its_size(segmenter):
     assert segmenter(np.zeros((1, 1), np.int32), scale=0.1).shape == (1, 1)
 
 
-def test_other_prediction_settings_can_be_given(opened):
-    predict = opened.metadata.predict.model_copy(update={"min_area": 10**6})
-    large = Segmenter.load(predict=predict)
-    assert not large(noise((64, 64), np.uint8)).any() and large.metadata.predict.min_area == 10**6
-
-
 def test_a_model_that_was_not_evaluated_is_refused(opened):
     with pytest.raises(InputError, match="trained but not evaluated"):
         Segmenter(opened.network, opened.metadata.but(predict=None))

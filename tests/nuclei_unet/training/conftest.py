@@ -29,9 +29,10 @@ def train_params(settings, model_params):
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def long_training(train_params):
     """Return parameters with all that a training carries from epoch to epoch."""
-    params = train_params(AUGMENTED, epochs=4, type_balance=0.5, optimizer="adamw", schedule="cosine")
+    two = ("foreground", "border")
+    params = train_params(AUGMENTED, epochs=4, targets=two, type_balance=0.5, optimizer="adamw", schedule="cosine")
     model = params.model.model_copy(update={"dropout": (0.2,) * len(params.model.filters)})
     return params.model_copy(update={"model": model})

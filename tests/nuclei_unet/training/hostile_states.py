@@ -38,8 +38,6 @@ def _claimed(path: Path) -> None:
 STATES: dict[str, Callable[[Path], None]] = {
     "code": lambda path: _replace(path, "state.npy", _npy(np.array([_Code()], object))),
     "terabytes": _claimed,
-    "no-object": lambda path: _replace(path, "state.npy", _npy(np.array("[]"))),
-    "no-epoch": lambda path: _replace(path, "state.npy", _npy(np.array('{"best_weights": 0}'))),
     "deep": lambda path: _replace(path, "state.npy", _npy(np.array("[" * 10**5))),
     "other-shape": lambda path: _replace(path, "variable0.npy", _npy(np.zeros((2, 2, 2, 2, 2), np.float32))),
 }

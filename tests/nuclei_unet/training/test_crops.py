@@ -31,13 +31,6 @@ def test_image_and_maps_move_together(augment, train_params):
     assert len({image.tobytes() for image, _ in drawn if image.any()}) > 5
 
 
-def test_a_flip_mirrors_exactly(train_params):
-    one = sample(0)
-    source = crops.Crops([one], train_params({"flip": True}))
-    drawn = {source.draw(number)[0].tobytes() for number in range(12)}
-    assert drawn == {one.image.tobytes(), np.ascontiguousarray(one.image[:, ::-1]).tobytes()}
-
-
 def test_without_balance_every_image_comes_once_before_any_twice(train_params):
     samples = [sample(n) for n in range(5)]
     source = crops.Crops(samples, train_params())

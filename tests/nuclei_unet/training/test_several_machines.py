@@ -94,6 +94,7 @@ def undisturbed(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_two_workers_train_as_one_does(undisturbed):
     settings = examples.tiny("single")
     runtime.configure(settings)
@@ -109,6 +110,7 @@ def test_two_workers_train_as_one_does(undisturbed):
     pd.testing.assert_frame_equal(histories[0], history, rtol=2e-3)
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_stops_the_other_and_both_go_on(undisturbed, tmp_path):
     ports, chief, other = workers(tmp_path, dies=(0, 2))
     said = f"worker 1 (localhost:{ports[1]}) is gone; start all workers again and they go on after epoch 2"
@@ -122,6 +124,7 @@ def test_a_worker_that_dies_stops_the_other_and_both_go_on(undisturbed, tmp_path
             assert (tmp_path / name).read_bytes() == (undisturbed / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_a_chief_that_dies_stops_the_other(tmp_path):
     # Before it has kept the state of this epoch.
     ports, chief, other = workers(tmp_path, dies=(2, 0))
@@ -130,6 +133,7 @@ def test_a_chief_that_dies_stops_the_other(tmp_path):
     assert (other[0], other[2]) == (1, f"error: train: {said}\n")
 
 
+@pytest.mark.slow
 def test_workers_with_other_parameters_are_named(tmp_path):
     _, *ends = workers(tmp_path, names=(STATE, "train-2.npz"))
     for code, _, stderr in ends:
@@ -137,6 +141,7 @@ def test_workers_with_other_parameters_are_named(tmp_path):
         assert stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_port_that_is_taken_is_named(tmp_path):
     with socket.create_server(("localhost", 0)) as taken:
         port = taken.getsockname()[1]
