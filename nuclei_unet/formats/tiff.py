@@ -193,9 +193,7 @@ def ome_images(xml: str | None, shapes: Sequence[tuple], axes: Sequence[str]) ->
     metas = []
     for shape, letters in zip(shapes, axes, strict=True):
         size = [str(shape[letters.index(letter)]) for letter in "XY"]
-        metas.append(
-            next((_ome_image(one) for one in elements if [one.get("SizeX"), one.get("SizeY")] == size), None)
-        )
+        metas.append(next((_ome_image(one) for one in elements if [one.get("SizeX"), one.get("SizeY")] == size), None))
     return metas
 
 
