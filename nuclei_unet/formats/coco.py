@@ -50,7 +50,7 @@ def write(path: Path, images: Iterable[tuple[str, np.ndarray]]) -> None:
 def annotations(labels: np.ndarray) -> list[dict]:
     """Return the annotations of one label image (H, W), without ids: mask, area and box in pixels, and label."""
     height, width = labels.shape
-    found = []
+    described = []
     for label, starts, lengths in runs_of(labels):
         ends = starts + lengths
         # Background and nucleus in turn; the background after the last run is left out if there is none.
@@ -61,7 +61,7 @@ def annotations(labels: np.ndarray) -> list[dict]:
         wraps = bool(np.any(starts // height != (ends - 1) // height))
         top = 0 if wraps else int((starts % height).min())
         bottom = height if wraps else int(((ends - 1) % height).max()) + 1
-        found.append(
+        described.append(
             {
                 "category_id": 1,
                 "segmentation": {"size": [height, width], "counts": compress(counts)},
@@ -71,7 +71,7 @@ def annotations(labels: np.ndarray) -> list[dict]:
                 "label": label,
             }
         )
-    return found
+    return described
 
 
 def compress(counts: np.ndarray) -> str:
@@ -144,13 +144,13 @@ def read(path: Path) -> dict[str, Callable[[], np.ndarray]]:
     }
 
 
-def _paint(shape: tuple[int, int], found: list[dict], where: str) -> np.ndarray:
-    numbers = [annotation.get("label") for annotation in found]
+def _paint(shape: tuple[int, int], annotated: list[dict], where: str) -> np.ndarray:
+    numbers = [annotation.get("label") for annotation in annotated]
     own = all(type(number) is int and 0 < number <= MAX_LABEL for number in numbers)
     if not own or len(set(numbers)) < len(numbers):
-        numbers = range(1, len(found) + 1)
+        numbers = range(1, len(annotated) + 1)
     flat = np.zeros(shape[0] * shape[1], np.uint32)  # column-major, as the code counts
-    for number, annotation in zip(numbers, found, strict=True):
+    for number, annotation in zip(numbers, annotated, strict=True):
         pixels = _pixels(annotation.get("segmentation"), shape, f"{where}, annotation {annotation.get('id')}")
         flat[pixels[flat[pixels] == 0]] = number
     return checked(flat.reshape(shape[::-1]).T, where)

@@ -33,14 +33,14 @@ def write(
     ------
     InputError : a column of measurements has not one number per nucleus
     """
-    found = outlines(checked(labels, str(path)))
+    nuclei = outlines(checked(labels, str(path)))
     columns = {name: values for name, values in (measurements or {}).items() if name != "label"}
     for name, values in columns.items():
-        if len(values) != len(found):
-            raise InputError(f"{path}: {len(values)} values of {name} for {len(found)} nuclei")
+        if len(values) != len(nuclei):
+            raise InputError(f"{path}: {len(values)} values of {name} for {len(nuclei)} nuclei")
     with fresh_file(path) as partial, partial.open("w", encoding="utf-8", newline="\n") as file:
         file.write('{"type": "FeatureCollection", "features": [')
-        for index, (label, parts) in enumerate(found.items()):
+        for index, (label, parts) in enumerate(nuclei.items()):
             values = {name: float(values[index]) for name, values in columns.items()}
             values = {name: value for name, value in values.items() if math.isfinite(value)}
             file.write("\n" if index == 0 else ",\n")
@@ -90,11 +90,11 @@ def read(path: Path, shape: tuple[int, int] | None = None) -> np.ndarray:
     features = _features(path)
     shapes = [(index, feature, geometry) for index, feature in enumerate(features) if (geometry := _geometry(feature))]
     numbers = numbered([_name(feature) for _, feature, _ in shapes])
-    found = {
+    nuclei = {
         number: _parts(geometry, f"{path}, feature {index + 1}")
         for number, (index, _, geometry) in zip(numbers, shapes, strict=True)
     }
-    return label_image(found, shape, str(path))
+    return label_image(nuclei, shape, str(path))
 
 
 def _features(path: Path) -> list[dict]:

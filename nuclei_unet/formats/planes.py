@@ -96,25 +96,25 @@ def choose_channel(image: ImageFile, channel: str | int | None) -> int | None:
     if channel is not None:
         wanted = str(channel).strip().casefold()
         if wanted.isdecimal() and int(wanted) < len(names):
-            found = [int(wanted)]
+            fitting = [int(wanted)]
         else:
             lower = [name.casefold() for name in names]
-            found = [number for number, name in enumerate(lower) if name == wanted]
-            found = found or [number for number, name in enumerate(lower) if wanted and wanted in name]
-        if len(found) != 1:
+            fitting = [number for number, name in enumerate(lower) if name == wanted]
+            fitting = fitting or [number for number, name in enumerate(lower) if wanted and wanted in name]
+        if len(fitting) != 1:
             raise InputError(
-                f"{image.name}: {'several channels' if found else 'no channel'} {channel}; it has {listed}"
+                f"{image.name}: {'several channels' if fitting else 'no channel'} {channel}; it has {listed}"
             )
     elif has_colours or len(names) == 1:
-        found = [0]
+        fitting = [0]
     else:
-        found = [number for number, name in enumerate(names) if NUCLEAR.search(name)]
-        if len(found) != 1:
-            said = "the names of several channels say" if found else "no channel's name says"
+        fitting = [number for number, name in enumerate(names) if NUCLEAR.search(name)]
+        if len(fitting) != 1:
+            said = "the names of several channels say" if fitting else "no channel's name says"
             raise InputError(f"{image.name}: {said} that it shows nuclei; choose a channel: {listed}")
     if "C" in image.axes:
-        return found[0]
-    return found[0] if has_colours and channel is not None else None
+        return fitting[0]
+    return fitting[0] if has_colours and channel is not None else None
 
 
 def _reader(image: ImageFile, index: dict, over: str | None, project: str | None, number: int | None):

@@ -98,7 +98,7 @@ def find_images(inputs: Sequence[str]) -> list[tuple[Path, PurePath]]:
     ------
     InputError : an input does not exist, holds no image, or is a file with another suffix
     """
-    found: dict[Path, tuple[Path, PurePath]] = {}
+    images: dict[Path, tuple[Path, PurePath]] = {}
     for given in inputs:
         path = Path(given)
         if path.is_file() or is_zarr(path):
@@ -117,11 +117,11 @@ def find_images(inputs: Sequence[str]) -> list[tuple[Path, PurePath]]:
         if not items:
             raise InputError(f"{given}: no image there; those that can be read are {_listed()}")
         for file, relative in items:
-            found.setdefault(file.resolve(), (file, relative))
-    if len({relative for _, relative in found.values()}) < len(found):
-        common = os.path.commonpath([file.parent for file in found])
-        found = {real: (file, PurePath(real.relative_to(common))) for real, (file, _) in found.items()}
-    return sorted(found.values(), key=lambda item: (_natural(item[1].as_posix()), str(item[0])))
+            images.setdefault(file.resolve(), (file, relative))
+    if len({relative for _, relative in images.values()}) < len(images):
+        common = os.path.commonpath([file.parent for file in images])
+        images = {real: (file, PurePath(real.relative_to(common))) for real, (file, _) in images.items()}
+    return sorted(images.values(), key=lambda item: (_natural(item[1].as_posix()), str(item[0])))
 
 
 class Images:

@@ -38,10 +38,10 @@ def write(path: Path, labels: np.ndarray) -> None:
     labels = checked(labels, str(path))
     if max(labels.shape) > MAX_SIDE:
         raise InputError(f"{path}: {labels.shape} pixels; ImageJ's ROIs hold coordinates up to {MAX_SIDE:,}")
-    found = outlines(labels)
-    digits = max(len(str(max(found, default=0))), 4)
+    regions = outlines(labels)
+    digits = max(len(str(max(regions, default=0))), 4)
     with fresh_file(path) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as archive:
-        for label, parts in found.items():
+        for label, parts in regions.items():
             name = f"{label:0{digits}}"
             # Fixed dates and system, so that the same nuclei give the same bytes.
             entry = zipfile.ZipInfo(f"{name}.roi", (1980, 1, 1, 0, 0, 0))
@@ -95,8 +95,8 @@ def read(path: Path, shape: tuple[int, int] | None = None) -> np.ndarray:
     """
     rois = [roi for name, data in _files(path) if (roi := _rings(data, f"{path}: {name}"))]
     # One part each: the even-odd rule goes over all rings.
-    found = {number: [rings] for number, (_, rings) in zip(numbered([name for name, _ in rois]), rois, strict=True)}
-    return label_image(found, shape, str(path))
+    regions = {number: [rings] for number, (_, rings) in zip(numbered([name for name, _ in rois]), rois, strict=True)}
+    return label_image(regions, shape, str(path))
 
 
 def _files(path: Path) -> list[tuple[str, bytes]]:

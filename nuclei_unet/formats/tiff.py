@@ -53,15 +53,15 @@ def open_tiff(path: Path, axes: str | None) -> list[ImageFile]:
         description = tif.pages.first.description if len(tif.pages) else ""
         if "<OME" in description[:2000] and not tif.is_ome:
             raise InputError(f"{path}: its OME metadata are cut short; save it again, as OME-TIFF")
-        found = [series for series in tif.series if math.prod(series.shape)]
-        if not found:
+        kept = [series for series in tif.series if math.prod(series.shape)]
+        if not kept:
             raise InputError(f"{path}: a TIFF without an image; it may be cut short")
-        about = ome_images(tif.ome_metadata, [series.shape for series in found], [series.axes for series in found])
+        about = ome_images(tif.ome_metadata, [series.shape for series in kept], [series.axes for series in kept])
         main = [
             (series, meta)
-            for series, meta in zip(found, about, strict=True)
+            for series, meta in zip(kept, about, strict=True)
             if not BESIDE.fullmatch(series.name) and not (series.kind != "ome" and series.keyframe.is_reduced)
-        ] or list(zip(found, about, strict=True))
+        ] or list(zip(kept, about, strict=True))
         # Of an image in several files, the planes that are missing here are missing in all.
         own = [item for item in main if next(page for page in item[0] if page is not None).parent is tif]
         return [
@@ -190,11 +190,11 @@ def ome_images(xml: str | None, shapes: Sequence[tuple], axes: Sequence[str]) ->
     if xml is None:
         return [None] * len(shapes)
     elements = iter(ElementTree.fromstring(xml).iterfind("{*}Image/{*}Pixels"))
-    found = []
+    metas = []
     for shape, letters in zip(shapes, axes, strict=True):
         size = [str(shape[letters.index(letter)]) for letter in "XY"]
-        found.append(next((_ome_image(one) for one in elements if [one.get("SizeX"), one.get("SizeY")] == size), None))
-    return found
+        metas.append(next((_ome_image(one) for one in elements if [one.get("SizeX"), one.get("SizeY")] == size), None))
+    return metas
 
 
 def _ome_image(pixels: ElementTree.Element) -> OmeImage:

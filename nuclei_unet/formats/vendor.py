@@ -60,8 +60,8 @@ def open_czi(path: Path) -> list[ImageFile]:
             axes = outer + "YX" + "S" * colour
             shape = (*(counts[axis] for axis in outer), place.h, place.w, *[3] * colour)
             load = partial(_load_czi, czi, path, scene, tuple(place), axes, shape, dtype)
-            found = channel_names(axes, shape, names)
-            images.append(ImageFile(path, label, axes, shape, dtype, found, *square(*sides, "CZI metadata"), load))
+            channels = channel_names(axes, shape, names)
+            images.append(ImageFile(path, label, axes, shape, dtype, channels, *square(*sides, "CZI metadata"), load))
         return images
 
 
@@ -102,9 +102,9 @@ def open_nd2(path: Path) -> list[ImageFile]:
             sides = list(described[0].volume.axesCalibration[:2])
     axes = "".join(axis for axis in sizes if axis != "P")
     shape = tuple(sizes[axis] for axis in axes)
-    found, (size, source) = channel_names(axes, shape, names), square(*sides, "ND2 metadata")
+    channels, (size, source) = channel_names(axes, shape, names), square(*sides, "ND2 metadata")
     return [
-        ImageFile(path, scene, axes, shape, dtype, found, size, source, partial(_load_nd2, nd2, path, sizes, number))
+        ImageFile(path, scene, axes, shape, dtype, channels, size, source, partial(_load_nd2, nd2, path, sizes, number))
         for number, scene in enumerate(scene_names(sizes.get("P", 1)))
     ]
 
@@ -133,15 +133,15 @@ def open_lif(path: Path) -> list[ImageFile]:
     """
     liffile = _library(path, "liffile", "lif")
     with clear_errors(path, "is not a LIF that can be read"), liffile.LifFile(path) as file:
-        found = []
+        tiles = []
         for number, image in enumerate(file.images):
             axes = "".join(axis if len(axis) == 1 else "?" for axis in image.sizes)
             if math.prod(image.shape):
-                found += [(number, image, axes, tile) for tile in range(image.sizes.get("M", 1))]
-        if not found:
+                tiles += [(number, image, axes, tile) for tile in range(image.sizes.get("M", 1))]
+        if not tiles:
             raise InputError(f"{path}: has no images")
         return [
-            _lif_image(liffile, path, *item, scene) for item, scene in zip(found, scene_names(len(found)), strict=True)
+            _lif_image(liffile, path, *item, scene) for item, scene in zip(tiles, scene_names(len(tiles)), strict=True)
         ]
 
 
@@ -156,16 +156,16 @@ def _lif_image(liffile, path, number, image, stored, tile, scene) -> ImageFile:
         names.append((properties.get("DyeName") or channel.get("LUTName") or "").split("/")[-1])
     sides = [_lif_side(about, dimension) for dimension in ("1", "2")]
     load = partial(_load_lif, liffile, path, number, stored, tile)
-    found = channel_names(axes, shape, names)
-    return ImageFile(path, scene, axes, shape, image.dtype, found, *square(*sides, "LIF metadata"), load)
+    channels = channel_names(axes, shape, names)
+    return ImageFile(path, scene, axes, shape, image.dtype, channels, *square(*sides, "LIF metadata"), load)
 
 
 def _lif_side(about, dimension: str) -> float | None:
     """Return the distance of neighbours along X (1) or Y (2) in micrometres; a length is from first to last pixel."""
-    found = about.find(f"./Dimensions/DimensionDescription[@DimID='{dimension}']") if about is not None else None
-    if found is None or int(found.get("NumberOfElements", 0)) < 2:
+    side = about.find(f"./Dimensions/DimensionDescription[@DimID='{dimension}']") if about is not None else None
+    if side is None or int(side.get("NumberOfElements", 0)) < 2:
         return None
-    return micrometres(float(found.get("Length", 0)) / (int(found.get("NumberOfElements")) - 1), found.get("Unit", ""))
+    return micrometres(float(side.get("Length", 0)) / (int(side.get("NumberOfElements")) - 1), side.get("Unit", ""))
 
 
 def _load_lif(liffile, path, number, stored, tile, **index) -> np.ndarray:

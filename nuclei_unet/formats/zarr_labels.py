@@ -160,8 +160,8 @@ def read(path: Path) -> np.ndarray:
         if "image-label" not in about:
             names = _about(group["labels"])["labels"] if "labels" in group else []
             if NAME not in names and len(names) != 1:
-                found = ", ".join(names)[:200]
-                raise InputError(f"{path}: has {len(names)} label images ({found}), none called {NAME}")
+                listed = ", ".join(names)[:200]
+                raise InputError(f"{path}: has {len(names)} label images ({listed}), none called {NAME}")
             group = group["labels"][NAME if NAME in names else names[0]]
             about = _about(group)
         array = group[about["multiscales"][0]["datasets"][0]["path"]]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from nuclei_unet.commands import convert
 from nuclei_unet.errors import InputError
-from nuclei_unet.formats import coco, geojson, kaggle, label_tiff, rois, zarr_labels
+from nuclei_unet.formats import coco, geojson, kaggle, label_tiff, rois
 from nuclei_unet.formats.reading import Images
 from nuclei_unet.formats.registry import FORMATS, READ
 from tests.nuclei_unet.formats.label_images import LABELS, label_images, same
@@ -266,12 +266,6 @@ def test_options_that_make_no_sense(tmp_path, option, capsys):
     name, value = option.split("=")
     err = capsys.readouterr().err
     assert f"argument {name}: '{value}' is no" in err and "invalid" not in err
-
-
-def test_the_image_of_an_ome_zarr_is_not_needed(tmp_path):
-    zarr_labels.write(tmp_path / "in/a.ome.zarr", LABELS, 0.5, LABELS.astype(np.float32))
-    assert run(tmp_path / "in", tmp_path / "out", "--to", "tiff") == 0
-    assert same(read(tmp_path / "out")["a"], LABELS)
 
 
 def test_an_ome_tiff_is_found_by_the_name_that_its_results_have(tmp_path):

@@ -51,13 +51,6 @@ def test_what_opencv_writes(tmp_path, compression, array, axes):
     same(path, array, axes)
 
 
-@pytest.mark.parametrize("compression", ["raw", "tiff_lzw", "tiff_adobe_deflate", "packbits"])
-def test_what_pillow_writes(tmp_path, compression):
-    for name, array, axes in (("a.tif", RGB, "YXS"), ("b.tiff", RGB[..., 0], "YX"), ("c.TIF", GREY, "YX")):
-        Image.fromarray(array).save(tmp_path / name, compression=compression)
-        same(tmp_path / name, array, axes)
-
-
 def test_jpeg_inside_tiff_is_rgb(tmp_path):
     smooth = cv2.GaussianBlur(RGB, (0, 0), 8)
     Image.fromarray(smooth).save(tmp_path / "a.tif", compression="jpeg", quality=100)
@@ -118,14 +111,6 @@ def test_a_stack_without_axes_is_refused_with_the_choices(tmp_path, compression)
         assert image.channels == (("0", "1", "2", "3", "4") if axes == "CYX" else ())
 
 
-def test_pages_by_opencv_are_as_unclear(tmp_path):
-    cv2.imwritemulti(str(tmp_path / "a.tif"), list(STACK))
-    with pytest.raises(InputError, match="give the axes"):
-        open_images(tmp_path / "a.tif")
-    image = same(tmp_path / "a.tif", STACK, "TYX", "TYX")
-    np.testing.assert_array_equal(image.load(T=3), STACK[3])
-
-
 def test_choices_fit_the_shape(tmp_path):
     for shape, choices in (
         ((3, 40, 60), "ZYX, TYX, CYX or SYX (colours)"),
@@ -153,12 +138,6 @@ def test_plain_images_are_never_in_doubt(tmp_path):
     cv2.imwrite(str(tmp_path / "rgb.tif"), RGB[..., ::-1])
     same(tmp_path / "grey.tif", GREY, "YX", "ZYX")
     same(tmp_path / "rgb.tif", RGB, "YXS", "ZYX")
-
-
-def test_given_axes_replace_the_files(tmp_path):
-    tifffile.imwrite(tmp_path / "a.tif", STACK, imagej=True, metadata={"axes": "ZYX"})
-    same(tmp_path / "a.tif", STACK, "ZYX")
-    same(tmp_path / "a.tif", STACK, "TYX", "TYX")
 
 
 def test_planar_colours(tmp_path):
@@ -400,16 +379,6 @@ def test_a_file_that_is_cut_short_is_refused_wherever_the_cut_is(tmp_path, capfd
     assert capfd.readouterr().err == "" and not caplog.records
 
 
-@pytest.mark.parametrize("compression", ["zlib", "lzw", "jpeg"])
-def test_coded_data_that_are_cut_short(tmp_path, compression):
-    tifffile.imwrite(tmp_path / "a.tif", RGB, photometric="rgb", compression=compression, metadata=None)
-    data = (tmp_path / "a.tif").read_bytes()
-    for lost in (1, 10, 500):
-        (tmp_path / "a.tif").write_bytes(data[:-lost])
-        with pytest.raises(InputError, match=r"a\.tif: the file is cut short$"):
-            only(tmp_path / "a.tif").load()
-
-
 def test_damaged_bytes_never_end_in_a_traceback(tmp_path):
     (tmp_path / "whole").mkdir()
     for whole in variants(tmp_path / "whole"):
@@ -446,14 +415,6 @@ def test_a_header_that_claims_a_million_by_a_million_pixels(tmp_path):
         plane.read()
     path.write_bytes(tiff_header(8, 8))
     assert planes(only(path))[0].read()[0].shape == (8, 8)
-
-
-def test_other_files(tmp_path):
-    (tmp_path / "a.tif").write_bytes(b"")
-    (tmp_path / "b.tif").write_text("not an image")
-    for name, said in (("a.tif", "the file is empty"), ("b.tif", "not an image that can be read")):
-        with pytest.raises(InputError, match=rf"{name}: {said}"):
-            open_images(tmp_path / name)
 
 
 LACKING = """
