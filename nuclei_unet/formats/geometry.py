@@ -28,17 +28,11 @@ START = ((0, 0), (0, 1), (1, 1), (1, 0))
 
 
 def outlines(labels: np.ndarray) -> Outlines:
-    """Return the outlines of all nuclei.
+    """Return the outlines of all nuclei of a label image, integer (H, W): label -> parts, labels in ascending order.
 
-    Parameters
-    ----------
-    labels : integer (H, W), 0 = background
-
-    Returns
-    -------
-    label -> parts, labels in ascending order. A part is a list of rings, int32 (N, 2) x, y in pixels: the exterior,
-    then its holes. A ring starts at its top left vertex and has no vertex on a straight line. Exteriors run clockwise
-    on the screen, holes the other way; read with y upwards that is the order of RFC 7946.
+    A part is a list of rings, int32 (N, 2) x, y in pixels: the exterior, then its holes. A ring starts at its top left
+    vertex and has no vertex on a straight line. Exteriors run clockwise on the screen, holes the other way; read with y
+    upwards that is the order of RFC 7946.
     """
     found: Outlines = {}
     holes: dict[int, list[np.ndarray]] = {}
@@ -210,18 +204,9 @@ def rasterise(found: Mapping[int, list[Part]], shape: tuple[int, int]) -> np.nda
     line belongs to the polygon on its right or below. A pixel of two nuclei goes to the one that comes first.
     What lies outside the image is cut off.
 
-    Parameters
-    ----------
-    found : label -> parts; rings (N, 2) x, y in pixels, integer or float
-    shape : height and width in pixels
-
-    Returns
-    -------
-    uint16 (H, W), or uint32 if a label is above 65,535; 0 = background
-
-    Raises
-    ------
-    InputError : the outlines cross more than 100 million rows of pixels
+    `found` is label -> parts, rings (N, 2) x, y in pixels, integer or float; `shape` is height and width. The labels
+    are uint16 (H, W), or uint32 if one is above 65,535. Raises InputError if the outlines cross more than 100 million
+    rows of pixels.
     """
     height, width = shape
     labels = np.zeros(shape, np.uint16 if max(found, default=0) < 2**16 else np.uint32)
@@ -269,13 +254,9 @@ def label_image(found: Mapping[int, list[Part]], shape: tuple[int, int] | None, 
 
     Raises InputError that starts with `where` if the image would be too large.
     """
-    shape = shape or extent(found)
+    if shape is None:
+        corners = [ring.max(axis=0) for parts in found.values() for part in parts for ring in part if len(ring)]
+        x, y = np.ceil(np.max(corners, axis=0)) if corners else (1, 1)
+        shape = max(int(y), 1), max(int(x), 1)
     check_size(shape, where)
     return rasterise(found, shape)
-
-
-def extent(found: Mapping[int, list[Part]]) -> tuple[int, int]:
-    """Return height and width of the smallest image from (0, 0) that holds all outlines; at least one pixel."""
-    corners = [ring.max(axis=0) for parts in found.values() for part in parts for ring in part if len(ring)]
-    x, y = np.ceil(np.max(corners, axis=0)) if corners else (1, 1)
-    return max(int(y), 1), max(int(x), 1)

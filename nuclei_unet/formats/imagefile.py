@@ -1,5 +1,6 @@
 """What is known of an image before its pixels are read, whatever its format."""
 
+import importlib
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -57,7 +58,18 @@ def clear_errors(path: Path, missing: str = "cannot be read") -> Iterator[None]:
     except Exception as error:
         # Some libraries use many lines, or none.
         said = " ".join(str(error).split())[:200] or type(error).__name__
+        if "requires the 'imagecodecs' package" in said:
+            raise InputError(f"{path}: its compression needs imagecodecs: pip install 'nuclei-unet[codecs]'") from None
         raise InputError(f"{path}: {missing} ({said.removeprefix(f'{path}: ')})") from None
+
+
+def library(path: Path, name: str, extra: str):
+    """Return a module that is not always installed. Raises InputError that names what installs it."""
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        package = name.split(".")[0]
+        raise InputError(f"{path}: needs {package}: pip install 'nuclei-unet[{extra}]'") from None
 
 
 def scene_names(count: int) -> list[str]:
@@ -111,8 +123,7 @@ def micrometres(length: float, unit: str) -> float | None:
 def square(width: float | None, height: float | None, source: str) -> tuple[float | None, str]:
     """Return a pixel's side and where it is from, from its width and height in micrometres.
 
-    Pixels whose sides differ by more than one percent have no one size. Then it is unknown, and the second value says
-    why.
+    If the sides differ by more than one percent, it is unknown, and the second value says why.
     """
     if width is None or height is None:
         return None, "unknown"

@@ -4,11 +4,14 @@ import uuid
 from pathlib import Path
 
 import numpy as np
+import tifffile
 
 from nuclei_unet.errors import InputError
 from nuclei_unet.files import fresh_file
 from nuclei_unet.formats import png
+from nuclei_unet.formats.imagefile import clear_errors
 from nuclei_unet.formats.label_image import check_size, checked
+from nuclei_unet.formats.tiff import listening
 
 
 def write_labels(path: Path, labels: np.ndarray, pixel_size: float | None = None) -> None:
@@ -18,14 +21,8 @@ def write_labels(path: Path, labels: np.ndarray, pixel_size: float | None = None
     levels from it; without a range, it would show labels as black. Above, it is a uint32 OME-TIFF, since ImageJ's own
     metadata has no such dtype.
 
-    Parameters
-    ----------
-    path : the file
-    labels : integer (H, W), 0 = background
-    pixel_size : micrometres per pixel, or None if it is not known; then the file has none
+    `labels` are integer (H, W), 0 = background; `pixel_size` is in micrometres. Without it, the file has none.
     """
-    import tifffile
-
     labels = checked(labels, str(path))
     # No time, no random number: the same labels give the same bytes.
     how = {"compression": "zlib", "software": "nuclei-unet", "photometric": "minisblack"}
@@ -48,44 +45,19 @@ def write_labels(path: Path, labels: np.ndarray, pixel_size: float | None = None
 def read_labels(path: Path) -> np.ndarray:
     """Read a label image from a TIFF (.tif, .tiff) or a PNG.
 
-    Returns
-    -------
-    uint16 (H, W), or uint32 if a label is above 65,535; the numbers as they are in the file. Of a pyramid, the largest
-    level.
-
-    Raises
-    ------
-    InputError : no such file, damaged, compressed with what is not installed, a stack or colour image, negative
-        numbers, fractions
+    The labels are uint16 (H, W), or uint32 if one is above 65,535; the numbers as they are in the file. Of a pyramid,
+    the largest level. Raises InputError: no such file, damaged, compressed with what is not installed, a stack or
+    colour image, negative numbers, fractions.
     """
-    try:
+    if not path.exists():
+        raise InputError(f"{path}: no such file")
+    with clear_errors(path, "not a TIFF that can be read"):
         if path.suffix.lower() == ".png":
             return checked(png.decode(path.read_bytes(), str(path)), str(path))
-        return checked(_read_tiff(path), str(path))
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
-
-
-def _read_tiff(path: Path) -> np.ndarray:
-    import tifffile
-
-    from nuclei_unet.formats.tiff import listening
-
-    try:
         with listening(path), tifffile.TiffFile(path) as file:
             if len(file.series) != 1:
                 raise InputError(f"{path}: holds {len(file.series)} images; a label image is one")
             level = file.series[0].levels[0]
             shape = tuple(side for side in level.shape if side > 1)
             check_size(shape if len(shape) >= 2 else level.shape[-2:], f"{path}: not a label image")
-            return level.asarray()
-    except (InputError, OSError):
-        raise
-    # tifffile raises nearly anything for a damaged file.
-    except Exception as error:
-        said = " ".join(str(error).split())
-        if "imagecodecs" in said:
-            raise InputError(f"{path}: {said}; run: pip install 'nuclei-unet[codecs]'") from None
-        raise InputError(f"{path}: not a TIFF that can be read ({said[:200]})") from None
+            return checked(level.asarray(), str(path))

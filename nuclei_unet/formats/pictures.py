@@ -4,9 +4,6 @@ import re
 import struct
 from pathlib import Path
 
-import cv2
-import numpy as np
-
 from nuclei_unet.errors import InputError
 from nuclei_unet.formats import png
 from nuclei_unet.formats.imagefile import ImageFile
@@ -37,30 +34,12 @@ def open_picture(path: Path) -> ImageFile:
             size = read_header(data)
         except (struct.error, IndexError):
             size = None
-        array = _decode(data, size, str(path))
+        if size is None:
+            raise InputError(f"{path}: the picture is cut short or damaged")
+        png.check_size(*size, str(path))
+        array = png.decode_checked(data, size[::-1], f"{path}: the picture")
     axes = "YX" if array.ndim == 2 else "YXS"
     return ImageFile(path, "", axes, array.shape, array.dtype, (), None, "unknown", lambda: array)
-
-
-def _decode(data: bytes, size: tuple[int, int] | None, name: str) -> np.ndarray:
-    if size is None:
-        raise InputError(f"{name}: the picture is cut short or damaged")
-    width, height = size
-    if not (0 < width <= png.MAX_SIDE and 0 < height <= png.MAX_SIDE and width * height <= png.MAX_PIXELS):
-        raise InputError(
-            f"{name}: {width} x {height} pixels; at most {png.MAX_SIDE:,} a side, {png.MAX_PIXELS:,} in all. "
-            "Larger images can be read as TIFF"
-        )
-    try:
-        # Unchanged also means: not turned by an orientation tag.
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    except cv2.error:
-        image = None
-    if image is None or image.shape[:2] != (height, width):
-        raise InputError(f"{name}: the picture cannot be decoded")
-    if image.ndim == 3:
-        image = cv2.cvtColor(image, cv2.COLOR_BGRA2RGBA if image.shape[2] == 4 else cv2.COLOR_BGR2RGB)
-    return image
 
 
 def _jpeg_size(data: bytes) -> tuple[int, int] | None:

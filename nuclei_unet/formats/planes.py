@@ -38,25 +38,21 @@ class Plane:
 def planes(image: ImageFile, channel: str | int | None = None, project: str | None = None) -> list[Plane]:
     """Return the planes of an image, in the order of its axes T and Z. Pixels are read when a plane is.
 
-    Parameters
-    ----------
-    image : from `reading.open_images`
-    channel : number from 0, or name, in any case; a number that is none of the channels' is taken as a name. A part of
-        a name is enough if no other channel has it. By default the only one, else the one whose name says that it
-        shows nuclei: DAPI, Hoechst, nuclei, DNA, H2B, DRAQ5. Colour images are segmented whole by default; their
-        channels are red, green and blue.
-    project : None for each plane by itself. max or mean: one plane for a stack along Z, the highest or the mean
-        value of each pixel, for each time point and channel; for a time series without Z, one for all time points.
-        The mean is float32 (float64 for float64). A single plane stays as it is.
+    `channel` is a number from 0, or a name, in any case; a number that is none of the channels' is taken as a name. A
+    part of a name is enough if no other channel has it. By default the only one, else the one whose name says that it
+    shows nuclei: DAPI, Hoechst, nuclei, DNA, H2B, DRAQ5. Colour images are segmented whole by default; their channels
+    are red, green and blue.
 
-    Raises
-    ------
-    InputError : no such channel, or several and none of them clear by its name: then it lists them; more than 2**32
-        values in a plane with all its channels; no pixels; true/false or complex values; axes that cannot be read
+    `project` is None for each plane by itself; max or mean: one plane for a stack along Z, the highest or the mean
+    value of each pixel, for each time point and channel; for a time series without Z, one for all time points. The mean
+    is float32 (float64 for float64).
+
+    Raises InputError for no such channel, or several and none clear by its name: then it lists them; more than 2**32
+    values in a plane with all its channels; no pixels; true/false or complex values; axes that cannot be read.
     """
     _check(image)
     if project not in (None, *PROJECTIONS):
-        raise InputError(f"--project {project}: give {' or '.join(PROJECTIONS)}")
+        raise InputError(f"projection {project}: give {' or '.join(PROJECTIONS)}")
     number = choose_channel(image, channel)
     sizes = image.sizes
     over = next((axis for axis in "ZT" if sizes.get(axis, 1) > 1), None) if project else None
@@ -111,7 +107,7 @@ def choose_channel(image: ImageFile, channel: str | int | None) -> int | None:
         found = [number for number, name in enumerate(names) if NUCLEAR.search(name)]
         if len(found) != 1:
             said = "the names of several channels say" if found else "no channel's name says"
-            raise InputError(f"{image.name}: {said} that it shows nuclei; choose with --channel: {listed}")
+            raise InputError(f"{image.name}: {said} that it shows nuclei; choose the channel: {listed}")
     if "C" in image.axes:
         return found[0]
     return found[0] if has_colours and channel is not None else None

@@ -126,18 +126,14 @@ def check_writable(names: Sequence[str]) -> None:
 def find_labels(path: Path, origin: str | None = None) -> dict[str, LabelSource]:
     """Return the label images of a file, or of all files in a folder and its subfolders, in the order of their names.
 
-    Parameters
-    ----------
-    path : for `tiff` (TIFF or PNG), `geojson`, `rois` and `ome-zarr` a file or a folder of them; for `kaggle` a folder
-        of NAME/masks/*.png, or one NAME; for `rle` and `coco` a file. An image's name is the path in the folder
-        without endings: suffixes, `_rois.zip`, and of label images `_labels`, `_cp_masks` and the like. Beside a label
-        image with such an ending, others that start with the same name, pictures of outlines for one, are left out.
-    origin : the format, one of READ; None: what the files look like
+    `path` is for `tiff` (TIFF or PNG), `geojson`, `rois` and `ome-zarr` a file or a folder of them; for `kaggle` a
+    folder of NAME/masks/*.png, or one NAME; for `rle` and `coco` a file. `origin` is the format, one of READ; None:
+    what the files look like. An image's name is the path in the folder without endings: suffixes, `_rois.zip`, and of
+    label images `_labels`, `_cp_masks` and the like. Beside a label image with such an ending, others that start with
+    the same name, pictures of outlines for one, are left out.
 
-    Raises
-    ------
-    InputError : no such file, no or several formats, nothing there, a file for all images that cannot be read, or two
-        files for one image
+    Raises InputError for no such file, no or several formats, nothing there, a file for all images that cannot be read,
+    or two files for one image.
     """
     if not path.exists():
         raise InputError(f"{path}: no such file or folder")
@@ -156,11 +152,12 @@ def find_labels(path: Path, origin: str | None = None) -> dict[str, LabelSource]
     else:
         single = one.is_one(path)
         root = path.parent if single else path
-        items = [
-            (_without_ending(file.relative_to(root).as_posix(), one.endings),
-             LabelSource(partial(read, file), one.needs_shape, file if origin == "ome-zarr" else None))
-            for file in ([path] if single else filter(one.is_one, _below(path)))
-        ]  # fmt: skip
+        items = []
+        for file in [path] if single else filter(one.is_one, _below(path)):
+            name = file.relative_to(root).as_posix()
+            ending = next((ending for ending in one.endings if name.lower().endswith(ending)), "")
+            source = LabelSource(partial(read, file), one.needs_shape, file if origin == "ome-zarr" else None)
+            items.append((name[: len(name) - len(ending)], source))
     names = [name for name, _ in items]
     if not names:
         raise InputError(f"{path}: no label images of the format {origin}")
@@ -226,11 +223,6 @@ def _only(read: Callable[[Path], np.ndarray], name: str, files: list[Path]) -> n
     if len(files) > 1:
         raise InputError(f"{name}: several label images, {', '.join(map(str, files))}; keep one")
     return read(files[0])
-
-
-def _without_ending(name: str, endings: Sequence[str]) -> str:
-    ending = next((ending for ending in endings if name.lower().endswith(ending)), "")
-    return name[: len(name) - len(ending)]
 
 
 def _image_name(title: str) -> str:

@@ -83,16 +83,14 @@ def _image(path, tif, series, meta, scene, given) -> ImageFile:
     axes = _colour_axes(axes, shape, keyframe, path)
     if given and axes not in ("YX", "YXS", "YXC"):
         if len(given) != len(axes):
-            raise InputError(
-                f"{path}: its shape is {shape}, {len(shape)} dimensions, which --axes {given} does not fit"
-            )
+            raise InputError(f"{path}: its shape is {shape}, {len(shape)} dimensions, which axes {given} do not fit")
         axes = given
     if not set(axes) <= set("TCZYXS") or len(set(axes)) < len(axes) or not {"Y", "X"} <= set(axes):
-        raise InputError(
-            f"{path}: the file does not say what its {len(shape)} dimensions {shape} are: {_choices(shape)}"
-        )
+        said = f"{path}: the file does not say what its {len(shape)} dimensions {shape} are"
+        raise InputError(f"{said}; give the axes, {_choices(shape)}")
     if keyframe.photometric == PALETTE and axes == "YX" and not (tif.is_imagej or tif.is_ome):
-        colours = _palette(keyframe)
+        # Like libtiff: only the higher byte of each value counts.
+        colours = (np.asarray(keyframe.colormap).T >> 8).astype(np.uint8)
         axes, shape = "YXS", (*shape, 3)
     if "C" in axes and not any(names):
         names = plane_labels(tif, full_axes, full_shape)
@@ -116,24 +114,15 @@ def _colour_axes(axes: str, shape: tuple[int, ...], keyframe, path: Path) -> str
 
 
 def _choices(shape: tuple[int, ...]) -> str:
-    """Return what --axes could be for an array of this shape, in words."""
-    choices = {
-        3: ["ZYX", "TYX", "CYX"],
-        4: ["TZYX", "TCYX", "ZCYX", "CZYX"],
-        5: ["TZCYX", "TCZYX"],
-    }.get(len(shape))
+    """Return what the axes of an array of this shape could be, in words."""
+    choices = {3: ["ZYX", "TYX", "CYX"], 4: ["TZYX", "TCYX", "ZCYX", "CZYX"], 5: ["TZCYX", "TCZYX"]}.get(len(shape))
     if choices is None:
-        return "give --axes, a letter of T, C, Z, Y, X and S (colour samples) for each"
+        return "a letter of T, C, Z, Y, X and S (colour samples) for each"
     if len(shape) == 3 and shape[0] in (3, 4):
         choices.append("SYX (colours)")
     if len(shape) == 3 and shape[2] <= 4:
         choices = ["YXC", "YXS (colours)"]
-    return f"give --axes {', '.join(choices[:-1])} or {choices[-1]}"
-
-
-def _palette(keyframe) -> np.ndarray:
-    """Return a page's colour table as (entries, 3) uint8; like libtiff, only the higher byte of each value counts."""
-    return (np.asarray(keyframe.colormap).T >> 8).astype(np.uint8)
+    return f"{', '.join(choices[:-1])} or {choices[-1]}"
 
 
 @contextmanager
@@ -259,25 +248,13 @@ def _rational(value) -> float | None:
     return number if math.isfinite(number) and number > 0 else None
 
 
-CODECS = "its compression needs imagecodecs: pip install 'nuclei-unet[codecs]'"
-
-
 def read_pixels(path: Path, tif, series, axes: str, shape: tuple[int, ...], colours, **index: int) -> np.ndarray:
-    """Return what lies at `index` of a series, an array of the other axes.
+    """Return what lies at `index`, such as T=3, of a series: an array of the other axes.
 
-    Parameters
-    ----------
-    path : the file, for messages
-    tif, series : tifffile's TiffFile, which is opened for as long as this takes, and one of its series
-    axes, shape : of the series without axes of one entry; with colours, the last axis is theirs
-    colours : (entries, 3) uint8 if values are to become colours, else None
-    index : a number for each axis to fix, such as T=3
-
-    Raises
-    ------
-    InputError : the file is cut short or damaged there, or its compression needs a package that is not installed
+    `axes` and `shape` are without axes of one entry; with colours, (entries, 3) uint8, the last axis is theirs. Raises
+    InputError if the file is cut short or damaged there, or its compression needs a package that is not installed.
     """
-    with clear_errors(path), _codecs(path), _opened(tif):
+    with clear_errors(path), _opened(tif):
         array = _stored(path, tif, series, axes, shape, colours is not None, index)
     return array if colours is None else colours[array]
 
@@ -341,21 +318,3 @@ def _opened(tif) -> Iterator[None]:
     finally:
         if closed:
             tif.filehandle.close()
-
-
-@contextmanager
-def _codecs(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:
-        if "imagecodecs" in str(error) and not isinstance(error, InputError) and _lacks_imagecodecs():
-            raise InputError(f"{path}: {CODECS}") from None
-        raise
-
-
-def _lacks_imagecodecs() -> bool:
-    try:
-        import imagecodecs  # noqa: F401
-    except ImportError:
-        return True
-    return False

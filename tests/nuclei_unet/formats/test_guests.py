@@ -7,6 +7,8 @@ import pytest
 
 from nuclei_unet.formats import label_tiff, zarr_labels
 
+pytestmark = pytest.mark.interop
+
 LABELS = np.zeros((60, 80), np.uint16)
 LABELS[5:20, 5:20], LABELS[20:31, 20:70], LABELS[59, 79] = 1, 3, 300
 IMAGE = np.random.default_rng(0).integers(0, 4000, (60, 80, 3)).astype(np.uint16)

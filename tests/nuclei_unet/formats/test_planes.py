@@ -67,7 +67,7 @@ def test_projections():
     assert names(image("TZYX", (3, 1, 4, 5)), project="max") == [""]
     assert names(image("YX", (4, 5)), project="mean") == [""]
     assert planes(image("YX", (4, 5)), project="mean")[0].read()[0].dtype == np.uint16
-    with pytest.raises(InputError, match="--project median: give max or mean"):
+    with pytest.raises(InputError, match="projection median: give max or mean"):
         planes(stack, project="median")
 
 
@@ -121,8 +121,8 @@ def test_the_channel(channels, wanted, expected):
 @pytest.mark.parametrize(
     ("channels", "wanted", "said"),
     [
-        (("GFP", "RFP"), None, "no channel's name says that it shows nuclei; choose with --channel: 0 GFP, 1 RFP"),
-        (("0", "1", "2"), None, "choose with --channel: 0, 1, 2"),
+        (("GFP", "RFP"), None, "no channel's name says that it shows nuclei; choose the channel: 0 GFP, 1 RFP"),
+        (("0", "1", "2"), None, "choose the channel: 0, 1, 2"),
         (("DAPI", "H2B-GFP"), None, "the names of several channels say that .*: 0 DAPI, 1 H2B-GFP"),
         (("GFP", "DAPI"), "cy5", "no channel cy5; it has 0 GFP, 1 DAPI"),
         (("GFP", "DAPI"), 2, "no channel 2; it has"),

@@ -110,7 +110,7 @@ def test_what_is_none_is_named(tmp_path):
     with pytest.raises(InputError, match="no such folder"):
         zarr_labels.read(path)
     path.mkdir()
-    with pytest.raises(InputError, match="a.zarr: not an OME-Zarr"):
+    with pytest.raises(InputError, match="a.zarr: is not an OME-Zarr"):
         zarr_labels.read(path)
     zarr.open_group(path, mode="w", zarr_format=2)
     with pytest.raises(InputError, match="has 0 label images"):
