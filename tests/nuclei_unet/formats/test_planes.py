@@ -71,13 +71,6 @@ def test_projections():
         planes(stack, project="median")
 
 
-def test_planar_colours_become_pixels():
-    file = image("SYX", (3, 4, 5))
-    chosen, everything = planes(file)[0].read()
-    np.testing.assert_array_equal(chosen, np.moveaxis(file.load(), 0, -1))
-    np.testing.assert_array_equal(everything, chosen)
-
-
 def test_alpha_of_grey_is_left_out():
     file = image("YXS", (4, 5, 2))
     for array in planes(file)[0].read():
@@ -167,11 +160,6 @@ def test_what_cannot_be_segmented_is_refused(file, said):
         planes(file)
 
 
-def test_a_large_scan_is_allowed():
-    scan = np.broadcast_to(np.uint16(0), (4, 30_000, 30_000))
-    assert len(planes(image("CYX", scan.shape, ("DAPI", "a", "b", "c"), array=scan))) == 1
-
-
 def test_only_what_is_asked_for_is_read():
     asked = []
     file = image("TZYX", (2, 3, 4, 5))
@@ -180,8 +168,3 @@ def test_only_what_is_asked_for_is_read():
     assert not asked
     found[4].read()
     assert asked == [{"T": 1, "Z": 1}]
-
-
-def test_other_types_of_numbers_pass():
-    for dtype in (np.int64, np.uint64, np.float16, np.float64, ">u2"):
-        assert planes(image("YX", (4, 5), dtype=dtype))[0].read()[0].dtype == np.dtype(dtype)

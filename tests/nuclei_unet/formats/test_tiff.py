@@ -51,13 +51,6 @@ def test_what_opencv_writes(tmp_path, compression, array, axes):
     same(path, array, axes)
 
 
-@pytest.mark.parametrize("compression", ["raw", "tiff_lzw", "tiff_adobe_deflate", "packbits"])
-def test_what_pillow_writes(tmp_path, compression):
-    for name, array, axes in (("a.tif", RGB, "YXS"), ("b.tiff", RGB[..., 0], "YX"), ("c.TIF", GREY, "YX")):
-        Image.fromarray(array).save(tmp_path / name, compression=compression)
-        same(tmp_path / name, array, axes)
-
-
 def test_jpeg_inside_tiff_is_rgb(tmp_path):
     smooth = cv2.GaussianBlur(RGB, (0, 0), 8)
     Image.fromarray(smooth).save(tmp_path / "a.tif", compression="jpeg", quality=100)
@@ -91,12 +84,6 @@ def test_other_colours_are_refused(tmp_path, mode):
         open_images(tmp_path / "a.tif")
 
 
-def test_a_mask_is_refused(tmp_path):
-    Image.fromarray(RGB[..., 0]).convert("1").save(tmp_path / "a.tif")
-    with pytest.raises(InputError, match="mask"):
-        planes(only(tmp_path / "a.tif"))
-
-
 def test_pages_of_several_sizes_are_scenes(tmp_path):
     first, second = Image.fromarray(RGB), Image.fromarray(GREY[:30])
     first.save(tmp_path / "a.tif", save_all=True, append_images=[second])
@@ -116,14 +103,6 @@ def test_a_stack_without_axes_is_refused_with_the_choices(tmp_path, compression)
     for axes in ("ZYX", "tyx", "CYX"):
         image = same(tmp_path / "a.tif", STACK, axes.upper(), axes)
         assert image.channels == (("0", "1", "2", "3", "4") if axes == "CYX" else ())
-
-
-def test_pages_by_opencv_are_as_unclear(tmp_path):
-    cv2.imwritemulti(str(tmp_path / "a.tif"), list(STACK))
-    with pytest.raises(InputError, match="give the axes"):
-        open_images(tmp_path / "a.tif")
-    image = same(tmp_path / "a.tif", STACK, "TYX", "TYX")
-    np.testing.assert_array_equal(image.load(T=3), STACK[3])
 
 
 def test_choices_fit_the_shape(tmp_path):
@@ -153,12 +132,6 @@ def test_plain_images_are_never_in_doubt(tmp_path):
     cv2.imwrite(str(tmp_path / "rgb.tif"), RGB[..., ::-1])
     same(tmp_path / "grey.tif", GREY, "YX", "ZYX")
     same(tmp_path / "rgb.tif", RGB, "YXS", "ZYX")
-
-
-def test_given_axes_replace_the_files(tmp_path):
-    tifffile.imwrite(tmp_path / "a.tif", STACK, imagej=True, metadata={"axes": "ZYX"})
-    same(tmp_path / "a.tif", STACK, "ZYX")
-    same(tmp_path / "a.tif", STACK, "TYX", "TYX")
 
 
 def test_planar_colours(tmp_path):
@@ -203,15 +176,6 @@ def resolution(path, description="ImageJ=1.54f\n", **options):
     tifffile.imwrite(path, GREY, description=description, metadata=None, **options)
     image = only(path)
     return image.pixel_size, image.pixel_size_from
-
-
-@pytest.mark.parametrize(
-    ("unit", "per_unit", "expected"),
-    [("micron", 2, 0.5), ("um", 4, 0.25), ("nm", 0.004, 0.25), ("mm", 2000, 0.5), ("cm", 20_000, 0.5)],
-)
-def test_imagejs_units(tmp_path, unit, per_unit, expected):
-    size, source = resolution(tmp_path / "a.tif", f"ImageJ=1.54f\nunit={unit}\n", resolution=(per_unit, per_unit))
-    assert size == pytest.approx(expected) and source == "ImageJ metadata"
 
 
 def test_what_is_no_pixel_size(tmp_path):
@@ -291,14 +255,6 @@ def test_series_are_scenes_each_with_its_own_metadata(tmp_path):
     np.testing.assert_array_equal(images[1].load(C=0), GREY[:20, :30])
 
 
-def test_metadata_of_an_image_without_data_are_passed_over(tmp_path):
-    without = pixels((10, 10, 1, 1, 1), channels("x"), 'PhysicalSizeX="9" PhysicalSizeY="9"')
-    about = pixels((60, 40, 1, 1, 1), channels("DAPI") + "<TiffData/>")
-    write_ome(tmp_path / "a.ome.tif", [GREY], without, about)
-    image = only(tmp_path / "a.ome.tif")
-    assert (image.channels, image.pixel_size) == (("DAPI",), 0.25)
-
-
 def test_series_beside_the_image_are_left_out(tmp_path):
     image = pixels((60, 40, 1, 1, 1), '<TiffData IFD="0" PlaneCount="1"/>')
     label = pixels((30, 20, 1, 1, 1), '<TiffData IFD="1" PlaneCount="1"/>').replace(
@@ -364,14 +320,6 @@ def test_broken_ome_metadata(tmp_path):
             open_images(tmp_path / "a.ome.tif")
 
 
-def test_ome_metadata_that_claim_more_planes_than_there_are(tmp_path):
-    write_ome(tmp_path / "a.ome.tif", [GREY], pixels((60, 40, 3, 1, 1), "<TiffData/>"))
-    image = only(tmp_path / "a.ome.tif")
-    np.testing.assert_array_equal(image.load(Z=0), GREY)
-    with pytest.raises(InputError, match="missing"):
-        image.load(Z=2)
-
-
 def variants(folder):
     cv2.imwrite(str(folder / "lzw.tif"), STACK[0])
     Image.fromarray(GREY).save(folder / "raw.tif")
@@ -410,6 +358,7 @@ def test_coded_data_that_are_cut_short(tmp_path, compression):
             only(tmp_path / "a.tif").load()
 
 
+@pytest.mark.slow
 def test_damaged_bytes_never_end_in_a_traceback(tmp_path):
     (tmp_path / "whole").mkdir()
     for whole in variants(tmp_path / "whole"):
@@ -446,14 +395,6 @@ def test_a_header_that_claims_a_million_by_a_million_pixels(tmp_path):
         plane.read()
     path.write_bytes(tiff_header(8, 8))
     assert planes(only(path))[0].read()[0].shape == (8, 8)
-
-
-def test_other_files(tmp_path):
-    (tmp_path / "a.tif").write_bytes(b"")
-    (tmp_path / "b.tif").write_text("not an image")
-    for name, said in (("a.tif", "the file is empty"), ("b.tif", "not an image that can be read")):
-        with pytest.raises(InputError, match=rf"{name}: {said}"):
-            open_images(tmp_path / name)
 
 
 LACKING = """
