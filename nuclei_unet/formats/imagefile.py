@@ -11,29 +11,25 @@ import numpy as np
 
 from nuclei_unet.errors import InputError
 
+# Of the files that can be read as images.
+SUFFIXES = (".bmp", ".btf", ".czi", ".jpeg", ".jpg", ".lif", ".nd2", ".png", ".tf8", ".tif", ".tiff", ".zarr")
+
 
 @dataclass(frozen=True)
 class ImageFile:
     """One image of a file. Of a file with several scenes or series, each is one."""
 
     path: Path
-    scene: str
-    """Empty if the file holds one image only, else scene0, scene1 ... in the file's order."""
-    axes: str
-    """A letter for each dimension: T, C, Z, Y, X and S, the samples of a colour pixel. Any other cannot be read."""
+    scene: str  # empty if the file holds one image only, else scene0, scene1 ... in the file's order
+    axes: str  # a letter for each dimension: T, C, Z, Y, X and S, the samples of a colour pixel
     shape: tuple[int, ...]
     dtype: np.dtype
-    channels: tuple[str, ...]
-    """Names along C: the file's, or 0, 1 ... if it has none. Empty without that axis."""
-    pixel_size: float | None
-    """Micrometres per pixel; None if unknown."""
-    pixel_size_from: str
-    """Where the pixel size is from, such as OME metadata; or unknown, with the reason if there is one."""
+    channels: tuple[str, ...]  # names along C: the file's, or 0, 1 ... if it has none; empty without that axis
+    pixel_size: float | None  # micrometres per pixel; None if unknown
+    pixel_size_from: str  # such as OME metadata; or unknown, with the reason if there is one
+    # `load(T=3, Z=0)` reads what lies at these indices, from 0: an array of the other axes, in their order. Not meant
+    # for several threads at a time. Raises InputError if the file turns out to be damaged there.
     load: Callable[..., np.ndarray]
-    """`load(T=3, Z=0)` reads what lies at these indices, from 0: an array of the other axes, in their order.
-
-    Most formats read no more than that. Not meant for several threads at a time. Raises InputError if the file turns
-    out to be damaged there."""
 
     @property
     def name(self) -> str:

@@ -25,14 +25,11 @@ COLOURS = ("red", "green", "blue", "alpha")
 class Plane:
     """One plane: what is segmented and saved as one label image."""
 
-    suffix: str
-    """For the names of its files: empty if the image has one plane, else such as _scene0_t003_z012."""
-    channel: str
-    """The name of the channel that is segmented; empty for grey and colour images without names."""
-    channels: tuple[str, ...]
-    """The names of all channels; empty for grey and colour images without them."""
+    suffix: str  # for the names of its files: empty if the image has one plane, else such as _scene0_t003_z012
+    channel: str  # the name of the channel that is segmented; empty for grey and colour images without names
+    channels: tuple[str, ...]  # the names of all channels; empty for grey and colour images without them
+    # Returns what is segmented, (H, W) or (H, W, 3 or 4), and all channels: (H, W), (H, W, C) or (H, W, 3 or 4).
     read: Callable[[], tuple[np.ndarray, np.ndarray]]
-    """Return what is segmented, (H, W) or (H, W, 3 or 4), and all channels: (H, W), (H, W, C) or (H, W, 3 or 4)."""
 
 
 def planes(image: ImageFile, channel: str | int | None = None, project: str | None = None) -> list[Plane]:
@@ -118,16 +115,13 @@ def _reader(image: ImageFile, index: dict, over: str | None, project: str | None
     # Channels last; of colours in channels, a channel first.
     order = [letter for letter in ("CYXS" if "S" in left else "YXC") if letter in left]
 
-    def load() -> np.ndarray:
+    def read() -> tuple[np.ndarray, np.ndarray]:
         if over is None:
             array = image.load(**index)
         else:
             stack = (image.load(**index, **{over: at}) for at in range(image.sizes[over]))
             array = _project(stack, project, image.sizes[over])
-        return array.transpose([left.index(axis) for axis in order])
-
-    def read() -> tuple[np.ndarray, np.ndarray]:
-        everything = load()
+        everything = array.transpose([left.index(axis) for axis in order])
         if "C" in left and "S" in left:
             everything = everything[number]
             chosen = everything

@@ -8,11 +8,10 @@ from itertools import takewhile
 from pathlib import Path, PurePath
 
 from nuclei_unet.errors import InputError
-from nuclei_unet.formats.imagefile import ImageFile, clear_errors, without_suffix
+from nuclei_unet.formats.imagefile import SUFFIXES, ImageFile, clear_errors, without_suffix
 from nuclei_unet.formats.pictures import open_picture
 from nuclei_unet.formats.zarr_images import is_zarr, open_zarr
 
-SUFFIXES = (".bmp", ".btf", ".czi", ".jpeg", ".jpg", ".lif", ".nd2", ".png", ".tf8", ".tif", ".tiff", ".zarr")
 # Largest file that is read into memory whole: pictures.
 LARGEST_PICTURE = 2**31
 
@@ -31,9 +30,7 @@ def open_images(path: Path, axes: str | None = None) -> list[ImageFile]:
     if axes is not None:
         axes = axes.upper()
         if not set(axes) <= set("TCZYXS") or len(set(axes)) < len(axes) or not {"Y", "X"} <= set(axes):
-            raise InputError(
-                f"axes {axes}: give one of the letters T, C, Z, Y, X, S for each dimension, Y and X too"
-            )
+            raise InputError(f"axes {axes}: give one of the letters T, C, Z, Y, X, S for each dimension, Y and X too")
     if is_zarr(path):
         return open_zarr(path)
     with clear_errors(path):

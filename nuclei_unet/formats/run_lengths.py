@@ -11,13 +11,6 @@ import numpy as np
 from nuclei_unet.errors import InputError
 
 
-def decode_run_lengths(code: str, height: int, width: int, where: str) -> np.ndarray:
-    """Return the mask, bool (height, width), of one nucleus; see `pixels_of`. An empty code is an empty mask."""
-    flat = np.zeros(height * width, bool)
-    flat[pixels_of(code, height * width, where)] = True
-    return np.ascontiguousarray(flat.reshape(width, height).T)
-
-
 def encode_run_lengths(mask: np.ndarray) -> str:
     """Return the run-length code of a mask (H, W); every non-zero pixel is part of the nucleus."""
     flat = np.concatenate([[False], np.asarray(mask).T.reshape(-1) != 0, [False]])

@@ -5,13 +5,14 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from itertools import product
 from pathlib import Path
+from typing import NamedTuple
 from xml.etree import ElementTree
 
 import numpy as np
+from tifffile import TiffFile
 
 from nuclei_unet.errors import InputError
 from nuclei_unet.formats.imagefile import (
@@ -47,8 +48,6 @@ def open_tiff(path: Path, axes: str | None) -> list[ImageFile]:
     Raises InputError if the file is damaged or cut short, if its colours are not grey, RGB or YCbCr, and if the axes
     are not known or `axes` does not fit; it lists the choices.
     """
-    from tifffile import TiffFile
-
     with clear_errors(path, "is not a TIFF that can be read"), listening(path), TiffFile(path) as tif:
         description = tif.pages.first.description if len(tif.pages) else ""
         if "<OME" in description[:2000] and not tif.is_ome:
@@ -165,8 +164,7 @@ PLAUSIBLE = (0.01, 5.0)
 RESOLUTION_UNITS = {2: "inch", 3: "cm"}
 
 
-@dataclass(frozen=True)
-class OmeImage:
+class OmeImage(NamedTuple):
     """What an Image element says: the names of its channels, and width and height of a pixel in micrometres."""
 
     channels: list[str | None]
@@ -270,10 +268,13 @@ def _stored(path, tif, series, axes, shape, has_palette, index) -> np.ndarray:
         dtype = series.dtype.newbyteorder(tif.byteorder)
         stored = tif.filehandle.memmap_array(dtype, shape, series.dataoffset)
         return np.array(pick(stored, axes, index), dtype=series.dtype)
-    outer = _page_axes(series, shape)
-    for number in range(len(series)) if outer is None else ():
-        _check_page(path, series[number])
+    # How many of the leading axes run over pages, the others lying within; None if it is not that simple.
+    size = len(series), math.prod(series.keyframe.shape)
+    fits = [at for at in range(len(shape), -1, -1) if (math.prod(shape[:at]), math.prod(shape[at:])) == size]
+    outer = fits[0] if fits and series.transform is None else None
     if outer is None:
+        for number in range(len(series)):
+            _check_page(path, series[number])
         return np.ascontiguousarray(pick(series.asarray().reshape(shape), axes, index))
     chosen = [[index[axis]] if axis in index else range(size) for axis, size in zip(axes[:outer], shape, strict=False)]
     pages = []
@@ -284,15 +285,6 @@ def _stored(path, tif, series, axes, shape, has_palette, index) -> np.ndarray:
             pages.append(pick(page.asarray().reshape(shape[outer:]), axes[outer:], index))
     free = [size for axis, size in zip(axes[:outer], shape, strict=False) if axis not in index]
     return np.stack(pages).reshape(*free, *pages[0].shape) if free else np.ascontiguousarray(pages[0])
-
-
-def _page_axes(series, shape: tuple[int, ...]) -> int | None:
-    """Return how many of the leading axes run over pages, the others lying within; None if it is not that simple."""
-    within = math.prod(series.keyframe.shape)
-    for outer in range(len(shape), -1, -1):
-        if math.prod(shape[outer:]) == within and math.prod(shape[:outer]) == len(series) and series.transform is None:
-            return outer
-    return None
 
 
 def _check_page(path: Path, page) -> None:

@@ -70,8 +70,7 @@ def test_other_programs_read_the_csv(tmp_path):
     full = table[table.ImageId == "full"]
     assert full.Label.tolist() == np.unique(LABELS)[1:].tolist()
     for row in full.itertuples():
-        mask = run_lengths.decode_run_lengths(row.EncodedPixels, row.Height, row.Width, "here")
-        assert np.array_equal(mask, row.Label == LABELS)
+        assert row.EncodedPixels == run_lengths.encode_run_lengths(row.Label == LABELS)
     assert table.iloc[-1].tolist() == ["none", "", 2, 3, 0]
 
 
