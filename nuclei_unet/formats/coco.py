@@ -24,12 +24,9 @@ LONGEST = 7
 
 
 def write(path: Path, images: Iterable[tuple[str, np.ndarray]]) -> None:
-    """Write the label images of many images as one COCO file.
+    """Write the label images of many images, (file name, integer (H, W)) each, as one COCO file, .json.
 
-    Parameters
-    ----------
-    path : the file, ending in .json
-    images : (file name, integer (H, W)) of each image; one at a time is in memory
+    One image at a time is in memory.
     """
     entries, number = [], 0
     with fresh_file(path) as target, target.open("w", encoding="utf-8", newline="\n") as file:
@@ -114,15 +111,9 @@ def read(path: Path) -> dict[str, Callable[[], np.ndarray]]:
     All categories are nuclei. Masks may be run lengths, compressed or not, or polygons; of a polygon, a nucleus has the
     pixels whose centres lie inside. A pixel of two nuclei goes to the first.
 
-    Returns
-    -------
-    file name -> a function that returns its label image, uint16 or uint32 (H, W). If all annotations of an image have
-    the extra key `label`, with different whole numbers, these are the labels; otherwise 1, 2 ... in the order of the
-    file. The functions raise InputError for wrong masks.
-
-    Raises
-    ------
-    InputError : not COCO
+    Returns file name -> a function that returns its label image, uint16 or uint32 (H, W). If all annotations of an
+    image have the extra key `label`, with different whole numbers, these are the labels; otherwise 1, 2 ... in the
+    order of the file. Raises InputError if it is not COCO; the functions raise it for wrong masks.
     """
     content = read_json(path, MAX_BYTES)
     try:

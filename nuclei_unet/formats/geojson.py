@@ -17,21 +17,12 @@ CLASS = {"name": "Nucleus", "color": [0, 200, 120]}
 MAX_BYTES = 2**31
 
 
-def write(
-    path: Path, labels: np.ndarray, measurements: Mapping[str, Sequence[float] | np.ndarray] | None = None
-) -> None:
+def write(path: Path, labels: np.ndarray, measurements: Mapping[str, Sequence[float]] | None = None) -> None:
     """Write the outlines of nuclei as a FeatureCollection that QuPath imports as detections.
 
-    Parameters
-    ----------
-    path : the file; QuPath takes the endings .geojson and .json
-    labels : integer (H, W), 0 = background
-    measurements : name -> one number per nucleus, in ascending order of labels. NaN and infinite values are left out,
-        since QuPath takes none. So is a column `label`: a nucleus' number is its name.
-
-    Raises
-    ------
-    InputError : a column of measurements has not one number per nucleus
+    QuPath takes the endings .geojson and .json. `labels` are integer (H, W), 0 = background; `measurements` are name ->
+    one number per nucleus, in ascending order of labels. NaN and infinite values are left out, since QuPath takes none.
+    So is a column `label`: a nucleus' number is its name. Raises InputError for a column of another length.
     """
     nuclei = outlines(checked(labels, str(path)))
     columns = {name: values for name, values in (measurements or {}).items() if name != "label"}
@@ -51,18 +42,14 @@ def write(
 
 def _feature(label: int, parts: list[Part], measurements: dict[str, float]) -> dict:
     rings = [[np.concatenate([ring, ring[:1]]).tolist() for ring in part] for part in parts]
-    geometry = ("Polygon", rings[0]) if len(rings) == 1 else ("MultiPolygon", rings)
+    kind, coordinates = ("Polygon", rings[0]) if len(rings) == 1 else ("MultiPolygon", rings)
     return {
         "type": "Feature",
         # QuPath wants a UUID, and the same one in every run is as good as any.
         "id": str(uuid.uuid5(uuid.NAMESPACE_URL, f"nuclei-unet/{label}")),
-        "geometry": dict(zip(("type", "coordinates"), geometry, strict=True)),
-        "properties": {
-            "objectType": "detection",
-            "name": str(label),
-            "classification": CLASS,
-            "measurements": measurements,
-        },
+        "geometry": {"type": kind, "coordinates": coordinates},
+        "properties": {"objectType": "detection", "name": str(label), "classification": CLASS}
+        | {"measurements": measurements},
     }
 
 
@@ -73,21 +60,15 @@ def read(path: Path, shape: tuple[int, int] | None = None) -> np.ndarray:
     cell with a nucleus, the nucleus is taken. Points and lines are left out. A pixel belongs to a polygon if its centre
     lies inside, and to the first of several.
 
-    Parameters
-    ----------
-    path : the file
-    shape : height and width; None: the smallest image that holds all polygons
-
-    Returns
-    -------
-    uint16 or uint32 (H, W). If all features have different whole numbers as names, these are the labels; otherwise
-    1, 2 ... in the order of the file.
-
-    Raises
-    ------
-    InputError : not GeoJSON, or broken coordinates
+    The labels are uint16 or uint32 (H, W); without `shape`, the image is the smallest that holds all polygons. If all
+    features have different whole numbers as names, these are the labels; otherwise 1, 2 ... in the order of the file.
+    Raises InputError if it is not GeoJSON, or has broken coordinates.
     """
-    features = _features(path)
+    features = read_json(path, MAX_BYTES)
+    if isinstance(features, dict):
+        features = features.get("features") if features.get("type") == "FeatureCollection" else [features]
+    if not isinstance(features, list) or not all(isinstance(item, dict) and item.get("type") for item in features):
+        raise InputError(f"{path}: not GeoJSON; expected a FeatureCollection or a list of features")
     shapes = [(index, feature, geometry) for index, feature in enumerate(features) if (geometry := _geometry(feature))]
     numbers = numbered([_name(feature) for _, feature, _ in shapes])
     nuclei = {

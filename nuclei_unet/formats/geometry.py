@@ -28,17 +28,11 @@ START = np.array([(0, 0), (0, 1), (1, 1), (1, 0)])
 
 
 def outlines(labels: np.ndarray) -> Outlines:
-    """Return the outlines of all nuclei.
+    """Return the outlines of all nuclei of a label image, integer (H, W): label -> parts, labels in ascending order.
 
-    Parameters
-    ----------
-    labels : integer (H, W), 0 = background
-
-    Returns
-    -------
-    label -> parts, labels in ascending order. A part is a list of rings, int32 (N, 2) x, y in pixels: the exterior,
-    then its holes. A ring starts at its top left vertex and has no vertex on a straight line. Exteriors run clockwise
-    on the screen, holes the other way; read with y upwards that is the order of RFC 7946.
+    A part is a list of rings, int32 (N, 2) x, y in pixels: the exterior, then its holes. A ring starts at its top left
+    vertex and has no vertex on a straight line. Exteriors run clockwise on the screen, holes the other way; read with y
+    upwards that is the order of RFC 7946.
     """
     parts: Outlines = {}
     holes: dict[int, list[np.ndarray]] = {}

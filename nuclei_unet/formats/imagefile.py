@@ -1,5 +1,6 @@
 """What is known of an image before its pixels are read, whatever its format."""
 
+import importlib
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -10,29 +11,25 @@ import numpy as np
 
 from nuclei_unet.errors import InputError
 
+# Of the files that can be read as images.
+SUFFIXES = (".bmp", ".btf", ".czi", ".jpeg", ".jpg", ".lif", ".nd2", ".png", ".tf8", ".tif", ".tiff", ".zarr")
+
 
 @dataclass(frozen=True)
 class ImageFile:
     """One image of a file. Of a file with several scenes or series, each is one."""
 
     path: Path
-    scene: str
-    """Empty if the file holds one image only, else scene0, scene1 ... in the file's order."""
-    axes: str
-    """A letter for each dimension: T, C, Z, Y, X and S, the samples of a colour pixel. Any other cannot be read."""
+    scene: str  # empty if the file holds one image only, else scene0, scene1 ... in the file's order
+    axes: str  # a letter for each dimension: T, C, Z, Y, X and S, the samples of a colour pixel
     shape: tuple[int, ...]
     dtype: np.dtype
-    channels: tuple[str, ...]
-    """Names along C: the file's, or 0, 1 ... if it has none. Empty without that axis."""
-    pixel_size: float | None
-    """Micrometres per pixel; None if unknown."""
-    pixel_size_from: str
-    """Where the pixel size is from, such as OME metadata; or unknown, with the reason if there is one."""
+    channels: tuple[str, ...]  # names along C: the file's, or 0, 1 ... if it has none; empty without that axis
+    pixel_size: float | None  # micrometres per pixel; None if unknown
+    pixel_size_from: str  # such as OME metadata; or unknown, with the reason if there is one
+    # `load(T=3, Z=0)` reads what lies at these indices, from 0: an array of the other axes, in their order. Not meant
+    # for several threads at a time. Raises InputError if the file turns out to be damaged there.
     load: Callable[..., np.ndarray]
-    """`load(T=3, Z=0)` reads what lies at these indices, from 0: an array of the other axes, in their order.
-
-    Most formats read no more than that. Not meant for several threads at a time. Raises InputError if the file turns
-    out to be damaged there."""
 
     @property
     def name(self) -> str:
@@ -57,7 +54,18 @@ def clear_errors(path: Path, missing: str = "cannot be read") -> Iterator[None]:
     except Exception as error:
         # Some libraries use many lines, or none.
         said = " ".join(str(error).split())[:200] or type(error).__name__
+        if "requires the 'imagecodecs' package" in said:
+            raise InputError(f"{path}: its compression needs imagecodecs: pip install 'nuclei-unet[codecs]'") from None
         raise InputError(f"{path}: {missing} ({said.removeprefix(f'{path}: ')})") from None
+
+
+def library(path: Path, name: str, extra: str):
+    """Return a module that is not always installed. Raises InputError that names what installs it."""
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        package = name.split(".")[0]
+        raise InputError(f"{path}: needs {package}: pip install 'nuclei-unet[{extra}]'") from None
 
 
 def scene_names(count: int) -> list[str]:
@@ -111,8 +119,7 @@ def micrometres(length: float, unit: str) -> float | None:
 def square(width: float | None, height: float | None, source: str) -> tuple[float | None, str]:
     """Return a pixel's side and where it is from, from its width and height in micrometres.
 
-    Pixels whose sides differ by more than one percent have no one size. Then it is unknown, and the second value says
-    why.
+    If the sides differ by more than one percent, it is unknown, and the second value says why.
     """
     if width is None or height is None:
         return None, "unknown"

@@ -22,12 +22,9 @@ COLUMNS = ("ImageId", "EncodedPixels", "Height", "Width")
 
 
 def write_csv(path: Path, images: Iterable[tuple[str, np.ndarray]]) -> None:
-    """Write label images as run lengths: one row per nucleus; an image without nuclei has one row without a code.
+    """Write label images, (ImageId, integer (H, W)) each, as run lengths: one row per nucleus.
 
-    Parameters
-    ----------
-    path : the file
-    images : (ImageId, integer (H, W)) of each image
+    An image without nuclei has one row without a code.
     """
     with fresh_file(path) as target, target.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
@@ -42,15 +39,9 @@ def read_csv(path: Path) -> dict[str, Callable[[], np.ndarray]]:
 
     A pixel of two nuclei goes to the earlier row. A row with an empty code means an image without nuclei.
 
-    Returns
-    -------
-    ImageId -> a function that returns its label image, uint16 or uint32 (H, W), 0 = background. The numbers are those
-    of the column `Label`; without it, 1, 2 ... in the order of an image's rows. The functions raise InputError for
-    wrong codes and labels.
-
-    Raises
-    ------
-    InputError : names file, line and fault
+    Returns ImageId -> a function that returns its label image, uint16 or uint32 (H, W), 0 = background. The numbers are
+    those of the column `Label`; without it, 1, 2 ... in the order of an image's rows. Raises InputError that names
+    file, line and fault; the functions raise it for wrong codes and labels.
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
@@ -119,12 +110,8 @@ def write(path: Path, labels: np.ndarray) -> None:
 def write_masks(folder: Path, image_id: str, labels: np.ndarray, image: np.ndarray | None = None) -> None:
     """Write `folder/ID/masks/NUMBER.png`, white on black, for each nucleus, and `folder/ID/images/ID.png`.
 
-    Parameters
-    ----------
-    folder : of the data set
-    image_id : name of the image, and of its own folder
-    labels : integer (H, W), 0 = background
-    image : uint8 or uint16, (H, W) or RGB (H, W, 3); without one, none is written
+    `labels` are integer (H, W), 0 = background; the image is uint8 or uint16, (H, W) or RGB (H, W, 3), or is not
+    written.
     """
     labels = checked(labels, image_id)
     if image is not None:
@@ -153,14 +140,9 @@ def read_masks(folder: Path) -> np.ndarray:
     Mask pixels above half of the dtype's range are nucleus, so grey edges do not enlarge it. A pixel of two masks
     goes to the first by name.
 
-    Returns
-    -------
-    uint16 or uint32 (H, W), 0 = background. If all names are whole numbers, as `write_masks` gives them, these are the
-    labels; otherwise 1, 2 ... in the order of names.
-
-    Raises
-    ------
-    InputError : no masks, a damaged one, or masks of several sizes
+    The labels are uint16 or uint32 (H, W), 0 = background: the masks' names if all are whole numbers, as `write_masks`
+    gives them, otherwise 1, 2 ... in the order of names. Raises InputError for no masks, a damaged one, or masks of
+    several sizes.
     """
     files = sorted((folder / "masks").glob("*.png"))
     if not files:

@@ -23,15 +23,9 @@ def check_size(shape: tuple[int, ...], where: str) -> None:
 def checked(labels: np.ndarray, where: str) -> np.ndarray:
     """Return a label image as uint16, or as uint32 if a label is above 65,535; the numbers stay as they are.
 
-    Parameters
-    ----------
-    labels : (H, W), or with further dimensions of length 1. Any integers; floats if all are whole, as some tools write
-    where : the file in error messages
-
-    Raises
-    ------
-    InputError : other dimensions (a stack, a colour image), other dtypes, negative numbers, fractions, or numbers above
-        4,294,967,295
+    `labels` are (H, W), or with further dimensions of length 1: integers, or floats if all are whole, as some tools
+    write. Raises InputError that starts with `where` for other dimensions (a stack, a colour image), other dtypes,
+    negative numbers, fractions, or numbers above 4,294,967,295.
     """
     labels = np.asarray(labels)
     shape = labels.shape

@@ -4,12 +4,14 @@ import uuid
 from pathlib import Path
 
 import numpy as np
+import tifffile
 
 from nuclei_unet.errors import InputError
 from nuclei_unet.files import fresh_file
 from nuclei_unet.formats import png
 from nuclei_unet.formats.imagefile import clear_errors
 from nuclei_unet.formats.label_image import check_size, checked
+from nuclei_unet.formats.tiff import listening
 
 
 def write_labels(path: Path, labels: np.ndarray, pixel_size: float | None = None) -> None:
@@ -19,14 +21,8 @@ def write_labels(path: Path, labels: np.ndarray, pixel_size: float | None = None
     levels from it; without a range, it would show labels as black. Above, it is a uint32 OME-TIFF, since ImageJ's own
     metadata has no such dtype.
 
-    Parameters
-    ----------
-    path : the file
-    labels : integer (H, W), 0 = background
-    pixel_size : micrometres per pixel, or None if it is not known; then the file has none
+    `labels` are integer (H, W), 0 = background; `pixel_size` is in micrometres. Without it, the file has none.
     """
-    import tifffile
-
     labels = checked(labels, str(path))
     # No time, no random number: the same labels give the same bytes.
     how = {"compression": "zlib", "software": "nuclei-unet", "photometric": "minisblack"}
@@ -49,15 +45,9 @@ def write_labels(path: Path, labels: np.ndarray, pixel_size: float | None = None
 def read_labels(path: Path) -> np.ndarray:
     """Read a label image from a TIFF (.tif, .tiff) or a PNG.
 
-    Returns
-    -------
-    uint16 (H, W), or uint32 if a label is above 65,535; the numbers as they are in the file. Of a pyramid, the largest
-    level.
-
-    Raises
-    ------
-    InputError : no such file, damaged, compressed with what is not installed, a stack or colour image, negative
-        numbers, fractions
+    The labels are uint16 (H, W), or uint32 if one is above 65,535; the numbers as they are in the file. Of a pyramid,
+    the largest level. Raises InputError: no such file, damaged, compressed with what is not installed, a stack or
+    colour image, negative numbers, fractions.
     """
     if not path.is_file():
         raise InputError(f"{path}: no such file")
@@ -69,7 +59,7 @@ def read_labels(path: Path) -> np.ndarray:
 def _read_tiff(path: Path) -> np.ndarray:
     from tifffile import TiffFile
 
-    from nuclei_unet.formats.tiff import listening, needing_codecs
+    from nuclei_unet.formats.tiff import needing_codecs
 
     with needing_codecs(path), listening(path), TiffFile(path) as file:
         if len(file.series) != 1:

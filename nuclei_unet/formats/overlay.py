@@ -22,18 +22,9 @@ STRIP = 512
 def overlay(image: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Return the image, its contrast stretched, with the outermost pixels of each nucleus coloured by its number.
 
-    Parameters
-    ----------
-    image : (H, W), (H, W, 2), (H, W, 3) or (H, W, 4), any real dtype; alpha is dropped
-    labels : integer (H, W), 0 = background
-
-    Returns
-    -------
-    uint8 (H, W, 3), RGB
-
-    Raises
-    ------
-    InputError : image and labels differ in size, or the image has other dimensions
+    The image is (H, W), (H, W, 2), (H, W, 3) or (H, W, 4) of any real dtype, alpha is dropped; `labels` are integer
+    (H, W), 0 = background; the result is RGB, uint8 (H, W, 3). Raises InputError if image and labels differ in size, or
+    the image has other dimensions.
     """
     if image.shape[:2] != labels.shape:
         raise InputError(f"labels of shape {labels.shape} do not fit an image of shape {image.shape}")

@@ -17,7 +17,7 @@ PART = 1_000_000  # rows of a file
 
 
 def check_installed(what: str) -> None:
-    """Raise InputError, which starts with `what`, if pyarrow is not installed."""
+    """Raise InputError that starts with `what` if pyarrow is not installed."""
     if not find_spec("pyarrow"):
         raise InputError(f"{what} needs pyarrow: pip install 'nuclei-unet[parquet]'")
 

@@ -25,34 +25,27 @@ COLOURS = ("red", "green", "blue", "alpha")
 class Plane:
     """One plane: what is segmented and saved as one label image."""
 
-    suffix: str
-    """For the names of its files: empty if the image has one plane, else such as _scene0_t003_z012."""
-    channel: str
-    """The name of the channel that is segmented; empty for grey and colour images without names."""
-    channels: tuple[str, ...]
-    """The names of all channels; empty for grey and colour images without them."""
+    suffix: str  # for the names of its files: empty if the image has one plane, else such as _scene0_t003_z012
+    channel: str  # the name of the channel that is segmented; empty for grey and colour images without names
+    channels: tuple[str, ...]  # the names of all channels; empty for grey and colour images without them
+    # Returns what is segmented, (H, W) or (H, W, 3 or 4), and all channels: (H, W), (H, W, C) or (H, W, 3 or 4).
     read: Callable[[], tuple[np.ndarray, np.ndarray]]
-    """Return what is segmented, (H, W) or (H, W, 3 or 4), and all channels: (H, W), (H, W, C) or (H, W, 3 or 4)."""
 
 
 def planes(image: ImageFile, channel: str | int | None = None, project: str | None = None) -> list[Plane]:
     """Return the planes of an image, in the order of its axes T and Z. Pixels are read when a plane is.
 
-    Parameters
-    ----------
-    image : from `reading.open_images`
-    channel : number from 0, or name, in any case; a number that is none of the channels' is taken as a name. A part of
-        a name is enough if no other channel has it. By default the only one, else the one whose name says that it
-        shows nuclei: DAPI, Hoechst, nuclei, DNA, H2B, DRAQ5. Colour images are segmented whole by default; their
-        channels are red, green and blue.
-    project : None for each plane by itself. max or mean: one plane for a stack along Z, the highest or the mean
-        value of each pixel, for each time point and channel; for a time series without Z, one for all time points.
-        The mean is float32 (float64 for float64). A single plane stays as it is.
+    `channel` is a number from 0, or a name, in any case; a number that is none of the channels' is taken as a name. A
+    part of a name is enough if no other channel has it. By default the only one, else the one whose name says that it
+    shows nuclei: DAPI, Hoechst, nuclei, DNA, H2B, DRAQ5. Colour images are segmented whole by default; their channels
+    are red, green and blue.
 
-    Raises
-    ------
-    InputError : no such channel, or several and none of them clear by its name: then it lists them; more than 2**32
-        values in a plane with all its channels; no pixels; true/false or complex values; axes that cannot be read
+    `project` is None for each plane by itself; max or mean: one plane for a stack along Z, the highest or the mean
+    value of each pixel, for each time point and channel; for a time series without Z, one for all time points. The mean
+    is float32 (float64 for float64).
+
+    Raises InputError for no such channel, or several and none clear by its name: then it lists them; more than 2**32
+    values in a plane with all its channels; no pixels; true/false or complex values; axes that cannot be read.
     """
     _check(image)
     if project not in (None, *PROJECTIONS):
@@ -122,16 +115,13 @@ def _reader(image: ImageFile, index: dict, over: str | None, project: str | None
     # Channels last; of colours in channels, a channel first.
     order = [letter for letter in ("CYXS" if "S" in left else "YXC") if letter in left]
 
-    def load() -> np.ndarray:
+    def read() -> tuple[np.ndarray, np.ndarray]:
         if over is None:
             array = image.load(**index)
         else:
             stack = (image.load(**index, **{over: at}) for at in range(image.sizes[over]))
             array = _project(stack, project, image.sizes[over])
-        return array.transpose([left.index(axis) for axis in order])
-
-    def read() -> tuple[np.ndarray, np.ndarray]:
-        everything = load()
+        everything = array.transpose([left.index(axis) for axis in order])
         if "C" in left and "S" in left:
             everything = everything[number]
             chosen = everything

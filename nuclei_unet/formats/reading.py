@@ -4,16 +4,16 @@ import glob
 import os
 import re
 from collections.abc import Sequence
+from itertools import takewhile
 from pathlib import Path, PurePath
 
 from PIL import Image
 
 from nuclei_unet.errors import InputError
-from nuclei_unet.formats.imagefile import ImageFile, clear_errors, without_suffix
+from nuclei_unet.formats.imagefile import SUFFIXES, ImageFile, clear_errors, without_suffix
 from nuclei_unet.formats.pictures import open_picture
 from nuclei_unet.formats.zarr_images import is_zarr, open_zarr
 
-SUFFIXES = (".bmp", ".btf", ".czi", ".jpeg", ".jpg", ".lif", ".nd2", ".png", ".tf8", ".tif", ".tiff", ".zarr")
 # Largest file that is read into memory whole: pictures.
 LARGEST_PICTURE = 2**31
 
@@ -21,22 +21,13 @@ LARGEST_PICTURE = 2**31
 def open_images(path: Path, axes: str | None = None) -> list[ImageFile]:
     """Return the images of a file, or of an OME-Zarr folder, without reading their pixels.
 
-    PNG, JPEG and BMP files are decoded at once. The content decides on the format, whatever the suffix.
+    PNG, JPEG and BMP files are decoded at once. The content decides on the format, whatever the suffix. `axes` are a
+    letter for each dimension larger than 1, such as ZYX, for TIFF files that do not say what their dimensions are, or
+    say it wrongly. Plain 2-D and colour images are never in doubt and are read as they are; so are all formats but
+    TIFF. A file of a multi-file OME-TIFF that does not hold its first plane has no image.
 
-    Parameters
-    ----------
-    path : the file; *.zarr is a folder
-    axes : a letter for each dimension, such as ZYX, for TIFF files that do not say what their dimensions are; or that
-        say it wrongly. It must fit the number of dimensions larger than 1. Plain 2-D and colour images are never in
-        doubt and are read as they are; so are all formats but TIFF.
-
-    Returns
-    -------
-    One for each image of the file. None for a file of a multi-file OME-TIFF that does not hold its first plane.
-
-    Raises
-    ------
-    InputError : not an image, damaged, a library is missing, or the axes are not known; then it lists the choices
+    Raises InputError: not an image, damaged, a library is missing, or the axes are not known; then it lists the
+    choices.
     """
     if axes is not None:
         axes = axes.upper()
@@ -89,14 +80,9 @@ def find_images(inputs: Sequence[str]) -> list[tuple[Path, PurePath]]:
     whose suffix is not an image's. A pattern may have `*`, `?`, `[...]`, and `**` for folders at any depth; it names
     files, and like the shell's, no hidden ones. An OME-Zarr folder is one image.
 
-    Returns
-    -------
-    Pairs of a file and its path relative to the folder, to the part of the pattern before the first wildcard, or to
-    the file's own folder. If two files would have the same, all are relative to their common folder.
-
-    Raises
-    ------
-    InputError : an input does not exist, holds no image, or is a file with another suffix
+    Each is a file and its path relative to the folder, to the part of the pattern before the first wildcard, or to the
+    file's own folder. If two files would have the same, all are relative to their common folder. Raises InputError if
+    an input does not exist, holds no image, or is a file with another suffix.
     """
     images: dict[Path, tuple[Path, PurePath]] = {}
     for given in inputs:
@@ -108,7 +94,8 @@ def find_images(inputs: Sequence[str]) -> list[tuple[Path, PurePath]]:
         elif path.is_dir():
             items = [(file, file.relative_to(path)) for file in _walk(path)]
         elif glob.has_magic(given):
-            root = _fixed(given)
+            parts = Path(given).parts
+            root = Path(*takewhile(lambda part: not glob.has_magic(part), parts))
             # Path.glob would find hidden files and, for **, no files.
             files = [Path(name) for name in glob.glob(given, recursive=True)]  # noqa: PTH207
             items = [(file, file.relative_to(root)) for file in files if _is_image(file) and not _in_zarr(file, root)]
@@ -125,13 +112,7 @@ def find_images(inputs: Sequence[str]) -> list[tuple[Path, PurePath]]:
 
 
 class Images:
-    """What label images need to know of the images that they belong to: sizes and file names.
-
-    Parameters
-    ----------
-    folder : of the images; None: there is none
-    size : height and width of all images, if known
-    """
+    """What label images need to know of the images that they belong to: file names, and sizes if not all have one."""
 
     def __init__(self, folder: Path | None, size: tuple[int, int] | None = None) -> None:
         self.folder, self.size = folder, size
@@ -178,13 +159,6 @@ def _is_image(path: Path) -> bool:
 
 def _in_zarr(path: Path, root: Path) -> bool:
     return any(is_zarr(parent) for parent in path.parents if parent != root and root in parent.parents)
-
-
-def _fixed(pattern: str) -> Path:
-    """Return the folders of a pattern before its first wildcard."""
-    parts = Path(pattern).parts
-    first = next(number for number, part in enumerate(parts) if glob.has_magic(part))
-    return Path(*parts[:first])
 
 
 def _natural(text: str) -> list:

@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from nuclei_unet.errors import InputError
-from nuclei_unet.formats.imagefile import without_suffix
+from nuclei_unet.formats.imagefile import SUFFIXES, without_suffix
 from nuclei_unet.formats.zarr_images import is_zarr
 
 
@@ -26,23 +26,16 @@ class Format:
     """A format of label images. Its module is imported when it is used: together they would take half a second."""
 
     name: str
+    # Of what is written: behind an image's name; for one file for all images, what a run calls it.
     ending: str
-    """Of what is written: behind an image's name; for one file for all images, what a run calls it."""
-    reader: str = ""
-    """Module and function, such as coco.read; empty if the format is only written."""
+    reader: str = ""  # module and function, such as coco.read; empty if the format is only written
     writer: str = ""
-    takes: tuple[str, ...] = ()
-    """What else the writer can use: pixel_size, image, channels, measurements."""
-    together: bool = False
-    """One file holds all images."""
-    needs_shape: bool = False
-    """The format does not say how large an image is."""
-    endings: tuple[str, ...] = ()
-    """Of files that are read, the longest first."""
-    telling: tuple[str, ...] = ()
-    """Those of them that no other files have, if not all; only they tell what a folder holds."""
-    needs: str = ""
-    """A package that is not always installed, which is also the name of its extra."""
+    takes: tuple[str, ...] = ()  # what else the writer can use: pixel_size, image, channels, measurements
+    together: bool = False  # one file holds all images
+    needs_shape: bool = False  # the format does not say how large an image is
+    endings: tuple[str, ...] = ()  # of files that are read, the longest first
+    telling: tuple[str, ...] = ()  # those of them that no other files have, if not all: they tell what a folder holds
+    needs: str = ""  # the extra of a package that is not always installed
 
     def write(self, folder: Path, name: str, labels: np.ndarray, **known) -> None:
         """Write one image's labels (H, W) to `folder`; of what is `known`, the format takes what it can hold."""
@@ -100,10 +93,8 @@ class LabelSource:
 
     read: Callable[..., np.ndarray]
     needs_shape: bool = False
-    file: Path | None = None
-    """The file that may know the pixel size."""
-    title: str = ""
-    """What a file of all images calls this one: often its file's name, with the suffix."""
+    file: Path | None = None  # that may know the pixel size
+    title: str = ""  # what a file of all images calls this one: often its file's name, with the suffix
 
     def load(self, shape: tuple[int, int] | None = None) -> np.ndarray:
         """Return the labels, uint16 or uint32 (H, W). Raises InputError if they cannot be read.
@@ -126,18 +117,14 @@ def check_writable(names: Sequence[str]) -> None:
 def find_labels(path: Path, origin: str | None = None) -> dict[str, LabelSource]:
     """Return the label images of a file, or of all files in a folder and its subfolders, in the order of their names.
 
-    Parameters
-    ----------
-    path : for `tiff` (TIFF or PNG), `geojson`, `rois` and `ome-zarr` a file or a folder of them; for `kaggle` a folder
-        of NAME/masks/*.png, or one NAME; for `rle` and `coco` a file. An image's name is the path in the folder
-        without endings: suffixes, `_rois.zip`, and of label images `_labels`, `_cp_masks` and the like. Beside a label
-        image with such an ending, others that start with the same name, pictures of outlines for one, are left out.
-    origin : the format, one of READ; None: what the files look like
+    `path` is for `tiff` (TIFF or PNG), `geojson`, `rois` and `ome-zarr` a file or a folder of them; for `kaggle` a
+    folder of NAME/masks/*.png, or one NAME; for `rle` and `coco` a file. `origin` is the format, one of READ; None:
+    what the files look like. An image's name is the path in the folder without endings: suffixes, `_rois.zip`, and of
+    label images `_labels`, `_cp_masks` and the like. Beside a label image with such an ending, others that start with
+    the same name, pictures of outlines for one, are left out.
 
-    Raises
-    ------
-    InputError : no such file, no or several formats, nothing there, a file for all images that cannot be read, or two
-        files for one image
+    Raises InputError for no such file, no or several formats, nothing there, a file for all images that cannot be read,
+    or two files for one image.
     """
     if not path.exists():
         raise InputError(f"{path}: no such file or folder")
@@ -146,7 +133,8 @@ def find_labels(path: Path, origin: str | None = None) -> dict[str, LabelSource]
     read = _function(one.reader)
     if one.together:
         titles = read(path)
-        names = [_image_name(title) for title in titles]
+        endings = {title: PurePosixPath(title).suffix for title in titles}
+        names = [title.removesuffix(end) if end.lower() in SUFFIXES else title for title, end in endings.items()]
         # a.png and a.tif keep their endings.
         names = names if len(set(names)) == len(names) else list(titles)
         items = [(name, LabelSource(titles[title], title=title)) for name, title in zip(names, titles, strict=True)]
@@ -156,11 +144,12 @@ def find_labels(path: Path, origin: str | None = None) -> dict[str, LabelSource]
     else:
         single = one.is_one(path)
         root = path.parent if single else path
-        items = [
-            (_without_ending(file.relative_to(root).as_posix(), one.endings),
-             LabelSource(partial(read, file), one.needs_shape, file if origin == "ome-zarr" else None))
-            for file in ([path] if single else filter(one.is_one, _below(path)))
-        ]  # fmt: skip
+        items = []
+        for file in [path] if single else filter(one.is_one, _below(path)):
+            name = file.relative_to(root).as_posix()
+            ending = next((ending for ending in one.endings if name.lower().endswith(ending)), "")
+            source = LabelSource(partial(read, file), one.needs_shape, file if origin == "ome-zarr" else None)
+            items.append((name[: len(name) - len(ending)], source))
     names = [name for name, _ in items]
     if not names:
         raise InputError(f"{path}: no label images of the format {origin}")
@@ -226,15 +215,3 @@ def _only(read: Callable[[Path], np.ndarray], name: str, files: list[Path]) -> n
     if len(files) > 1:
         raise InputError(f"{name}: several label images, {', '.join(map(str, files))}; keep one")
     return read(files[0])
-
-
-def _without_ending(name: str, endings: Sequence[str]) -> str:
-    ending = next((ending for ending in endings if name.lower().endswith(ending)), "")
-    return name[: len(name) - len(ending)]
-
-
-def _image_name(title: str) -> str:
-    from nuclei_unet.formats.reading import SUFFIXES
-
-    path = PurePosixPath(title)
-    return str(path.with_suffix("")) if path.suffix.lower() in SUFFIXES else title

@@ -24,16 +24,9 @@ MOVE_TO, LINE_TO, CLOSE = 0, 1, 4
 
 
 def write(path: Path, labels: np.ndarray) -> None:
-    """Write the outlines of nuclei, one ROI each, in ascending order of labels.
+    """Write the outlines of nuclei to a .zip, one ROI each, in ascending order of labels, integer (H, W).
 
-    Parameters
-    ----------
-    path : the file, ending in .zip
-    labels : integer (H, W), 0 = background; at most 60,535 pixels a side
-
-    Raises
-    ------
-    InputError : a larger image, whose coordinates ImageJ's files cannot hold
+    Raises InputError for an image above 60,535 pixels a side, whose coordinates ImageJ's files cannot hold.
     """
     labels = checked(labels, str(path))
     if max(labels.shape) > MAX_SIDE:
@@ -79,19 +72,9 @@ def read(path: Path, shape: tuple[int, int] | None = None) -> np.ndarray:
     Polygons, freehand outlines, rectangles, ovals (as polygons) and composites; lines and points are left out. A pixel
     belongs to a ROI if its centre lies inside, and to the first of several.
 
-    Parameters
-    ----------
-    path : the file
-    shape : height and width; None: the smallest image that holds all ROIs
-
-    Returns
-    -------
-    uint16 or uint32 (H, W). If all ROIs have different whole numbers as names, these are the labels; otherwise
-    1, 2 ... in the order of the file.
-
-    Raises
-    ------
-    InputError : not a zip of ROIs, damaged, or with curves
+    The labels are uint16 or uint32 (H, W); without `shape`, the image is the smallest that holds all ROIs. If all ROIs
+    have different whole numbers as names, these are the labels; otherwise 1, 2 ... in the order of the file. Raises
+    InputError if it is not a zip of ROIs, damaged, or with curves.
     """
     rois = [roi for name, data in _files(path) if (roi := _rings(data, f"{path}: {name}"))]
     # One part each: the even-odd rule goes over all rings.

@@ -15,11 +15,8 @@ QUALITIES = (90, 80, 70, 60, 50, 40, 30)
 def thumbnail(image: np.ndarray, labels: np.ndarray, side: int = 256) -> bytes:
     """Return a JPEG of at most `side` x `side` pixels: the image, its contrast stretched, with outlines of all nuclei.
 
-    Parameters
-    ----------
-    image : (H, W), (H, W, 2), (H, W, 3) or (H, W, 4), any real dtype; alpha is dropped
-    labels : integer (H, W), 0 = background
-    side : the longer side of the picture, px; smaller images keep their size
+    The image is (H, W), (H, W, 2), (H, W, 3) or (H, W, 4) of any real dtype, alpha is dropped; `labels` are integer
+    (H, W), 0 = background. Smaller images keep their size.
 
     The image is shrunk first and outlines are drawn then, so they are a pixel wide at any size, and an image of 8192 x
     8192 pixels takes hardly more time or memory than a small one. The quality is the highest that gives at most 12,000

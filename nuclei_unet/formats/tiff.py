@@ -5,13 +5,14 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from itertools import product
 from pathlib import Path
+from typing import NamedTuple
 from xml.etree import ElementTree
 
 import numpy as np
+from tifffile import TiffFile
 
 from nuclei_unet.errors import InputError
 from nuclei_unet.formats.imagefile import (
@@ -47,8 +48,6 @@ def open_tiff(path: Path, axes: str | None) -> list[ImageFile]:
     Raises InputError if the file is damaged or cut short, if its colours are not grey, RGB or YCbCr, and if the axes
     are not known or `axes` does not fit; it lists the choices.
     """
-    from tifffile import TiffFile
-
     with clear_errors(path, "is not a TIFF that can be read"), listening(path), TiffFile(path) as tif:
         description = tif.pages.first.description if len(tif.pages) else ""
         if "<OME" in description[:2000] and not tif.is_ome:
@@ -88,11 +87,11 @@ def _image(path, tif, series, meta, scene, given) -> ImageFile:
             )
         axes = given
     if not set(axes) <= set("TCZYXS") or len(set(axes)) < len(axes) or not {"Y", "X"} <= set(axes):
-        raise InputError(
-            f"{path}: the file does not say what its {len(shape)} dimensions {shape} are: {_choices(shape)}"
-        )
+        said = f"{path}: the file does not say what its {len(shape)} dimensions {shape} are"
+        raise InputError(f"{said}; {_choices(shape)}")
     if keyframe.photometric == PALETTE and axes == "YX" and not (tif.is_imagej or tif.is_ome):
-        colours = _palette(keyframe)
+        # Like libtiff: only the higher byte of each value counts.
+        colours = (np.asarray(keyframe.colormap).T >> 8).astype(np.uint8)
         axes, shape = "YXS", (*shape, 3)
     if "C" in axes and not any(names):
         names = plane_labels(tif, full_axes, full_shape)
@@ -172,8 +171,7 @@ PLAUSIBLE = (0.01, 5.0)
 RESOLUTION_UNITS = {2: "inch", 3: "cm"}
 
 
-@dataclass(frozen=True)
-class OmeImage:
+class OmeImage(NamedTuple):
     """What an Image element says: the names of its channels, and width and height of a pixel in micrometres."""
 
     channels: list[str | None]
@@ -255,23 +253,11 @@ def _rational(value) -> float | None:
     return number if math.isfinite(number) and number > 0 else None
 
 
-CODECS = "its compression needs imagecodecs: pip install 'nuclei-unet[codecs]'"
-
-
 def read_pixels(path: Path, tif, series, axes: str, shape: tuple[int, ...], colours, **index: int) -> np.ndarray:
-    """Return what lies at `index` of a series, an array of the other axes.
+    """Return what lies at `index`, such as T=3, of a series: an array of the other axes.
 
-    Parameters
-    ----------
-    path : the file, for messages
-    tif, series : tifffile's TiffFile, which is opened for as long as this takes, and one of its series
-    axes, shape : of the series without axes of one entry; with colours, the last axis is theirs
-    colours : (entries, 3) uint8 if values are to become colours, else None
-    index : a number for each axis to fix, such as T=3
-
-    Raises
-    ------
-    InputError : the file is cut short or damaged there, or its compression needs a package that is not installed
+    `axes` and `shape` are without axes of one entry; with colours, (entries, 3) uint8, the last axis is theirs. Raises
+    InputError if the file is cut short or damaged there, or its compression needs a package that is not installed.
     """
     with clear_errors(path), needing_codecs(path), _opened(tif):
         array = _stored(path, tif, series, axes, shape, colours is not None, index)
@@ -289,10 +275,13 @@ def _stored(path, tif, series, axes, shape, has_palette, index) -> np.ndarray:
         dtype = series.dtype.newbyteorder(tif.byteorder)
         stored = tif.filehandle.memmap_array(dtype, shape, series.dataoffset)
         return np.array(pick(stored, axes, index), dtype=series.dtype)
-    outer = _page_axes(series, shape)
-    for number in range(len(series)) if outer is None else ():
-        _check_page(path, series[number])
+    # How many of the leading axes run over pages, the others lying within; None if it is not that simple.
+    size = len(series), math.prod(series.keyframe.shape)
+    fits = [at for at in range(len(shape), -1, -1) if (math.prod(shape[:at]), math.prod(shape[at:])) == size]
+    outer = fits[0] if fits and series.transform is None else None
     if outer is None:
+        for number in range(len(series)):
+            _check_page(path, series[number])
         return np.ascontiguousarray(pick(series.asarray().reshape(shape), axes, index))
     chosen = [[index[axis]] if axis in index else range(size) for axis, size in zip(axes[:outer], shape, strict=False)]
     pages = []
@@ -303,15 +292,6 @@ def _stored(path, tif, series, axes, shape, has_palette, index) -> np.ndarray:
             pages.append(pick(page.asarray().reshape(shape[outer:]), axes[outer:], index))
     free = [size for axis, size in zip(axes[:outer], shape, strict=False) if axis not in index]
     return np.stack(pages).reshape(*free, *pages[0].shape) if free else np.ascontiguousarray(pages[0])
-
-
-def _page_axes(series, shape: tuple[int, ...]) -> int | None:
-    """Return how many of the leading axes run over pages, the others lying within; None if it is not that simple."""
-    within = math.prod(series.keyframe.shape)
-    for outer in range(len(shape), -1, -1):
-        if math.prod(shape[outer:]) == within and math.prod(shape[:outer]) == len(series) and series.transform is None:
-            return outer
-    return None
 
 
 def _check_page(path: Path, page) -> None:
@@ -346,5 +326,5 @@ def needing_codecs(path: Path) -> Iterator[None]:
         yield
     except Exception as error:
         if "requires the 'imagecodecs' package" in str(error):
-            raise InputError(f"{path}: {CODECS}") from None
+            raise InputError(f"{path}: its compression needs imagecodecs: pip install 'nuclei-unet[codecs]'") from None
         raise

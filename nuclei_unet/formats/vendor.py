@@ -5,7 +5,6 @@ real file (times, planes, two channels), the one for LIF on two (8 bit, scans al
 images and several positions in ND2, and colour images and mosaics in LIF, follow the libraries' documentation only.
 """
 
-import importlib
 import math
 from functools import partial
 from pathlib import Path
@@ -14,21 +13,19 @@ from xml.etree import ElementTree
 import numpy as np
 
 from nuclei_unet.errors import InputError
-from nuclei_unet.formats.imagefile import ImageFile, channel_names, clear_errors, micrometres, pick, scene_names, square
+from nuclei_unet.formats.imagefile import (
+    ImageFile,
+    channel_names,
+    clear_errors,
+    library,
+    micrometres,
+    pick,
+    scene_names,
+    square,
+)
 
-CZI_TYPES = {"Gray8": "uint8", "Gray16": "uint16", "Gray32Float": "float32"} | {
-    "Bgr24": "uint8",
-    "Bgr48": "uint16",
-    "Bgr96Float": "float32",
-}
-
-
-def _library(path: Path, name: str, extra: str):
-    try:
-        return importlib.import_module(name)
-    except ImportError:
-        package = name.split(".")[0]
-        raise InputError(f"{path}: needs {package}: pip install 'nuclei-unet[{extra}]'") from None
+CZI_TYPES = {"Gray8": "uint8", "Gray16": "uint16", "Gray32Float": "float32"}
+CZI_TYPES |= {"Bgr24": "uint8", "Bgr48": "uint16", "Bgr96Float": "float32"}
 
 
 def open_czi(path: Path) -> list[ImageFile]:
@@ -37,15 +34,13 @@ def open_czi(path: Path) -> list[ImageFile]:
     What no tile covers is 0. Names of channels and the pixel size are from the file's metadata. Raises InputError if
     the file is damaged, has axes other than T, C, Z, Y and X, or mixes grey and colour channels.
     """
-    czi = _library(path, "pylibCZIrw.czi", "czi")
+    czi = library(path, "pylibCZIrw.czi", "czi")
     with clear_errors(path, "is not a CZI that can be read"), czi.open_czi(str(path)) as document:
         box = document.total_bounding_box_no_pyramid
         counts = {axis: stop - start for axis, (start, stop) in box.items()}
         other = [axis for axis in counts if axis not in "TCZYX" and counts[axis] > 1]
         if other:
-            raise InputError(
-                f"{path}: has axes {', '.join(other)} beside T, C, Z, Y and X; export single ones from ZEN"
-            )
+            raise InputError(f"{path}: has axes {', '.join(other)} beside T, C, Z, Y, X; export single ones from ZEN")
         types = {document.get_channel_pixel_type(channel) for channel in range(counts["C"])}
         if not types <= set(CZI_TYPES) or len({name.startswith("Bgr") for name in types}) != 1:
             raise InputError(f"{path}: its pixels are {', '.join(sorted(types))}, which cannot be read together")
@@ -91,7 +86,7 @@ def _load_czi(czi, path, scene, place, axes, shape, dtype, **index) -> np.ndarra
 
 def open_nd2(path: Path) -> list[ImageFile]:
     """Return the positions of a Nikon ND2, each an image, with the library nd2. Frames are read one at a time."""
-    nd2 = _library(path, "nd2", "nd2")
+    nd2 = library(path, "nd2", "nd2")
     with clear_errors(path, "is not an ND2 that can be read"), nd2.ND2File(path) as file:
         sizes, dtype = dict(file.sizes), np.dtype(file.dtype)
         described = (file.metadata.channels if file.metadata else None) or []
@@ -131,7 +126,7 @@ def open_lif(path: Path) -> list[ImageFile]:
 
     A channel's name is that of its dye, else of its display colour.
     """
-    liffile = _library(path, "liffile", "lif")
+    liffile = library(path, "liffile", "lif")
     with clear_errors(path, "is not a LIF that can be read"), liffile.LifFile(path) as file:
         tiles = []
         for number, image in enumerate(file.images):

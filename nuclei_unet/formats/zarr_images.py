@@ -7,9 +7,19 @@ from pathlib import Path
 import numpy as np
 
 from nuclei_unet.errors import InputError
-from nuclei_unet.formats.imagefile import ImageFile, channel_names, clear_errors, micrometres, scene_names, square
+from nuclei_unet.formats.imagefile import (
+    ImageFile,
+    channel_names,
+    clear_errors,
+    library,
+    micrometres,
+    pick,
+    scene_names,
+    square,
+)
 
 # A folder with one of these is a Zarr group or array, whatever its name.
+DAMAGED = "is not an OME-Zarr that can be read"
 MARKS = (".zgroup", ".zattrs", ".zarray", "zarr.json")
 
 
@@ -25,7 +35,7 @@ def open_zarr(path: Path) -> list[ImageFile]:
     refused. A chunk that is not there has the array's fill value, as the format defines.
     Source: https://ngff.openmicroscopy.org/0.5/
     """
-    with clear_errors(path, "is not an OME-Zarr that can be read"):
+    with clear_errors(path, DAMAGED):
         groups = _groups(path)
         return [_image(path, group, scene) for group, scene in zip(groups, scene_names(len(groups)), strict=True)]
 
@@ -37,11 +47,11 @@ def open_levels(path: Path) -> list[ImageFile]:
     colour pixels are the axis S, so the image is segmented whole. Raises InputError as `open_zarr` does, and for
     several images.
     """
-    with clear_errors(path, "is not an OME-Zarr that can be read"):
+    with clear_errors(path, DAMAGED):
         groups = _groups(path)
         if len(groups) > 1:
             raise InputError(f"{path}: holds {len(groups)} images; give one of them, such as {path}/0")
-        datasets = _metadata(groups[0])["multiscales"][0]["datasets"]
+        datasets = metadata_of(groups[0])["multiscales"][0]["datasets"]
         return [_colours(_image(path, groups[0], "", number)) for number in range(len(datasets))]
 
 
@@ -63,34 +73,26 @@ def one_channel(image: ImageFile, number: int) -> ImageFile:
 
 def _groups(path: Path) -> list:
     """Return the groups of the images in a folder."""
-    try:
-        import zarr
-    except ImportError:
-        raise InputError(f"{path}: needs zarr: pip install 'nuclei-unet[zarr]'") from None
-    with clear_errors(path, "is not an OME-Zarr that can be read"):
-        root = zarr.open_group(str(path), mode="r")
-        about = _metadata(root)
-        if "multiscales" in about:
-            groups = [root]
-        elif "plate" in about or "well" in about:
-            raise InputError(f"{path}: is a plate; give its images, such as {path}/A/1/0")
-        elif "bioformats2raw.layout" in about:
-            groups = [root[name] for name in sorted((key for key in root.group_keys() if key.isdigit()), key=int)]
-        else:
-            groups = []
-        if not groups:
-            raise InputError(f"{path}: has no images by OME-Zarr's metadata (multiscales)")
-        return groups
+    root = library(path, "zarr", "zarr").open_group(str(path), mode="r")
+    about = metadata_of(root)
+    if "multiscales" in about:
+        return [root]
+    if "plate" in about or "well" in about:
+        raise InputError(f"{path}: is a plate; give its images, such as {path}/A/1/0")
+    numbers = [key for key in root.group_keys() if key.isdigit()] if "bioformats2raw.layout" in about else []
+    if not numbers:
+        raise InputError(f"{path}: has no images by OME-Zarr's metadata (multiscales)")
+    return [root[name] for name in sorted(numbers, key=int)]
 
 
-def _metadata(group) -> dict:
+def metadata_of(group) -> dict:
     """Return a group's OME metadata: since 0.5 under a key of their own."""
     attributes = dict(group.attrs)
     return attributes.get("ome", attributes)
 
 
 def _image(path: Path, group, scene: str, number: int = 0) -> ImageFile:
-    about = _metadata(group)
+    about = metadata_of(group)
     scales = about["multiscales"][0]
     level = scales["datasets"][number]
     array = group[level["path"]]
@@ -149,4 +151,4 @@ def _pixel_size(described: list[dict], axes: str, scales: dict, level: dict) -> 
 
 def _load(path: Path, array, axes: str, **index: int | slice) -> np.ndarray:
     with clear_errors(path):
-        return np.asarray(array[tuple(index.get(axis, slice(None)) for axis in axes)])
+        return np.asarray(pick(array, axes, index))

@@ -5,13 +5,14 @@ Source: https://ngff.openmicroscopy.org/0.4/
 """
 
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 
 from nuclei_unet.errors import InputError
 from nuclei_unet.files import fresh_folder
+from nuclei_unet.formats.imagefile import clear_errors, library
 from nuclei_unet.formats.label_image import check_size, checked
+from nuclei_unet.formats.zarr_images import DAMAGED, metadata_of
 
 VERSION = "0.4"
 CHUNK = 1024
@@ -25,18 +26,13 @@ def write(path: Path, labels: np.ndarray, pixel_size: float | None = None, chann
     is the label image. Each pyramid halves rows and columns by taking every second one, down to a single chunk of
     1024 x 1024 pixels.
 
-    Parameters
-    ----------
-    path : the folder, by custom NAME.ome.zarr; replaced if it exists
-    labels : integer (H, W), 0 = background
-    pixel_size : micrometres per pixel; None: not known, and the axes have no unit
-    channels : of the image, (H, W), or (H, W, C), which is written as c, y, x
+    The folder, by custom NAME.ome.zarr, is replaced if it exists. `labels` are integer (H, W), 0 = background;
+    `pixel_size` is in micrometres, None if not known, and then the axes have no unit; `channels` are of the image,
+    (H, W), or (H, W, C), which is written as c, y, x.
 
-    Raises
-    ------
-    InputError : zarr is not installed, or image and labels differ in size
+    Raises InputError if zarr is not installed, or image and labels differ in size.
     """
-    zarr = _zarr()
+    zarr = library(path, "zarr", "zarr")
     labels = checked(labels, str(path))
     if channels is not None and channels.shape[:2] != labels.shape:
         raise InputError(f"{path}: labels of shape {labels.shape} do not fit an image of shape {channels.shape}")
@@ -48,7 +44,7 @@ def write(path: Path, labels: np.ndarray, pixel_size: float | None = None, chann
             planes = channels if channels.ndim == 2 else np.moveaxis(channels, 2, 0)
             _write_pyramid(root, planes, pixel_size, {"name": path.name.removesuffix(".ome.zarr")})
             if planes.ndim == 3 and len(planes) == 3 and planes.dtype == np.uint8:
-                root.attrs["omero"] = {"channels": [_channel(*channel) for channel in CHANNELS]}
+                root.attrs["omero"] = {"channels": CHANNELS}
             parent = root.create_group("labels", attributes={"labels": [NAME]})
             group = parent.create_group(NAME)
             about |= {"source": {"image": "../../"}}
@@ -56,20 +52,11 @@ def write(path: Path, labels: np.ndarray, pixel_size: float | None = None, chann
         group.attrs["image-label"] = about
 
 
-CHANNELS = (("red", "FF0000"), ("green", "00FF00"), ("blue", "0000FF"))
-
-
-def _channel(label: str, color: str) -> dict:
-    """Without this, viewers show the channels of a colour image in colours of their own."""
-    return {"label": label, "color": color, "active": True, "window": {"start": 0, "end": 255, "min": 0, "max": 255}}
-
-
-def _zarr() -> ModuleType:
-    try:
-        import zarr
-    except ImportError:
-        raise InputError("OME-Zarr needs the package zarr; run: pip install 'nuclei-unet[zarr]'") from None
-    return zarr
+# Without this, viewers show the channels of a colour image in colours of their own.
+CHANNELS = [
+    {"label": label, "color": color, "active": True, "window": {"start": 0, "end": 255, "min": 0, "max": 255}}
+    for label, color in (("red", "FF0000"), ("green", "00FF00"), ("blue", "0000FF"))
+]
 
 
 def _write_pyramid(group, planes: np.ndarray, pixel_size: float | None, about: dict) -> None:
@@ -82,14 +69,11 @@ def _write_pyramid(group, planes: np.ndarray, pixel_size: float | None, about: d
 def create(path: Path, shape: tuple[int, int], pixel_size: float | None, source: str) -> None:
     """Create an OME-Zarr group that holds a pyramid of label images alone, without nuclei so far.
 
-    Parameters
-    ----------
-    path : the folder, which becomes `labels` of an OME-Zarr; replaced if it exists
-    shape : height and width of the label image, which is uint32
-    pixel_size : micrometres per pixel; None: not known
-    source : where the image is, from the group of the label image on
+    The folder becomes `labels` of an OME-Zarr, and is replaced if it exists. The labels are uint32 of `shape` (height,
+    width); `pixel_size` is in micrometres, None if not known; `source` is where the image is, from the group of the
+    label image on.
     """
-    root = _zarr().open_group(str(path), mode="w", zarr_format=2)
+    root = library(path, "zarr", "zarr").open_group(str(path), mode="w", zarr_format=2)
     root.attrs["labels"] = [NAME]
     group = root.create_group(NAME)
     _create_arrays(group, shape, np.dtype(np.uint32))
@@ -99,7 +83,7 @@ def create(path: Path, shape: tuple[int, int], pixel_size: float | None, source:
 
 def open_arrays(path: Path) -> list:
     """Return the levels of what `create` made, to write to and to read from. Several processes may write to chunks."""
-    group = _zarr().open_group(str(path), mode="r+")[NAME]
+    group = library(path, "zarr", "zarr").open_group(str(path), mode="r+")[NAME]
     return [group[level["path"]] for level in group.attrs["multiscales"][0]["datasets"]]
 
 
@@ -143,39 +127,22 @@ def _describe(group, axes: list[dict], pixel_size: float | None, about: dict) ->
 def read(path: Path) -> np.ndarray:
     """Read a label image at full size: the group itself if it is one, else `labels/nuclei`, else the only one.
 
-    Returns
-    -------
-    uint16 or uint32 (H, W)
-
-    Raises
-    ------
-    InputError : zarr is not installed, no OME-Zarr, no label image in it or several, or what it holds is none
+    The labels are uint16 or uint32 (H, W). Raises InputError if zarr is not installed, and for no OME-Zarr, no label
+    image in it or several, or what it holds is none.
     """
-    zarr = _zarr()
     if not path.is_dir():
         raise InputError(f"{path}: no such folder")
-    try:
-        group = zarr.open_group(str(path), mode="r")
-        about = _about(group)
+    with clear_errors(path, DAMAGED):
+        group = library(path, "zarr", "zarr").open_group(str(path), mode="r")
+        about = metadata_of(group)
         if "image-label" not in about:
-            names = _about(group["labels"])["labels"] if "labels" in group else []
+            names = metadata_of(group["labels"])["labels"] if "labels" in group else []
             if NAME not in names and len(names) != 1:
                 listed = ", ".join(names)[:200]
                 raise InputError(f"{path}: has {len(names)} label images ({listed}), none called {NAME}")
             group = group["labels"][NAME if NAME in names else names[0]]
-            about = _about(group)
+            about = metadata_of(group)
         array = group[about["multiscales"][0]["datasets"][0]["path"]]
         sides = tuple(side for side in array.shape if side > 1)
         check_size(sides if len(sides) >= 2 else array.shape[-2:], f"{path}: not a label image")
         return checked(array[:], str(path))
-    except InputError:
-        raise
-    # Damaged JSON, missing groups, missing codecs: zarr raises nearly anything.
-    except Exception as error:
-        said = " ".join(str(error).split())[:200]
-        raise InputError(f"{path}: not an OME-Zarr that can be read ({type(error).__name__}: {said})") from None
-
-
-def _about(group) -> dict:
-    """Return the metadata of a group; version 0.5 keeps it under a key of its own."""
-    return group.attrs.get("ome", group.attrs)

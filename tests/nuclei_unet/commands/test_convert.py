@@ -7,15 +7,13 @@ import re
 import numpy as np
 import pytest
 import tifffile
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from nuclei_unet.commands import convert
 from nuclei_unet.errors import InputError
 from nuclei_unet.formats import coco, geojson, kaggle, label_tiff, rois
 from nuclei_unet.formats.reading import Images
 from nuclei_unet.formats.registry import FORMATS, READ
-from tests.nuclei_unet.formats.label_images import LABELS, label_images, same
+from tests.nuclei_unet.formats.label_images import LABELS, same
 from tests.pngs import png
 
 TARGETS = {name: f"to-{name}" for name in READ} | {"rle": "to.csv", "coco": "to.json"}
@@ -43,7 +41,7 @@ def read(folder):
     return found
 
 
-@pytest.mark.parametrize(("first", "second"), zip(READ, (*READ[3:], *READ[:3]), strict=True))
+@pytest.mark.parametrize(("first", "second"), zip(READ, (*READ[1:], READ[0]), strict=True))
 def test_every_format_into_every_other(tmp_path, first, second):
     images = {"a": CORNER, "plate/b 2": CORNER[:, ::-1] % 60_000}
     make(tmp_path / "in", a=CORNER)
@@ -60,18 +58,6 @@ def test_every_format_into_every_other(tmp_path, first, second):
     assert list(found) == list(images)
     assert all(same(found[name], labels) for name, labels in images.items())
     assert not [path for path in tmp_path.rglob("*") if "partial" in path.name]
-
-
-@pytest.mark.slow
-@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(label_images(), st.sampled_from(READ))
-def test_any_label_image_there_and_back(tmp_path_factory, labels, to):
-    folder = tmp_path_factory.mktemp("convert")
-    make(folder / "in", a=labels)
-    shape = ["--shape", "x".join(map(str, labels.shape))] if to in ("geojson", "rois") else []
-    assert run(folder / "in", folder / TARGETS[to], "--to", to) == 0
-    assert run(folder / TARGETS[to], folder / "out", "--to", "tiff", *shape) == 0
-    assert same(read(folder / "out")["a"], labels)
 
 
 def test_the_format_is_told_from_the_files(tmp_path):
@@ -112,16 +98,6 @@ def test_coco_keeps_the_names_of_image_files(tmp_path):
     (tmp_path / "images/a.png").write_bytes(png(LABELS % 9))
     assert run(tmp_path / "tiff", tmp_path / "named.json", "--to", "coco", "--images", tmp_path / "images") == 0
     assert list(coco.read(tmp_path / "named.json")) == ["a.png", "c", "x/b"]
-
-
-def test_images_of_one_name_with_different_endings(tmp_path):
-    coco.write(tmp_path / "in.json", [("a.png", LABELS), ("a.tif", CORNER)])
-    assert run(tmp_path / "in.json", tmp_path / "out", "--to", "tiff") == 0
-    assert same(read(tmp_path / "out")["a.png"], LABELS) and same(read(tmp_path / "out")["a.tif"], CORNER)
-    for name in ("a.geojson", "a.json"):
-        geojson.write(tmp_path / "in" / name, LABELS)
-    with pytest.raises(InputError, match="in: holds two images called a; rename one"):
-        run(tmp_path / "in", tmp_path / "2", "--to", "tiff", "--from", "geojson")
 
 
 def test_a_size_that_is_not_known(tmp_path, capsys):

@@ -52,14 +52,6 @@ def test_all_scores_are_printed_with_the_worst_images(folders, capsys):
     assert worst[0].split()[1:] == ["0.000", "2", "1", "0", "0", "0", "2", "0"]
 
 
-@pytest.mark.parametrize("columns", ["60", "200"])
-def test_the_table_fits_the_terminal(folders, capsys, monkeypatch, columns):
-    monkeypatch.setenv("COLUMNS", columns)
-    run(*folders)
-    lines = capsys.readouterr().out.split("worst images")[0].splitlines()
-    assert max(map(len, lines)) <= max(int(columns), 90)
-
-
 def test_the_files_say_the_same_as_the_catalogue(folders, tmp_path):
     assert run(*folders, "--write", tmp_path / "out") == 0
     found = json.loads((tmp_path / "out/scores.json").read_text())

@@ -24,11 +24,6 @@ def test_outlines_are_the_outermost_pixels():
     assert left != right and {tuple(left), tuple(right)} <= {tuple(colour) for colour in COLOURS.tolist()}
 
 
-def test_the_border_of_the_image_is_no_outline():
-    picture = overlay(np.zeros((5, 6), np.uint8), np.repeat([[0, 7, 7, 7, 7, 7]], 5, axis=0))
-    assert np.argwhere(picture.any(axis=2)).tolist() == [[row, 1] for row in range(5)]
-
-
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32, np.int32])
 @pytest.mark.parametrize("channels", [(), (2,), (3,)])
 def test_contrast_is_stretched_whatever_the_range(dtype, channels):

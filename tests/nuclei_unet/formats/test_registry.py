@@ -5,10 +5,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from nuclei_unet.errors import InputError
+from nuclei_unet.files import tree_digest
 from nuclei_unet.formats import geojson, kaggle, label_tiff, registry
 from nuclei_unet.formats.registry import check_writable, find_labels
+from tests.nuclei_unet.formats.label_images import label_images, same
 
 LABELS = np.zeros((8, 10), np.uint16)
 LABELS[1:3, 1:4] = 3
@@ -71,10 +75,34 @@ def test_one_file_for_all_names_images_without_their_suffix(tmp_path):
     np.testing.assert_array_equal(sources["b"].load(), LABELS)
 
 
-def test_every_format_has_its_functions():
-    for one in registry.FORMATS.values():
-        for function in (one.reader, one.writer):
-            assert not function or callable(registry._function(function))
+@given(label_images(), st.sampled_from(registry.READ))
+def test_any_label_image_survives(tmp_path_factory, labels, to):
+    one = registry.FORMATS[to]
+    folder = tmp_path_factory.mktemp(to) / "new"
+    images = {"a": labels, 'b, "ü"': labels.T}
+    if one.together:
+        one.write_all(folder / one.ending, images.items())
+    else:
+        for name, each in images.items():
+            one.write(folder, name, each, pixel_size=0.25)
+    sources = find_labels(folder / one.ending if one.together else folder, to)
+    assert list(sources) == list(images)
+    assert all(same(sources[name].load(each.shape), each) for name, each in images.items())
+    assert not list(folder.rglob("*partial*"))
+
+
+@pytest.mark.parametrize("to", registry.READ)
+def test_the_same_labels_give_the_same_bytes(tmp_path, to, monkeypatch):
+    one, digests = registry.FORMATS[to], []
+    monkeypatch.chdir(tmp_path)
+    for time in (0, 1e9):
+        monkeypatch.setattr("time.time", lambda now=time: now)
+        if one.together:
+            one.write_all(tmp_path / "out" / one.ending, [("x", LABELS)])
+        else:
+            one.write(tmp_path / "out", "x", LABELS, pixel_size=0.5)
+        digests.append(tree_digest([tmp_path / "out"]))
+    assert digests[0] == digests[1]
 
 
 def test_formats_that_cannot_be_written_are_named(monkeypatch):

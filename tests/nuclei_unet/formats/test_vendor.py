@@ -35,11 +35,6 @@ def test_czi(tmp_path):
     np.testing.assert_array_equal(planes(image)[-1].read()[0], ARRAY[1, 2, 1])
 
 
-def test_czi_without_a_scale(tmp_path):
-    (image,) = open_images(write_czi(tmp_path / "a.czi"))
-    assert (image.pixel_size, image.pixel_size_from) == (None, "unknown")
-
-
 def test_scenes_that_overlap_and_colours_of_czi(tmp_path):
     with czi.create_czi(str(tmp_path / "a.czi")) as document:
         for scene in range(11):

@@ -1,30 +1,18 @@
 """OME-Zarr: what the package zarr finds in it, and the labels come back."""
 
 import json
-import sys
 
 import numpy as np
 import pytest
 import zarr
-from hypothesis import given, settings
 
 from nuclei_unet.errors import InputError
-from nuclei_unet.files import tree_digest
 from nuclei_unet.formats import zarr_labels
-from tests.nuclei_unet.formats.label_images import LABELS, label_images, same
+from tests.nuclei_unet.formats.label_images import LABELS, same
 
 LARGE = np.zeros((1500, 2100), np.uint32)
 LARGE[700:1300, 900:1100] = 70_000
 LARGE[5, 7] = 2
-
-
-@settings(max_examples=30)
-@given(label_images())
-def test_any_label_image_survives(tmp_path_factory, labels):
-    path = tmp_path_factory.mktemp("zarr") / "new" / "a.ome.zarr"
-    zarr_labels.write(path, labels)
-    assert same(zarr_labels.read(path), labels)
-    assert [file.name for file in path.parent.iterdir()] == ["a.ome.zarr"]
 
 
 def test_a_pyramid_with_pixel_size(tmp_path):
@@ -67,15 +55,6 @@ def test_with_its_image(tmp_path, channels):
     assert len(label.attrs["multiscales"][0]["datasets"]) == len(pyramid["datasets"]) == 3
 
 
-def test_the_same_labels_give_the_same_bytes(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    digests = []
-    for _ in range(2):
-        zarr_labels.write(tmp_path / "a.ome.zarr", LARGE, 0.5, LARGE.astype(np.float32))
-        digests.append(tree_digest([tmp_path / "a.ome.zarr"]))
-    assert digests[0] == digests[1]
-
-
 def test_a_failure_leaves_what_was_there(tmp_path, monkeypatch):
     path = tmp_path / "a.ome.zarr"
     zarr_labels.write(path, LABELS)
@@ -110,7 +89,7 @@ def test_what_is_none_is_named(tmp_path):
     with pytest.raises(InputError, match="no such folder"):
         zarr_labels.read(path)
     path.mkdir()
-    with pytest.raises(InputError, match="a.zarr: not an OME-Zarr"):
+    with pytest.raises(InputError, match="a.zarr: is not an OME-Zarr"):
         zarr_labels.read(path)
     zarr.open_group(path, mode="w", zarr_format=2)
     with pytest.raises(InputError, match="has 0 label images"):
@@ -124,10 +103,3 @@ def test_what_is_none_is_named(tmp_path):
     (path / ".zattrs").write_text("{")
     with pytest.raises(InputError, match="not an OME-Zarr"):
         zarr_labels.read(path)
-
-
-def test_a_missing_package_is_named(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "zarr", None)
-    for use in (lambda: zarr_labels.write(tmp_path / "a", LABELS), lambda: zarr_labels.read(tmp_path)):
-        with pytest.raises(InputError, match=r"pip install 'nuclei-unet\[zarr\]'"):
-            use()
