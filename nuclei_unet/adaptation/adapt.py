@@ -126,17 +126,29 @@ def adapt(
     check(len(samples), sum(nuclei))
     study, digest = _study(samples, model, settings, replay, frames, progress)
     metadata = study.metadata
-    variants = _variants(study)
+    # All ways that there are enough annotations for, from the simplest on.
+    variants = [baseline(study), calibrated(study, search=False)]
+    if study.cross_validated and study.enough:
+        variants.append(calibrated(study, search=True))
+    if study.cross_validated and not settings.calibrate_only:
+        from nuclei_unet.adaptation.finetune import fine_tuned  # imports TensorFlow
+
+        variants += filter(None, [fine_tuned(study)])
     best = choose(variants)
     predict, data = best.finish()
     scores = {variant.name: variant.scores for variant in variants}
     # What helped on parts of the images may change nothing on all of them.
     if (predict, data) == (metadata.predict, study.data):
         return Adapted(scores, BASELINE, study.cross_validated, None)
+    digest_of_data = hashlib.sha256()
+    for sample in samples:
+        for array in (sample.image, sample.labels):
+            head = f"{sample.image_id!r} {array.shape} {array.dtype}\n"
+            digest_of_data.update(head.encode() + array.tobytes())
     made = Adaptation(
         images=len(samples),
         nuclei=sum(nuclei),
-        data=_digest(samples),
+        data=digest_of_data.hexdigest(),
         steps=best.steps,
         before=scores[BASELINE]["dsb_score"],
         after=scores[best.name]["dsb_score"],
@@ -177,18 +189,6 @@ def _study(
     return Study(data, metadata, samples, pieces, parts, splits, Trials(seen), replay, settings, on_step), digest
 
 
-def _variants(study: Study) -> list[Variant]:
-    """Adapt in all ways that there are enough annotations for, from the simplest on."""
-    variants = [baseline(study), calibrated(study, search=False)]
-    if study.cross_validated and study.enough:
-        variants.append(calibrated(study, search=True))
-    if study.cross_validated and not study.settings.calibrate_only:
-        from nuclei_unet.adaptation.finetune import fine_tuned  # imports TensorFlow
-
-        variants += filter(None, [fine_tuned(study)])
-    return variants
-
-
 def check(images: int, nuclei: int = 1) -> None:
     """Raise InputError if there are too few annotations, or too many."""
     if not 1 <= images <= MOST_IMAGES:
@@ -204,12 +204,3 @@ def choose(variants: Sequence[Variant]) -> Variant:
         if variant.scores["dsb_score"] > best.scores["dsb_score"] + MARGIN:
             best = variant
     return best
-
-
-def _digest(samples: Sequence[Sample]) -> str:
-    """Return one SHA-256 over names, pixels and labels."""
-    digest = hashlib.sha256()
-    for sample in samples:
-        for array in (sample.image, sample.labels):
-            digest.update(f"{sample.image_id!r} {array.shape} {array.dtype}\n".encode() + array.tobytes())
-    return digest.hexdigest()

@@ -33,18 +33,9 @@ EXPLODED = 1000.0  # a loss this large does not recover
 # Weaker than in a training from scratch, and above all with less zoom: an outline that was drawn 1 px too wide is 1.8
 # px too wide in a crop that is enlarged by 1.8, and the network is to learn the 1 px.
 AUGMENT = AugmentSettings(
-    flip=True,
-    rotate=True,
-    zoom=(0.8, 1.25),
-    gamma=(0.7, 1.4),
-    contrast=0.2,
-    noise=0.03,
-    blur=1.0,
-    invert=0.0,
-    cytoplasm=0.0,
-    transfer=0.0,
-    mix=0.0,
-)
+    flip=True, rotate=True, zoom=(0.8, 1.25), gamma=(0.7, 1.4), contrast=0.2, noise=0.03, blur=1.0,
+    invert=0.0, cytoplasm=0.0, transfer=0.0, mix=0.0,
+)  # fmt: skip
 
 
 def fine_tuned(study: Study) -> Variant | None:
@@ -211,13 +202,12 @@ class Finetuner:
 
 def _tiles(samples: Sequence[Sample]) -> list[np.ndarray]:
     """Cut images into tiles, and return some, evenly spread over all."""
-    tiles = [
+    return _evenly([
         sample.image[top : top + CROP, left : left + CROP]
         for sample in samples
         for top in range(0, sample.image.shape[0], CROP)
         for left in range(0, sample.image.shape[1], CROP)
-    ]
-    return _evenly(tiles, CALIBRATION_CROPS)
+    ], CALIBRATION_CROPS)  # fmt: skip
 
 
 def _evenly(items: Sequence, count: int) -> list:

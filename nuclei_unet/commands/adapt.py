@@ -24,6 +24,7 @@ from nuclei_unet.batch.pool import cores
 from nuclei_unet.commands import arguments as options
 from nuclei_unet.errors import InputError, aligned, plural
 from nuclei_unet.formats import registry
+from nuclei_unet.quiet import quiet_tensorflow
 
 if TYPE_CHECKING:
     from nuclei_unet.adaptation.adapt import Adapted
@@ -73,7 +74,11 @@ def run(arguments: argparse.Namespace, replay: "Callable[[Metadata], Sequence[Sa
     from nuclei_unet.adaptation.adapt import adapt
     from nuclei_unet.prediction import models
 
-    _load_tensorflow()
+    try:
+        require_tensorflow()
+    except InputError as error:
+        raise InputError(f"{error}; pip install 'nuclei-unet[train]'") from None
+    quiet_tensorflow()
     out = arguments.out
     if out.suffix != ".onnx":
         raise InputError(f"{out}: the adapted model is an ONNX file; give it a name that ends in .onnx")
@@ -98,17 +103,6 @@ def run(arguments: argparse.Namespace, replay: "Callable[[Metadata], Sequence[Sa
     nuclei = sum(int(sample.labels.max()) for sample in samples)
     print(f"{plural(len(samples), 'image')}, {nuclei:,} nuclei; {text(adapted, metadata.predict, arguments)}")
     return adapted
-
-
-def _load_tensorflow() -> None:
-    """Load TensorFlow without its start-up lines; raise InputError that says what to install if it is missing."""
-    from nuclei_unet.quiet import quiet_tensorflow
-
-    try:
-        require_tensorflow()
-    except InputError as error:
-        raise InputError(f"{error}; pip install 'nuclei-unet[train]'") from None
-    quiet_tensorflow()
 
 
 @dataclass(frozen=True)

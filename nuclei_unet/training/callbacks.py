@@ -101,10 +101,8 @@ class StopOnExplosion(keras.callbacks.Callback):
     def _check(self, name: str, loss: float) -> None:
         if not loss < EXPLODED:
             step, rate = int(self.model.optimizer.iterations), float(self.model.optimizer.learning_rate)
-            raise InputError(
-                f"train.learning_rate: the {name} became {loss:.4g} at step {step} with a learning rate of {rate:.3g}; "
-                "lower it"
-            )
+            at = f"at step {step} with a learning rate of {rate:.3g}"
+            raise InputError(f"train.learning_rate: the {name} became {loss:.4g} {at}; lower it")
 
 
 class Progress(keras.callbacks.Callback):
