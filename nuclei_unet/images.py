@@ -66,10 +66,8 @@ def normalize(image: np.ndarray, settings: NormalizeSettings) -> np.ndarray:
     step = sampling_step(rgb.shape)
     intensities = measured(rgb[::step, ::step], settings)
     if settings.image_size is not None:
-        height, width = settings.image_size
-        return _finish(
-            cv2.resize(_stretch(rgb, intensities), (width, height), interpolation=cv2.INTER_AREA), intensities
-        )
+        shape = settings.image_size[::-1]
+        return _finish(cv2.resize(_stretch(rgb, intensities), shape, interpolation=cv2.INTER_AREA), intensities)
     return apply(rgb, intensities)
 
 

@@ -8,15 +8,11 @@ import numpy as np
 from nuclei_unet.errors import InputError
 
 # Measured for each nucleus, by scikit-image's names. Lengths in pixels; centroid-0 and centroid-1 are row and column.
-SHAPE = (
-    *("label", "area", "centroid", "equivalent_diameter_area", "axis_major_length", "axis_minor_length"),
-    *("eccentricity", "solidity", "perimeter"),
-)
+SHAPE = ("label", "area", "centroid", "equivalent_diameter_area", "axis_major_length", "axis_minor_length",
+         "eccentricity", "solidity", "perimeter")  # fmt: skip
 # Also in micrometres if the pixel size is known.
-LENGTHS = (
-    *("centroid-0", "centroid-1", "equivalent_diameter_area", "axis_major_length", "axis_minor_length"),
-    "perimeter",
-)
+LENGTHS = ("centroid-0", "centroid-1", "equivalent_diameter_area", "axis_major_length", "axis_minor_length",
+           "perimeter")  # fmt: skip
 
 
 def measure(
@@ -75,8 +71,7 @@ def diameters(labels: np.ndarray) -> np.ndarray:
     count = int(labels.max()) + 1
     # In strips: bincount makes a copy with eight bytes a pixel.
     areas = sum(np.bincount(labels[top : top + 512].ravel(), minlength=count) for top in range(0, len(labels), 512))
-    areas = areas[1:]
-    return 2 * np.sqrt(areas[areas > 0] / np.pi)
+    return 2 * np.sqrt(areas[1:][areas[1:] > 0] / np.pi)
 
 
 def _channels(image: np.ndarray, channels: Sequence[str]) -> tuple[np.ndarray, list[str]]:

@@ -135,12 +135,8 @@ def choose_level(
 ) -> Level:
     """Return the level whose nuclei have to be scaled least to be as large as those that the model was trained on.
 
-    Parameters
-    ----------
-    levels : of `open_levels`, the finest first; of several that fit as well it is taken, too
-    diameters : of the training nuclei; None if unknown
-    pixel_size : micrometres at the finest level, if they are not to be taken from the file
-    scale : relative to the level that is chosen; None: by the pixel size
+    The finest of `levels` comes first; of several that fit as well it is taken. `pixel_size` is in micrometres at the
+    finest level, None: from the file; `scale` is relative to the level that is chosen, None: by the pixel size.
     """
     sizes: list[float | None] = [level.pixel_size for level in levels]
     if pixel_size:

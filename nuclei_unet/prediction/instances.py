@@ -44,9 +44,8 @@ def label_nuclei(maps: dict[str, np.ndarray], settings: PredictSettings, image: 
         depth = blur(depth.astype(np.float32), settings.smoothing)
         # Lower than any depth, so that a nucleus' maximum stands out from its surroundings.
         depth[~mask] = -2 - settings.border_weight
-        seeds = components(
-            prominent_maxima(depth, mask, settings.prominence) & (foreground > threshold), connectivity=8
-        )
+        maxima = prominent_maxima(depth, mask, settings.prominence) & (foreground > threshold)
+        seeds = components(maxima, connectivity=8)
         nuclei = watershed(-depth, seeds, mask=mask)
     outlines: np.ndarray | float = threshold  # of each nucleus, its level
     if len(levels) > 1:

@@ -3,7 +3,6 @@
 import hashlib
 import re
 import zipfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -65,8 +64,7 @@ def find(model: Path | str | None) -> Path:
     if not scheme:
         return Path(model)
     for registry in entry_points(group=REGISTRIES, name=scheme[1]):
-        fetch: Callable[[str], Path] = registry.load()
-        return fetch(str(model))
+        return registry.load()(str(model))
     raise InputError(f"{model}: nothing that is installed knows such addresses")
 
 

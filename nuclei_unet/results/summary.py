@@ -23,15 +23,10 @@ BARS = 30
 
 
 def page(results: Iterable[Result], facts: Mapping[str, str]) -> str:
-    """Return the page as HTML.
+    """Return the page as HTML. Names and values may hold any characters: they are shown as text.
 
-    Parameters
-    ----------
-    results : in the order in which they are listed; failed ones and those with warnings are shown first as well. They
-        are taken one at a time, and no more of them is kept than the page shows
-    facts : how the results were made, name -> value: the model, the settings ...
-
-    Names and values may hold any characters: they are shown as text.
+    `results` are taken one at a time, and no more of them is kept than the page shows; failed ones and those with
+    warnings are shown first as well. `facts` are how they were made, name -> value: the model, the settings ...
     """
     rows: dict[str, list[Result]] = {"failed": [], "segmented": [], "warned": []}
     pictured: dict[bool, list[Result]] = {True: [], False: []}
@@ -103,8 +98,7 @@ def histogram(sizes: np.ndarray, unit: str) -> dict:
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= top / BARS)
     bars = math.floor(top / step) + 1
     edges = np.arange(bars + 1) * step
-    places = np.minimum((sizes / step).astype(int), bars - 1)
-    heights = np.bincount(places, minlength=bars)
+    heights = np.bincount(np.minimum((sizes / step).astype(int), bars - 1), minlength=bars)
     low, median, high = np.percentile(sizes, (25, 50, 75))
     return {
         "unit": unit,

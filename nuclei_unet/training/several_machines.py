@@ -172,10 +172,8 @@ def start(team: Team, settings: TrainSettings) -> Workers:
     except tf.errors.UnknownError as error:
         if "start gRPC server" not in str(error):
             raise
-        raise InputError(
-            f"TF_CONFIG: worker {team.index} cannot listen at {team.addresses[team.index]}; end what runs there, or "
-            "choose another port"
-        ) from None
+        here = f"worker {team.index} cannot listen at {team.addresses[team.index]}"
+        raise InputError(f"TF_CONFIG: {here}; end what runs there, or choose another port") from None
     except (RuntimeError, tf.errors.OpError) as error:
         if not isinstance(error, tf.errors.OpError) and "waiting for the cluster" not in str(error):
             raise
@@ -248,9 +246,8 @@ def loop(
     """Train a compiled model on this worker's batches as `model.fit` does, from epoch number `done` on."""
     step, names = _step(model, strategy, fit.measures(settings))
     batches = iter(batches)
-    shared = keras.callbacks.CallbackList(
-        callbacks, add_history=False, model=model, epochs=settings.epochs, steps=steps, verbose=0
-    )
+    about = {"epochs": settings.epochs, "steps": steps, "verbose": 0}
+    shared = keras.callbacks.CallbackList(callbacks, add_history=False, model=model, **about)
     model.stop_training = False
     shared.on_train_begin()
     for epoch in range(done, settings.epochs):
