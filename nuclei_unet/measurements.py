@@ -38,11 +38,10 @@ def measure(
 
     Returns
     -------
-    Columns by name, all of the same length: one row per nucleus, in ascending order of labels.
-    `label`; `area` in square pixels; lengths in pixels, with centroid-0 (row) and centroid-1 (column) from the
-    centre of the image's top left pixel; `eccentricity` and `solidity` as defined by scikit-image.
-    `intensity_mean` and `intensity_sum` are in the image's own units, and with several channels `intensity_mean-DAPI`,
-    `intensity_mean-GFP` ... With a pixel size the area again as `area_um2`, and lengths as `perimeter_um` ...
+    Columns by name, one row per nucleus, in ascending order of labels: `label`; `area` in square pixels; lengths in
+    pixels, with centroid-0 (row) and centroid-1 (column) from the centre of the image's top left pixel; `eccentricity`
+    and `solidity` as defined by scikit-image; `intensity_mean` and `intensity_sum` in the image's own units, with
+    several channels as `intensity_mean-DAPI` ... With a pixel size also `area_um2`, `perimeter_um` ...
 
     Raises
     ------

@@ -69,17 +69,9 @@ def annotated(
 ) -> ArraySample:
     """Return an image with its annotation as `adapt` takes it.
 
-    Parameters
-    ----------
-    name : unique among the images
-    image : any grey or colour array, as `Segmenter` takes it
-    labels : its label image (H, W), 0 = background
-    normalization : of the model's metadata, `normalize`
-    scale : how much the network sees the image enlarged, as in `Segmenter`
-
-    Raises
-    ------
-    InputError : not an image, of another size than the labels, or more than 65,535 nuclei
+    `name` is unique among the images, `image` any array that `Segmenter` takes, `labels` its label image (H, W);
+    `normalization` is that of the model's metadata, and `scale` is as in `Segmenter`. Raises InputError if it is no
+    image, of another size than the labels, or has more than 65,535 nuclei.
     """
     if labels.shape != image.shape[:2]:
         (height, width), (high, wide) = image.shape[:2], labels.shape
