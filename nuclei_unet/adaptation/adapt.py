@@ -99,19 +99,13 @@ def adapt(
 ) -> Adapted:
     """Adapt a model to annotated images, and measure whether that helps.
 
-    Parameters
-    ----------
-    samples : 1 to 100 images with their label images; see `annotated`. Some may be without nuclei
-    model : see `nuclei_unet.prediction.models.load`; None: the pretrained one
-    settings : of the adaptation
-    replay : images that the model was trained on, normalized in the same way; half of each batch is drawn from them
-    frames : what each sample is cut from; samples of one frame are never adapted to and scored at the same time. None:
-        each is from another one
-    progress : called with the number of steps that are done, and of all: images predicted, and steps of training
+    `samples` are 1 to 100 images with their label images, see `annotated`; some may be without nuclei. `model` is as
+    for `models.load`. `replay` are images that the model was trained on, normalized in the same way; half of each batch is
+    drawn from them. `frames` say what each sample is cut from; samples of one frame are never adapted to and scored at
+    the same time. `progress` gets the number of steps that are done, and of all: images predicted, steps of training.
 
-    Raises
-    ------
-    InputError : no sample or too many, no nucleus in any, a model that cannot be adapted, or TensorFlow is missing
+    Raises InputError if there is no sample or too many, no nucleus in any, a model that cannot be adapted, or no
+    TensorFlow.
     """
     require_tensorflow()
     nuclei = [folds.nuclei_in(sample.labels) for sample in samples]

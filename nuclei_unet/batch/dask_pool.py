@@ -119,11 +119,12 @@ def _connected(address: str):
 def _on_worker(function: Callable, expected: dict[str, str], task: Any, common: Any) -> Any:
     """Do one task on a worker."""
     here = stamp(function)
-    for name in [name for name in expected if expected[name] != here.get(name)]:
-        raise InputError(
-            f"a worker on {platform.node()} has another {name} ({here.get(name)}) than this machine "
-            f"({expected[name]}); install the same versions there"
-        )
+    for name, wanted in expected.items():
+        if here.get(name) != wanted:
+            raise InputError(
+                f"a worker on {platform.node()} has another {name} ({here.get(name)}) than this machine ({wanted}); "
+                "install the same versions there"
+            )
     # If the scheduler takes a worker for lost that is not, two of them write the same file.
     files.tell_apart()
     # One at a time, and each has all of the worker's threads: a network is as large as the images that it works on.

@@ -198,9 +198,4 @@ def _begin(alive: Connection) -> None:
     """Let a worker live as long as its parent holds the other end of a pipe, however that one ends."""
     # Ctrl-C reaches all processes of a terminal; the first one decides.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    Thread(target=_end_with, args=(alive,), daemon=True).start()
-
-
-def _end_with(alive: Connection) -> None:
-    alive.poll(None)
-    os._exit(1)
+    Thread(target=lambda: os._exit(1) if alive.poll(None) else None, daemon=True).start()

@@ -194,9 +194,8 @@ def train(
 ) -> tuple[keras.Model, pd.DataFrame]:
     """Train a network as `fit.train` does, together with all other workers, which call this with equal arguments.
 
-    `log.epoch` and `log.picture` are what `fit.train` calls `log_epoch` and `log_picture`; the chief must have a log.
-    It alone validates, prints progress, draws pictures and writes the state. Also raises InputError if a worker is
-    gone, or has other settings, code or data than the chief (`state.stem` is a digest of them).
+    The chief, which must have a `log`, alone validates, prints progress, draws pictures and writes the state. Raises
+    InputError if a worker is gone, or has other settings, code or data than the chief (`state.stem` is their digest).
     """
     source, center_crops = Crops(training, settings, state.parent), Crops(validation, settings, state.parent)
     steps = fit.steps_per_epoch(source, settings)
