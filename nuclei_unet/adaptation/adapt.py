@@ -100,9 +100,9 @@ def adapt(
     """Adapt a model to annotated images, and measure whether that helps.
 
     `samples` are 1 to 100 images with their label images, see `annotated`; some may be without nuclei. `model` is as
-    for `models.load`. `replay` are images that the model was trained on, normalized in the same way; half of each batch is
-    drawn from them. `frames` say what each sample is cut from; samples of one frame are never adapted to and scored at
-    the same time. `progress` gets the number of steps that are done, and of all: images predicted, steps of training.
+    for `models.load`. `replay` are images that the model was trained on, normalized in the same way; half of each batch
+    is drawn from them. `frames` say what each sample is cut from; samples of one frame are never adapted to and scored
+    at the same time. `progress` gets the number of steps done, and of all: images predicted, and steps of training.
 
     Raises InputError if there is no sample or too many, no nucleus in any, a model that cannot be adapted, or no
     TensorFlow.
