@@ -194,7 +194,7 @@ def _done(folder: Path, key: str) -> dict | None:
     except (OSError, ValueError):
         return None
     complete = (folder / "labels").is_dir() and (folder / TABLE).is_file()
-    return record if complete and isinstance(record, dict) and record.get("key") == key else None
+    return record if complete and record.get("key") == key else None
 
 
 def _run(slide: SlideRun, tiles: Sequence[Tile], settings: RunSettings) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from nuclei_unet.quiet import quiet_tensorflow
 if TYPE_CHECKING:
     from nuclei_unet.adaptation.adapt import Adapted
     from nuclei_unet.network.metadata import Metadata
-    from nuclei_unet.sample import ArraySample, Sample
+    from nuclei_unet.sample import Sample
     from nuclei_unet.settings import PredictSettings
 
 SHOWN = 5  # names in a warning
@@ -71,8 +71,9 @@ def run(arguments: argparse.Namespace, replay: "Callable[[Metadata], Sequence[Sa
 
     `replay(metadata)` returns images that the model was trained on, or none.
     """
-    from nuclei_unet.adaptation.adapt import adapt
+    from nuclei_unet.adaptation.adapt import adapt, annotated
     from nuclei_unet.prediction import models
+    from nuclei_unet.prediction.scale import scale_for
 
     try:
         require_tensorflow()
@@ -87,8 +88,11 @@ def run(arguments: argparse.Namespace, replay: "Callable[[Metadata], Sequence[Sa
     pairs = find(arguments)
     path = models.find(arguments.model)  # once: an address may lead elsewhere a minute later
     metadata, _, _ = models.describe(path)
-    with tqdm(pairs, "read", unit="image", disable=None, leave=False) as bar:
-        samples = [_read(pair, arguments, metadata) for pair in bar]
+    samples = []
+    for pair in tqdm(pairs, "read", unit="image", disable=None, leave=False):
+        image, pixel_size = pair.read()
+        scale = arguments.scale or scale_for(arguments.pixel_size or pixel_size, metadata.diameters)
+        samples.append(annotated(pair.name, image, pair.labels(image.shape[:2]), metadata.normalize, scale=scale))
     settings = Settings(arguments.calibrate_only, seed=arguments.seed, threads=arguments.threads or cores())
     with tqdm(desc="adapt", unit="step", disable=None) as bar:
 
@@ -161,17 +165,6 @@ def _warn(missing: str, what: str, names: Sequence[str]) -> None:
     if names:
         more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
         print(f"warning: {missing} {plural(len(names), what)}: {', '.join(names[:SHOWN])}{more}", file=sys.stderr)
-
-
-def _read(pair: Pair, arguments: argparse.Namespace, metadata: "Metadata") -> "ArraySample":
-    """Read an image and its labels, as the network is to see them."""
-    from nuclei_unet.adaptation.adapt import annotated
-    from nuclei_unet.prediction.scale import scale_for
-
-    image, pixel_size = pair.read()
-    labels = pair.labels(image.shape[:2])
-    scale = arguments.scale or scale_for(arguments.pixel_size or pixel_size, metadata.diameters)
-    return annotated(pair.name, image, labels, metadata.normalize, scale=scale)
 
 
 def text(adapted: "Adapted", before: "PredictSettings", arguments: argparse.Namespace) -> str:

@@ -346,9 +346,8 @@ def _watched(workers: Workers, epochs_kept: list[int]) -> Iterator[None]:
             raise
         who = ", ".join(f"worker {number} ({workers.team.addresses[number]})" for number in numbers)
         go_on = f"they go on after epoch {epochs_kept[-1]}" if epochs_kept else "they begin anew"
-        raise InputError(
-            f"{who} {'is' if len(numbers) == 1 else 'are'} gone; start all workers again and {go_on}"
-        ) from None
+        are = "is" if len(numbers) == 1 else "are"
+        raise InputError(f"{who} {are} gone; start all workers again and {go_on}") from None
     # All must have what the last step sent them before one ends. If one has ended, it had.
     with contextlib.suppress(tf.errors.OpError):
         workers.from_chief()
