@@ -38,8 +38,7 @@ class Adapted:
     scores : {baseline, offset only, calibrated, fine-tuned: {dsb_score, ap50, iou}}; what was not tried is missing
     chosen : one of these names; baseline if nothing helped
     cross_validated : whether each image was scored by a model that was adapted to others; else there were too few
-    metadata : of the adapted model; None if nothing helped
-    data : content of an ONNX file with its network
+    metadata, data : of the adapted model, None if nothing helped, and the content of an ONNX file with its network
     """
 
     scores: dict[str, dict[str, float]]

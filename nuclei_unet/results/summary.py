@@ -63,13 +63,8 @@ def page(results: Iterable[Result], facts: Mapping[str, str]) -> str:
 def _template():
     import jinja2  # other commands do without
 
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    options = {"autoescape": True, "undefined": jinja2.StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
+    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(Path(__file__).parent), **options)
     environment.filters |= {"thousands": "{:,}".format, "median": _median, "number": _number}
     return environment.get_template("summary.html.jinja")
 

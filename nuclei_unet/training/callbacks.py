@@ -59,7 +59,7 @@ class ValidateOnOneDevice(keras.callbacks.Callback):
 
 
 class Pictures(keras.callbacks.Callback):
-    """Show one validation image of each type, its nuclei and the predicted foreground.
+    """Show a validation image of each type, its nuclei and the predicted foreground.
 
     Drawn after epochs 1, 2, 5, 10, 20, 50 ... and the last.
     """
