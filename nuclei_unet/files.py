@@ -48,14 +48,6 @@ def naming_what_is_full(target: Path) -> Iterator[None]:
         raise OSError(number, f"{os.strerror(number)} ({free / 1e6:,.1f} MB free)", str(target)) from error
 
 
-def check_room(target: Path, needed: int) -> None:
-    """Raise OSError if the disk of `target` has no room for so many bytes more; better before than after an hour."""
-    free = shutil.disk_usage(target.parent).free
-    if needed > free:
-        reason = f"{os.strerror(errno.ENOSPC)} ({needed / 1e6:,.1f} MB more are needed, {free / 1e6:,.1f} MB are free)"
-        raise OSError(errno.ENOSPC, reason, str(target))
-
-
 @contextmanager
 def fresh_folder(target: Path) -> Iterator[Path]:
     """Yield an empty folder beside `target`. It replaces `target` at the end, or is deleted on an error."""

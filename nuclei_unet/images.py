@@ -42,34 +42,21 @@ def has_light_background(rgb: np.ndarray) -> bool:
 
 
 def normalize(image: np.ndarray, settings: NormalizeSettings) -> np.ndarray:
-    """Turn a microscope image into what the network sees.
+    """Turn a microscope image, (H, W) or (H, W, 2 to 4) of any real dtype and range, into what the network sees.
 
-    Parameters
-    ----------
-    image : (H, W), (H, W, 2), (H, W, 3) or (H, W, 4); any real dtype, any range
-    settings : the `preprocess` section
-
-    Returns
-    -------
-    uint8 (H, W) if `settings.channels` is 1, else (H, W, 3). `settings.image_size`, if not null, gives H and W.
+    Returns uint8 (H, W) if `settings.channels` is 1, else (H, W, 3). `settings.image_size`, if not null, gives H and W.
     Intensities are stretched between `settings.percentiles`; if that is null, they are divided by the dtype's range.
     Light backgrounds are inverted, so nuclei are brighter than their surroundings. Unless
     `settings.nucleus_intensity` is null, the image is then scaled: the typical nucleus gets that intensity, whatever
-    a few brighter ones have.
-
-    Raises
-    ------
-    InputError : not an image, or NaN or infinite values
+    a few brighter ones have. Raises InputError if it is not an image, or has NaN or infinite values.
     """
     rgb = to_rgb(image)
     check_finite(rgb)
     step = sampling_step(rgb.shape)
     intensities = measured(rgb[::step, ::step], settings)
     if settings.image_size is not None:
-        height, width = settings.image_size
-        return _finish(
-            cv2.resize(_stretch(rgb, intensities), (width, height), interpolation=cv2.INTER_AREA), intensities
-        )
+        shape = settings.image_size[::-1]
+        return _finish(cv2.resize(_stretch(rgb, intensities), shape, interpolation=cv2.INTER_AREA), intensities)
     return apply(rgb, intensities)
 
 

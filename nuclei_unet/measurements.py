@@ -8,15 +8,11 @@ import numpy as np
 from nuclei_unet.errors import InputError
 
 # Measured for each nucleus, by scikit-image's names. Lengths in pixels; centroid-0 and centroid-1 are row and column.
-SHAPE = (
-    *("label", "area", "centroid", "equivalent_diameter_area", "axis_major_length", "axis_minor_length"),
-    *("eccentricity", "solidity", "perimeter"),
-)
+SHAPE = ("label", "area", "centroid", "equivalent_diameter_area", "axis_major_length", "axis_minor_length",
+         "eccentricity", "solidity", "perimeter")  # fmt: skip
 # Also in micrometres if the pixel size is known.
-LENGTHS = (
-    *("centroid-0", "centroid-1", "equivalent_diameter_area", "axis_major_length", "axis_minor_length"),
-    "perimeter",
-)
+LENGTHS = ("centroid-0", "centroid-1", "equivalent_diameter_area", "axis_major_length", "axis_minor_length",
+           "perimeter")  # fmt: skip
 
 
 def measure(
@@ -42,11 +38,10 @@ def measure(
 
     Returns
     -------
-    Columns by name, all of the same length: one row per nucleus, in ascending order of labels.
-    `label`; `area` in square pixels; lengths in pixels, with centroid-0 (row) and centroid-1 (column) from the
-    centre of the image's top left pixel; `eccentricity` and `solidity` as defined by scikit-image.
-    `intensity_mean` and `intensity_sum` are in the image's own units, and with several channels `intensity_mean-DAPI`,
-    `intensity_mean-GFP` ... With a pixel size the area again as `area_um2`, and lengths as `perimeter_um` ...
+    Columns by name, one row per nucleus, in ascending order of labels: `label`; `area` in square pixels; lengths in
+    pixels, with centroid-0 (row) and centroid-1 (column) from the centre of the image's top left pixel; `eccentricity`
+    and `solidity` as defined by scikit-image; `intensity_mean` and `intensity_sum` in the image's own units, with
+    several channels as `intensity_mean-DAPI` ... With a pixel size also `area_um2`, `perimeter_um` ...
 
     Raises
     ------
@@ -75,8 +70,7 @@ def diameters(labels: np.ndarray) -> np.ndarray:
     count = int(labels.max()) + 1
     # In strips: bincount makes a copy with eight bytes a pixel.
     areas = sum(np.bincount(labels[top : top + 512].ravel(), minlength=count) for top in range(0, len(labels), 512))
-    areas = areas[1:]
-    return 2 * np.sqrt(areas[areas > 0] / np.pi)
+    return 2 * np.sqrt(areas[1:][areas[1:] > 0] / np.pi)
 
 
 def _channels(image: np.ndarray, channels: Sequence[str]) -> tuple[np.ndarray, list[str]]:

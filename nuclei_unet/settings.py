@@ -1,7 +1,7 @@
 """The settings that functions take: frozen sections whose values are checked. Nothing here reads a file.
 
-Every number has an upper limit, so that what the schema takes can also be computed: a slip of the finger (`1e9`) is
-named at once, instead of filling the memory or running without end. The limits are far above what is of use.
+Every number has an upper limit far above what is of use: a slip of the finger (`1e9`) is named at once, instead of
+filling the memory or running without end.
 """
 
 from typing import Annotated, Literal

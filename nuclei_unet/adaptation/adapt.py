@@ -38,8 +38,7 @@ class Adapted:
     scores : {baseline, offset only, calibrated, fine-tuned: {dsb_score, ap50, iou}}; what was not tried is missing
     chosen : one of these names; baseline if nothing helped
     cross_validated : whether each image was scored by a model that was adapted to others; else there were too few
-    metadata : of the adapted model; None if nothing helped
-    data : content of an ONNX file with its network
+    metadata, data : of the adapted model, None if nothing helped, and the content of an ONNX file with its network
     """
 
     scores: dict[str, dict[str, float]]
@@ -69,17 +68,9 @@ def annotated(
 ) -> ArraySample:
     """Return an image with its annotation as `adapt` takes it.
 
-    Parameters
-    ----------
-    name : unique among the images
-    image : any grey or colour array, as `Segmenter` takes it
-    labels : its label image (H, W), 0 = background
-    normalization : of the model's metadata, `normalize`
-    scale : how much the network sees the image enlarged, as in `Segmenter`
-
-    Raises
-    ------
-    InputError : not an image, of another size than the labels, or more than 65,535 nuclei
+    `name` is unique among the images, `image` any array that `Segmenter` takes, `labels` its label image (H, W);
+    `normalization` is that of the model's metadata, and `scale` is as in `Segmenter`. Raises InputError if it is no
+    image, of another size than the labels, or has more than 65,535 nuclei.
     """
     if labels.shape != image.shape[:2]:
         (height, width), (high, wide) = image.shape[:2], labels.shape
@@ -107,36 +98,42 @@ def adapt(
 ) -> Adapted:
     """Adapt a model to annotated images, and measure whether that helps.
 
-    Parameters
-    ----------
-    samples : 1 to 100 images with their label images; see `annotated`. Some may be without nuclei
-    model : see `nuclei_unet.prediction.models.load`; None: the pretrained one
-    settings : of the adaptation
-    replay : images that the model was trained on, normalized in the same way; half of each batch is drawn from them
-    frames : what each sample is cut from; samples of one frame are never adapted to and scored at the same time. None:
-        each is from another one
-    progress : called with the number of steps that are done, and of all: images predicted, and steps of training
+    `samples` are 1 to 100 images with their label images, see `annotated`; some may be without nuclei. `model` is as
+    for `models.load`. `replay` are images that the model was trained on, normalized in the same way; half of each batch
+    is drawn from them. `frames` say what each sample is cut from; samples of one frame are never adapted to and scored
+    at the same time. `progress` gets the number of steps done, and of all: images predicted, and steps of training.
 
-    Raises
-    ------
-    InputError : no sample or too many, no nucleus in any, a model that cannot be adapted, or TensorFlow is missing
+    Raises InputError if there is no sample or too many, no nucleus in any, a model that cannot be adapted, or no
+    TensorFlow.
     """
     require_tensorflow()
     nuclei = [folds.nuclei_in(sample.labels) for sample in samples]
     check(len(samples), sum(nuclei))
     study, digest = _study(samples, model, settings, replay, frames, progress)
     metadata = study.metadata
-    variants = _variants(study)
+    # All ways that there are enough annotations for, from the simplest on.
+    variants = [baseline(study), calibrated(study, search=False)]
+    if study.cross_validated and study.enough:
+        variants.append(calibrated(study, search=True))
+    if study.cross_validated and not settings.calibrate_only:
+        from nuclei_unet.adaptation.finetune import fine_tuned  # imports TensorFlow
+
+        variants += filter(None, [fine_tuned(study)])
     best = choose(variants)
     predict, data = best.finish()
     scores = {variant.name: variant.scores for variant in variants}
     # What helped on parts of the images may change nothing on all of them.
     if (predict, data) == (metadata.predict, study.data):
         return Adapted(scores, BASELINE, study.cross_validated, None)
+    digest_of_data = hashlib.sha256()
+    for sample in samples:
+        for array in (sample.image, sample.labels):
+            head = f"{sample.image_id!r} {array.shape} {array.dtype}\n"
+            digest_of_data.update(head.encode() + array.tobytes())
     made = Adaptation(
         images=len(samples),
         nuclei=sum(nuclei),
-        data=_digest(samples),
+        data=digest_of_data.hexdigest(),
         steps=best.steps,
         before=scores[BASELINE]["dsb_score"],
         after=scores[best.name]["dsb_score"],
@@ -177,18 +174,6 @@ def _study(
     return Study(data, metadata, samples, pieces, parts, splits, Trials(seen), replay, settings, on_step), digest
 
 
-def _variants(study: Study) -> list[Variant]:
-    """Adapt in all ways that there are enough annotations for, from the simplest on."""
-    variants = [baseline(study), calibrated(study, search=False)]
-    if study.cross_validated and study.enough:
-        variants.append(calibrated(study, search=True))
-    if study.cross_validated and not study.settings.calibrate_only:
-        from nuclei_unet.adaptation.finetune import fine_tuned  # imports TensorFlow
-
-        variants += filter(None, [fine_tuned(study)])
-    return variants
-
-
 def check(images: int, nuclei: int = 1) -> None:
     """Raise InputError if there are too few annotations, or too many."""
     if not 1 <= images <= MOST_IMAGES:
@@ -204,12 +189,3 @@ def choose(variants: Sequence[Variant]) -> Variant:
         if variant.scores["dsb_score"] > best.scores["dsb_score"] + MARGIN:
             best = variant
     return best
-
-
-def _digest(samples: Sequence[Sample]) -> str:
-    """Return one SHA-256 over names, pixels and labels."""
-    digest = hashlib.sha256()
-    for sample in samples:
-        for array in (sample.image, sample.labels):
-            digest.update(f"{sample.image_id!r} {array.shape} {array.dtype}\n".encode() + array.tobytes())
-    return digest.hexdigest()

@@ -33,18 +33,9 @@ EXPLODED = 1000.0  # a loss this large does not recover
 # Weaker than in a training from scratch, and above all with less zoom: an outline that was drawn 1 px too wide is 1.8
 # px too wide in a crop that is enlarged by 1.8, and the network is to learn the 1 px.
 AUGMENT = AugmentSettings(
-    flip=True,
-    rotate=True,
-    zoom=(0.8, 1.25),
-    gamma=(0.7, 1.4),
-    contrast=0.2,
-    noise=0.03,
-    blur=1.0,
-    invert=0.0,
-    cytoplasm=0.0,
-    transfer=0.0,
-    mix=0.0,
-)
+    flip=True, rotate=True, zoom=(0.8, 1.25), gamma=(0.7, 1.4), contrast=0.2, noise=0.03, blur=1.0,
+    invert=0.0, cytoplasm=0.0, transfer=0.0, mix=0.0,
+)  # fmt: skip
 
 
 def fine_tuned(study: Study) -> Variant | None:
@@ -110,39 +101,21 @@ def train_settings(metadata: Metadata, settings: Settings) -> TrainSettings:
     """Return the settings of the training in a fine-tuning of a model."""
     multiple = metadata.network.size_multiple
     return TrainSettings(
-        seed=settings.seed,
-        threads=settings.threads or 2,
-        precision="auto",
-        strategy="single",
-        targets=metadata.targets,
-        crop_size=max(CROP // multiple, 1) * multiple,
-        type_balance=0.0,
-        batch_size=BATCH,
-        epochs=1,
-        steps_per_epoch=max(settings.stops),
-        optimizer="adamw",
-        learning_rate=LEARNING_RATE,
-        encoder_lr_multiplier=0.1,
-        schedule="cosine",
-        weight_decay=1e-4,
-        loss="bce_dice",
-        early_stopping=None,
-        model=metadata.network,
-        augment=AUGMENT,
-    )
+        seed=settings.seed, threads=settings.threads or 2, precision="auto", strategy="single",
+        targets=metadata.targets, crop_size=max(CROP // multiple, 1) * multiple, type_balance=0.0, batch_size=BATCH,
+        epochs=1, steps_per_epoch=max(settings.stops), optimizer="adamw", learning_rate=LEARNING_RATE,
+        encoder_lr_multiplier=0.1, schedule="cosine", weight_decay=1e-4, loss="bce_dice", early_stopping=None,
+        model=metadata.network, augment=AUGMENT,
+    )  # fmt: skip
 
 
 class Finetuner:
     """Goes on training a network, any number of times from the same weights; its graph is traced once.
 
-    Parameters
-    ----------
-    data, metadata : content of the model's ONNX file, and what it says about itself. The network has no batch
-        normalization: folded into the convolutions, its averages cannot drift to those of a handful of images
-    settings : of the adaptation
-    replay : images that the network was trained on, or none. If given, every second crop of a batch is one of theirs,
-        which keeps the network from forgetting what else it knew
-    on_step : called after each step
+    `data` is the content of the model's ONNX file. Its network has no batch normalization: folded into the
+    convolutions, its averages cannot drift to those of a handful of images. With `replay`, images that it was trained
+    on, every second crop of a batch is one of theirs, which keeps it from forgetting what else it knew. `on_step` is
+    called after each step.
     """
 
     def __init__(
@@ -211,13 +184,12 @@ class Finetuner:
 
 def _tiles(samples: Sequence[Sample]) -> list[np.ndarray]:
     """Cut images into tiles, and return some, evenly spread over all."""
-    tiles = [
+    return _evenly([
         sample.image[top : top + CROP, left : left + CROP]
         for sample in samples
         for top in range(0, sample.image.shape[0], CROP)
         for left in range(0, sample.image.shape[1], CROP)
-    ]
-    return _evenly(tiles, CALIBRATION_CROPS)
+    ], CALIBRATION_CROPS)  # fmt: skip
 
 
 def _evenly(items: Sequence, count: int) -> list:

@@ -99,14 +99,11 @@ class Study:
     Attributes
     ----------
     data, metadata : content of the model's ONNX file, and what it says about itself
-    samples : the annotated images, as the network sees them
-    pieces : the same, or the halves of the only one
-    parts : what is scored of each piece
+    samples, replay : the annotated images, as the network sees them, and images that it was trained on, or none
+    pieces, parts : the samples, or the halves of the only one, and what is scored of each of them
     splits : for each fold, the numbers of its pieces, and of the others: models are adapted to these, scored on those
     trials : what the model sees in the parts
-    replay : images that the model was trained on, or none
-    settings : of the adaptation
-    on_step : called after each step of training
+    settings, on_step : of the adaptation; called after each step of training
     """
 
     data: bytes
@@ -136,12 +133,8 @@ class Study:
 class Variant:
     """What every way of adapting returns.
 
-    Attributes
-    ----------
-    name : of the way
-    counts : of each part of the study, by settings and weights that were chosen on others
-    finish : chooses them on all images; returns the settings and the content of the ONNX file with the weights
-    steps : of training
+    `counts` are those of each part of the study, by settings and weights that were chosen on others. `finish` chooses
+    them on all images; it returns the settings and the content of the ONNX file with the weights.
     """
 
     name: str
@@ -160,6 +153,5 @@ def see(network: Network, metadata: Metadata, part: Sample) -> Annotated:
     shape = part.labels.shape
     maps = Predictor(network, metadata.network, metadata.predict).maps(part.image, shape)
     # Half the memory; a level of 0.5 is exact to 0.0005.
-    return Annotated(
-        {name: values.astype(np.float16) for name, values in maps.items()}, resize(part.image, shape), part.labels
-    )
+    halved = {name: values.astype(np.float16) for name, values in maps.items()}
+    return Annotated(halved, resize(part.image, shape), part.labels)

@@ -119,13 +119,12 @@ def _connected(address: str):
 def _on_worker(function: Callable, expected: dict[str, str], task: Any, common: Any) -> Any:
     """Do one task on a worker."""
     here = stamp(function)
-    wrong = [name for name in expected if expected[name] != here.get(name)]
-    if wrong:
-        name = wrong[0]
-        raise InputError(
-            f"a worker on {platform.node()} has another {name} ({here.get(name)}) than this machine "
-            f"({expected[name]}); install the same versions there"
-        )
+    for name, wanted in expected.items():
+        if here.get(name) != wanted:
+            raise InputError(
+                f"a worker on {platform.node()} has another {name} ({here.get(name)}) than this machine ({wanted}); "
+                "install the same versions there"
+            )
     # If the scheduler takes a worker for lost that is not, two of them write the same file.
     files.tell_apart()
     # One at a time, and each has all of the worker's threads: a network is as large as the images that it works on.
@@ -136,18 +135,14 @@ def _on_worker(function: Callable, expected: dict[str, str], task: Any, common: 
 _TURN = threading.Lock()
 
 
+@functools.cache
 def stamp(function: Callable) -> dict[str, str]:
     """Return what has to be equal on all machines: versions of packages, and the code that the function is from."""
-    return _stamp(function.__module__.split(".")[0])
-
-
-@functools.cache
-def _stamp(package: str) -> dict[str, str]:
     versions = {"Python": ".".join(platform.python_version_tuple()[:2])}
     for name in PACKAGES:
         with contextlib.suppress(PackageNotFoundError):
             versions[name] = version(name)
-    for name in sorted({"nuclei_unet", package}):
+    for name in sorted({"nuclei_unet", function.__module__.split(".")[0]}):
         digest = hashlib.sha256()
         folder = Path(sys.modules[name].__file__).parent
         for path in sorted(folder.rglob("*.py")):

@@ -215,9 +215,12 @@ def segment_plane(plane: Plane, result: Result, settings: RunSettings) -> Result
 
 def _reason(error: Exception, task: Task, folder: Path) -> str:
     """Return in one line why an image could not be done. Raises InputError if no other could be done either."""
-    if isinstance(error, OSError) and _is_fatal(error, folder):
-        where = error.filename or folder
-        raise InputError(f"{where}: cannot be written ({error.strerror or error}); {task.source} is not done") from None
+    if isinstance(error, OSError):
+        where = os.fspath(error.filename) if error.filename else folder
+        # About the disk or the folder of results.
+        if Path(where).absolute().is_relative_to(folder.absolute()):
+            reason = f"cannot be written ({error.strerror or error}); {task.source} is not done"
+            raise InputError(f"{where}: {reason}") from None
     if isinstance(error, InputError):
         reason = str(error)
     elif isinstance(error, MemoryError):
@@ -229,9 +232,3 @@ def _reason(error: Exception, task: Task, folder: Path) -> str:
         reason = f"failed unexpectedly ({type(error).__name__}: {first})"
     reason = reason.replace(str(task.path), task.source)
     return reason if task.source in reason else f"{task.source}: {reason}"
-
-
-def _is_fatal(error: OSError, folder: Path) -> bool:
-    """Tell whether an error is about the disk or the folder of results, so that no other image can be written."""
-    name = os.fspath(error.filename) if error.filename else ""
-    return not name or Path(name).absolute().is_relative_to(folder.absolute())

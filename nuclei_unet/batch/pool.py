@@ -126,17 +126,10 @@ def in_order(results: Iterator[tuple[int, Any]]) -> Iterator[Any]:
 
 @contextlib.contextmanager
 def open_pool(jobs: int = 1, scheduler: str | None = None, threads: int = 1) -> Iterator[Pool]:
-    """Yield where to do tasks: at `scheduler`, or in `jobs` processes, or in `threads` threads of this process.
+    """Yield where to do tasks: at `scheduler`, the address of a Dask scheduler such as tcp://host:8786, or in `jobs`
+    processes, which end with the block, or, if that is one, in `threads` threads of this process.
 
-    Parameters
-    ----------
-    jobs : processes on this machine, which end with the block
-    scheduler : address of a Dask scheduler, such as tcp://host:8786
-    threads : threads of this process, if there is one job and no scheduler
-
-    Raises
-    ------
-    InputError : nobody answers at the address, or its Python is of another version, or Dask is not installed
+    Raises InputError if nobody answers at the address, its Python is of another version, or Dask is not installed.
     """
     if scheduler:
         from nuclei_unet.batch.dask_pool import DaskPool  # an extra
@@ -198,9 +191,4 @@ def _begin(alive: Connection) -> None:
     """Let a worker live as long as its parent holds the other end of a pipe, however that one ends."""
     # Ctrl-C reaches all processes of a terminal; the first one decides.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    Thread(target=_end_with, args=(alive,), daemon=True).start()
-
-
-def _end_with(alive: Connection) -> None:
-    alive.poll(None)
-    os._exit(1)
+    Thread(target=lambda: os._exit(1) if alive.poll(None) else None, daemon=True).start()

@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import filelock
 
@@ -82,7 +83,7 @@ def predict_settings(metadata: Metadata, augmentation: str | None) -> PredictSet
     return metadata.predict.model_copy(update=changes)
 
 
-def facts(model: ChosenModel, settings: RunSettings) -> dict[str, dict]:
+def facts(model: ChosenModel, settings: RunSettings) -> dict[str, Any]:
     """Return what run.json says of how results were made."""
     return {
         "versions": versions(),

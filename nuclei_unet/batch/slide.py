@@ -11,7 +11,7 @@ import os
 import shutil
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ from nuclei_unet.network.metadata import Diameters
 from nuclei_unet.prediction.predictor import Predictor
 from nuclei_unet.prediction.scale import scale_for
 from nuclei_unet.prediction.tiles import Tile, match, relative
+from nuclei_unet.prediction.tiles import tiles as cores
 from nuclei_unet.results.record import RUN, STATE
 
 TABLE = FORMATS["parquet"].ending
@@ -135,12 +136,8 @@ def choose_level(
 ) -> Level:
     """Return the level whose nuclei have to be scaled least to be as large as those that the model was trained on.
 
-    Parameters
-    ----------
-    levels : of `open_levels`, the finest first; of several that fit as well it is taken, too
-    diameters : of the training nuclei; None if unknown
-    pixel_size : micrometres at the finest level, if they are not to be taken from the file
-    scale : relative to the level that is chosen; None: by the pixel size
+    The finest of `levels` comes first; of several that fit as well it is taken. `pixel_size` is in micrometres at the
+    finest level, None: from the file; `scale` is relative to the level that is chosen, None: by the pixel size.
     """
     sizes: list[float | None] = [level.pixel_size for level in levels]
     if pixel_size:
@@ -197,7 +194,7 @@ def _done(folder: Path, key: str) -> dict | None:
     except (OSError, ValueError):
         return None
     complete = (folder / "labels").is_dir() and (folder / TABLE).is_file()
-    return record if complete and isinstance(record, dict) and record.get("key") == key else None
+    return record if complete and record.get("key") == key else None
 
 
 def _run(slide: SlideRun, tiles: Sequence[Tile], settings: RunSettings) -> dict[str, Any]:
@@ -317,17 +314,10 @@ def _write_labels(pool: Pool, slide: SlideRun, tiles: Sequence[Tile], folder: Pa
     # Relative to where the label image will lie.
     source = Path(os.path.relpath(slide.slide, folder.absolute() / "labels" / zarr_labels.NAME)).as_posix()
     zarr_labels.create(labels, slide.shape, slide.pixel_size, source)
-    tasks = [(0, part, slide_tasks.overlapping(part, tiles)) for part in _windows(slide.shape)]
+    tasks = [(0, part, slide_tasks.overlapping(part, tiles)) for part, _ in cores(slide.shape, SIDE, 0)]
     list(_each(pool, slide_tasks.write, tasks, slide, "writing"))
     shapes = [array.shape for array in zarr_labels.open_arrays(labels)]
     step = slide_tasks.AT_ONCE - 1
     for level in range(step, len(shapes) - 1, step):
-        tasks = [(level, part, ()) for part in _windows(shapes[level])]
+        tasks = [(level, part, ()) for part, _ in cores(shapes[level], SIDE, 0)]
         list(_each(pool, slide_tasks.write, tasks, slide, "shrinking"))
-
-
-def _windows(shape: tuple[int, int]) -> Iterable[Window]:
-    """Cut a level into the windows that tasks write."""
-    for top in range(0, shape[0], SIDE):
-        for left in range(0, shape[1], SIDE):
-            yield slice(top, min(top + SIDE, shape[0])), slice(left, min(left + SIDE, shape[1]))

@@ -148,11 +148,8 @@ def painted(slide: SlideRun, part: Window, tiles: Sequence[Tile]) -> np.ndarray:
 
 def overlapping(part: Window, tiles: Sequence[Tile]) -> list[Tile]:
     """Return the tiles that share pixels with a window."""
-    return [
-        tile
-        for tile in tiles
-        if all(a.start < b.stop and b.start < a.stop for a, b in zip(part, tile.window, strict=True))
-    ]
+    return [tile for tile in tiles
+            if all(a.start < b.stop and b.start < a.stop for a, b in zip(part, tile.window, strict=True))]  # fmt: skip
 
 
 def write(task: tuple[int, Window, Sequence[Tile]], slide: SlideRun) -> None:

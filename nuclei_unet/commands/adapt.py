@@ -24,11 +24,12 @@ from nuclei_unet.batch.pool import cores
 from nuclei_unet.commands import arguments as options
 from nuclei_unet.errors import InputError, aligned, plural
 from nuclei_unet.formats import registry
+from nuclei_unet.quiet import quiet_tensorflow
 
 if TYPE_CHECKING:
     from nuclei_unet.adaptation.adapt import Adapted
     from nuclei_unet.network.metadata import Metadata
-    from nuclei_unet.sample import ArraySample, Sample
+    from nuclei_unet.sample import Sample
     from nuclei_unet.settings import PredictSettings
 
 SHOWN = 5  # names in a warning
@@ -70,10 +71,15 @@ def run(arguments: argparse.Namespace, replay: "Callable[[Metadata], Sequence[Sa
 
     `replay(metadata)` returns images that the model was trained on, or none.
     """
-    from nuclei_unet.adaptation.adapt import adapt
+    from nuclei_unet.adaptation.adapt import adapt, annotated
     from nuclei_unet.prediction import models
+    from nuclei_unet.prediction.scale import scale_for
 
-    _load_tensorflow()
+    try:
+        require_tensorflow()
+    except InputError as error:
+        raise InputError(f"{error}; pip install 'nuclei-unet[train]'") from None
+    quiet_tensorflow()
     out = arguments.out
     if out.suffix != ".onnx":
         raise InputError(f"{out}: the adapted model is an ONNX file; give it a name that ends in .onnx")
@@ -82,8 +88,11 @@ def run(arguments: argparse.Namespace, replay: "Callable[[Metadata], Sequence[Sa
     pairs = find(arguments)
     path = models.find(arguments.model)  # once: an address may lead elsewhere a minute later
     metadata, _, _ = models.describe(path)
-    with tqdm(pairs, "read", unit="image", disable=None, leave=False) as bar:
-        samples = [_read(pair, arguments, metadata) for pair in bar]
+    samples = []
+    for pair in tqdm(pairs, "read", unit="image", disable=None, leave=False):
+        image, pixel_size = pair.read()
+        scale = arguments.scale or scale_for(arguments.pixel_size or pixel_size, metadata.diameters)
+        samples.append(annotated(pair.name, image, pair.labels(image.shape[:2]), metadata.normalize, scale=scale))
     settings = Settings(arguments.calibrate_only, seed=arguments.seed, threads=arguments.threads or cores())
     with tqdm(desc="adapt", unit="step", disable=None) as bar:
 
@@ -98,17 +107,6 @@ def run(arguments: argparse.Namespace, replay: "Callable[[Metadata], Sequence[Sa
     nuclei = sum(int(sample.labels.max()) for sample in samples)
     print(f"{plural(len(samples), 'image')}, {nuclei:,} nuclei; {text(adapted, metadata.predict, arguments)}")
     return adapted
-
-
-def _load_tensorflow() -> None:
-    """Load TensorFlow without its start-up lines; raise InputError that says what to install if it is missing."""
-    from nuclei_unet.quiet import quiet_tensorflow
-
-    try:
-        require_tensorflow()
-    except InputError as error:
-        raise InputError(f"{error}; pip install 'nuclei-unet[train]'") from None
-    quiet_tensorflow()
 
 
 @dataclass(frozen=True)
@@ -167,17 +165,6 @@ def _warn(missing: str, what: str, names: Sequence[str]) -> None:
     if names:
         more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
         print(f"warning: {missing} {plural(len(names), what)}: {', '.join(names[:SHOWN])}{more}", file=sys.stderr)
-
-
-def _read(pair: Pair, arguments: argparse.Namespace, metadata: "Metadata") -> "ArraySample":
-    """Read an image and its labels, as the network is to see them."""
-    from nuclei_unet.adaptation.adapt import annotated
-    from nuclei_unet.prediction.scale import scale_for
-
-    image, pixel_size = pair.read()
-    labels = pair.labels(image.shape[:2])
-    scale = arguments.scale or scale_for(arguments.pixel_size or pixel_size, metadata.diameters)
-    return annotated(pair.name, image, labels, metadata.normalize, scale=scale)
 
 
 def text(adapted: "Adapted", before: "PredictSettings", arguments: argparse.Namespace) -> str:

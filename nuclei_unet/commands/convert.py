@@ -11,6 +11,7 @@ folder. GeoJSON and ROIs do not say how large the image is: give --images or --s
 
 import argparse
 import contextlib
+import itertools
 import logging
 import sys
 from collections.abc import Iterable, Iterator
@@ -61,8 +62,9 @@ def main(arguments: argparse.Namespace) -> int:
 
     guessed: list[str] = []
     labels = _read(sources, images, faults, guessed)
-    if to.together:
-        _write_all(target, to, ((images.title(name) or sources[name].title or name, one) for name, one in labels))
+    if to.together and (first := next(labels, None)):  # if no image can be read, no file is written
+        titled = itertools.chain([first], labels)
+        to.write_all(target, ((images.title(name) or sources[name].title or name, one) for name, one in titled))
     else:
         for name, one in labels:
             with _noted(name, faults):
@@ -135,22 +137,3 @@ def _pixel_size(source: LabelSource, to: registry.Format) -> float | None:
 
     images = open_images(source.file) if source.file and "pixel_size" in to.takes else []
     return images[0].pixel_size if images else None
-
-
-class NothingRead(Exception):
-    """Not a single image could be read."""
-
-
-def _write_all(target: Path, to: registry.Format, images: Iterator[tuple[str, np.ndarray]]) -> None:
-    """Write all images into one file; none if no image can be read."""
-
-    def checked() -> Iterator[tuple[str, np.ndarray]]:
-        empty = True
-        for item in images:
-            empty = False
-            yield item
-        if empty:
-            raise NothingRead
-
-    with contextlib.suppress(NothingRead):
-        to.write_all(target, checked())

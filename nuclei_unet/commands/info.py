@@ -9,7 +9,7 @@ import argparse
 import json
 
 from nuclei_unet.errors import one_line
-from nuclei_unet.network.metadata import Adaptation, Diameters, Metadata
+from nuclei_unet.network.metadata import Adaptation, Metadata
 from nuclei_unet.prediction import models
 
 MISSING = "not recorded in this file"
@@ -44,6 +44,7 @@ def main(arguments: argparse.Namespace) -> int:
 
 
 def _facts(metadata: Metadata) -> dict[str, str | None]:
+    px = metadata.diameters
     return {
         "from": f"{metadata.source} (SHA-256 of the .keras file)" if metadata.source else None,
         "commit": metadata.commit,
@@ -52,20 +53,17 @@ def _facts(metadata: Metadata) -> dict[str, str | None]:
         "licence": metadata.licence,
         "maps": ", ".join(metadata.targets),
         "filters": ", ".join(map(str, metadata.network.filters)),
-        "sizes of nuclei": metadata.diameters and _sizes(metadata.diameters),
+        "sizes of nuclei": px
+        and f"{px.low:.0f} to {px.high:.0f} px across in most training images, {px.typical:.0f} in the middle",
     }
 
 
 def _adaptation(adapted: Adaptation, parent: str | None) -> dict[str, str]:
     where = "images that it was not adapted to" if adapted.cross_validated else "the same images"
+    gain = f"{adapted.after - adapted.before:+.3f}: dsb_score {adapted.before:.3f} -> {adapted.after:.3f}"
     return {
         "adapted from": f"the model with SHA-256 {parent}",
         "adapted to": f"{adapted.images:,} images with {adapted.nuclei:,} nuclei, SHA-256 {adapted.data}",
         "fine-tuned for": f"{adapted.steps} steps" if adapted.steps else "0 steps: its settings alone were adapted",
-        "that helped by": f"{adapted.after - adapted.before:+.3f}: dsb_score {adapted.before:.3f} -> "
-        f"{adapted.after:.3f} on {where}",
+        "that helped by": f"{gain} on {where}",
     }
-
-
-def _sizes(px: Diameters) -> str:
-    return f"{px.low:.0f} to {px.high:.0f} px across in most training images, {px.typical:.0f} in the middle"

@@ -26,12 +26,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--version", action="version", version=f"nuclei-unet {own_version()}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for name, (module, text) in COMMANDS.items():
-        command = commands.add_parser(
-            name,
-            help=text,
-            description=module.__doc__,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
+        style = argparse.RawDescriptionHelpFormatter
+        command = commands.add_parser(name, help=text, description=module.__doc__, formatter_class=style)
         module.add_arguments(command)
         command.set_defaults(main=module.main)
     chosen = parser.parse_args(arguments)

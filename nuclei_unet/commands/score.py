@@ -82,14 +82,8 @@ Labels = tuple[Path, dict[str, LabelSource]]
 def score_sets(labels: Labels, truth: Labels, images: Images) -> tuple[list[Scored], list[str]]:
     """Score each image that both sets have, by name. `images` say how large they are if the labels do not.
 
-    Returns
-    -------
-    The images, in the order of their names, and one line for each that could not be scored: it is missing on one side,
-    is no label image, or differs in size.
-
-    Raises
-    ------
-    InputError : the sets have no name in common
+    Returns the images in the order of their names, and one line for each that could not be scored: it is missing on one
+    side, is no label image, or differs in size. Raises InputError if the sets have no name in common.
     """
     sets = labels, truth
     if not labels[1].keys() & truth[1].keys():

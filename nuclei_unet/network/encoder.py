@@ -8,15 +8,9 @@ from keras import layers
 
 # Kernel size, stride, expansion, filters and repetitions of each group of blocks.
 GROUPS = (
-    (3, 1, 1, 16, 1),
-    (3, 2, 6, 24, 2),
-    (5, 2, 6, 40, 2),
-    (3, 2, 6, 80, 3),
-    (5, 1, 6, 112, 3),
-    (5, 2, 6, 192, 4),
+    (3, 1, 1, 16, 1), (3, 2, 6, 24, 2), (5, 2, 6, 40, 2), (3, 2, 6, 80, 3), (5, 1, 6, 112, 3), (5, 2, 6, 192, 4),
     (3, 1, 6, 320, 1),
-)
-DEEPEST = 5
+)  # fmt: skip
 PREFIX = "encoder"  # of its layers' names
 
 
@@ -38,14 +32,8 @@ def efficientnet_lite0(image, depth: int) -> list:
             if expansion > 1:
                 x = _convolution(x, expansion * x.shape[-1], 1, 1, f"{name}_expand", active=True)
             # TensorFlow's gradient of a depthwise convolution takes up to seven times as long in bfloat16 on a CPU.
-            x = layers.DepthwiseConv2D(
-                kernel,
-                1 if repetition else stride,
-                "same",
-                activation="relu6",
-                dtype="float32",
-                name=f"{name}_depthwise",
-            )(x)
+            stride_here, options = 1 if repetition else stride, {"activation": "relu6", "dtype": "float32"}
+            x = layers.DepthwiseConv2D(kernel, stride_here, "same", name=f"{name}_depthwise", **options)(x)
             x = _convolution(x, filters, 1, 1, f"{name}_project", active=False)
             if repetition:
                 x = layers.Add(name=f"{name}_add")([before, x])

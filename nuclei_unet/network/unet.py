@@ -22,15 +22,8 @@ def build(
     x = layers.Rescaling(1 / 255, name="to_unit_range")(image)
     if settings.stem_stride > 1:
         # The U-Net proper works on a coarser grid: a quarter of the work for the same field of view.
-        x = layers.Conv2D(
-            settings.filters[0],
-            5,
-            settings.stem_stride,
-            "same",
-            activation="relu",
-            kernel_initializer="he_normal",
-            name="stem",
-        )(x)
+        options = {"activation": "relu", "kernel_initializer": "he_normal", "name": "stem"}
+        x = layers.Conv2D(settings.filters[0], 5, settings.stem_stride, "same", **options)(x)
 
     norm = batch_normalization if settings.normalization == "batch" else None
     if settings.encoder == "none":
@@ -51,12 +44,8 @@ def build(
 
     # With a stem this brings each target back to full size, as a 1x1 convolution and a pixel shuffle would.
     # float32 even in mixed precision: probabilities near 0 and 1 need the digits.
-    maps = {
-        name: layers.Conv2DTranspose(
-            1, settings.stem_stride, settings.stem_stride, activation="sigmoid", dtype="float32", name=name
-        )(x)
-        for name in targets
-    }
+    stride, options = settings.stem_stride, {"activation": "sigmoid", "dtype": "float32"}
+    maps = {name: layers.Conv2DTranspose(1, stride, stride, name=name, **options)(x) for name in targets}
     return Model(image, maps, name="unet")
 
 
@@ -74,15 +63,12 @@ def _encode(x, settings: NetworkSettings, norm: type[layers.BatchNormalization] 
 def _two_convolutions(x, filters: int, dropout: float, norm: type[layers.BatchNormalization] | None, name: str):
     for number in (1, 2):
         conv = f"{name}_conv{number}"
+        options = {"use_bias": False} if norm else {"activation": "relu"}
+        x = layers.Conv2D(filters, 3, padding="same", kernel_initializer="he_normal", name=conv, **options)(x)
         if norm:
-            x = layers.Conv2D(filters, 3, padding="same", use_bias=False, kernel_initializer="he_normal", name=conv)(x)
             # Averages over about ten steps, not a hundred: validation follows the weights from the first epoch on.
             x = norm(momentum=0.9, name=f"{conv}_norm")(x)
             x = layers.Activation("relu", name=f"{conv}_relu")(x)
-        else:
-            x = layers.Conv2D(filters, 3, padding="same", activation="relu", kernel_initializer="he_normal", name=conv)(
-                x
-            )
         if number == 1 and dropout:
             x = layers.Dropout(dropout, name=f"{name}_dropout")(x)
     return x

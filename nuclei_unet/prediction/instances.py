@@ -44,9 +44,8 @@ def label_nuclei(maps: dict[str, np.ndarray], settings: PredictSettings, image: 
         depth = blur(depth.astype(np.float32), settings.smoothing)
         # Lower than any depth, so that a nucleus' maximum stands out from its surroundings.
         depth[~mask] = -2 - settings.border_weight
-        seeds = components(
-            prominent_maxima(depth, mask, settings.prominence) & (foreground > threshold), connectivity=8
-        )
+        maxima = prominent_maxima(depth, mask, settings.prominence) & (foreground > threshold)
+        seeds = components(maxima, connectivity=8)
         nuclei = watershed(-depth, seeds, mask=mask)
     outlines: np.ndarray | float = threshold  # of each nucleus, its level
     if len(levels) > 1:
@@ -62,10 +61,9 @@ def edge_levels(
 ) -> np.ndarray:
     """Return for each nucleus the level of the foreground map whose outline runs along the steepest edge.
 
-    Sharpness and brightness of nuclei differ between microscopes, and so do the foreground maps: a threshold that
-    fits one image is too wide or too narrow in the next. The image itself has the edge. `nuclei` is int (H, W), grown
-    to the lowest of `levels`. For each nucleus, the score of a level is the mean gradient along its outline (against
-    background, not against neighbours), relative to the nucleus' best level, minus `pull` times the level's distance
+    Foreground maps differ between microscopes as sharpness and brightness do; the image itself has the edge. `nuclei`
+    is int (H, W), grown to the lowest of `levels`. The score of a level is the mean gradient along the nucleus' outline
+    (against background, not against neighbours), relative to its best level, minus `pull` times the level's distance
     from the middle one. The level with the highest score is taken; the result is float (highest number + 1,).
     """
     grey = (image if image.ndim == 2 else image.mean(axis=2)).astype(np.float32)

@@ -3,7 +3,6 @@
 import hashlib
 import re
 import zipfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -33,19 +32,11 @@ class Model:
 
 
 def load(model: Path | str | None = None, *, threads: int | None = None, gpu: bool = False) -> Model:
-    """Open a model.
+    """Open a model: an .onnx file, a BioImage Model Zoo package (.zip) of ours, an address such as
+    `models:/nuclei-unet@champion` if a package that knows such addresses is installed, or None: the pretrained one.
 
-    Parameters
-    ----------
-    model : an .onnx file, a BioImage Model Zoo package (.zip) of ours, an address such as
-        `models:/nuclei-unet@champion` if a package that knows such addresses is installed, or None: the pretrained
-        model of this package
-    threads : number of CPU threads; None: one for each core
-    gpu : use an NVIDIA GPU where there is one; its maps differ from those of a CPU
-
-    Raises
-    ------
-    InputError : names the model if it is missing, damaged or not ours
+    `threads` of the CPU are one for each core if None. With `gpu` an NVIDIA GPU is used where there is one; its maps
+    differ from those of a CPU. Raises InputError that names the model if it is missing, damaged or not ours.
     """
     data, name, digest = content(model)
     return Model(OnnxNetwork(data, name, threads=threads, gpu=gpu), name, digest)
@@ -66,7 +57,7 @@ def find(model: Path | str | None) -> Path:
         return Path(model)
     for registry in entry_points(group=REGISTRIES, name=scheme[1]):
         try:
-            fetch: Callable[[str], Path] = registry.load()
+            fetch = registry.load()
         except ImportError:  # of a checkout that is not here
             continue
         return fetch(str(model))

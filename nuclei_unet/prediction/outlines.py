@@ -10,14 +10,10 @@ FINE = 2
 
 
 def move_outlines(nuclei: np.ndarray, foreground: np.ndarray, levels: np.ndarray | float, offset: float) -> np.ndarray:
-    """Return the nuclei with their outlines moved, int32 (H, W); nuclei keep their numbers.
+    """Return the nuclei, int (H, W) without holes, with their outlines moved, int32 (H, W); numbers stay.
 
-    Parameters
-    ----------
-    nuclei : int (H, W), 0 = background, without holes
-    foreground : float32 (H, W), the map that the outlines are from
-    levels : the level of that map at which nucleus i has its outline, float (highest number + 1,); or one for all
-    offset : px, positive outwards
+    `foreground` is the map that the outlines are from, float32 (H, W); `levels` the level of that map at which nucleus
+    i has its outline, float (highest number + 1,), or one for all; `offset` is in px, positive outwards.
 
     Only outlines against the background move: touching nuclei stay side by side. Outwards, a pixel of the background
     goes to the nucleus nearest to it, and none to another nucleus. Inwards, a nucleus keeps its inner half at least,

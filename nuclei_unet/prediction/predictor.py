@@ -45,11 +45,10 @@ class Predictor:
         self._run = network
 
     def labels(self, image: np.ndarray, shape: tuple[int, int] | None = None) -> np.ndarray:
-        """Find the nuclei of one image.
+        """Find the nuclei of one image, uint8 (H, W) or (H, W, 3) as `images.normalize` returns it.
 
-        `image` is uint8 (H, W) or (H, W, 3) as `images.normalize` returns it. Returns a label image as
-        `instances.label_nuclei` does, of `shape` if that is given. An image larger than a tile is processed tile by
-        tile, so memory grows only by the image and its label image.
+        Returns a label image as `instances.label_nuclei` does, of `shape` if that is given. An image larger than a
+        tile is processed tile by tile, so memory grows only by the image and its label image.
         """
         shape = shape or image.shape[:2]
         tiles = self.cut(image.shape[:2], shape)
@@ -77,10 +76,7 @@ class Predictor:
         return label_nuclei(self.maps(image, shape), self.predict, resize(image, shape))
 
     def maps(self, image: np.ndarray, shape: tuple[int, int] | None = None) -> dict[str, np.ndarray]:
-        """Predict the maps of one image, all at once.
-
-        Returns {target: float32 (H, W)} in [0, 1], resized to `shape` if that is given.
-        """
+        """Predict the maps of one image at once: {target: float32 (H, W)} in [0, 1], resized to `shape` if given."""
         shape = shape or image.shape[:2]
         totals: dict[str, np.ndarray] = {}
         augmentations = self.predict.augmentations

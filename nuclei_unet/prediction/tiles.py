@@ -1,5 +1,6 @@
 """Cut images that are too large for memory into tiles, and join the nuclei found in them."""
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -13,26 +14,21 @@ def tiles(shape: tuple[int, int], core: int, overlap: int) -> Iterator[tuple[tup
             starts, ends = (top, left), (min(top + core, shape[0]), min(left + core, shape[1]))
             yield (
                 tuple(slice(start, end) for start, end in zip(starts, ends, strict=True)),
-                tuple(
-                    slice(max(start - overlap, 0), min(end + overlap, side))
-                    for start, end, side in zip(starts, ends, shape, strict=True)
-                ),
-            )
+                tuple(slice(max(start - overlap, 0), min(end + overlap, side))
+                      for start, end, side in zip(starts, ends, shape, strict=True)),
+            )  # fmt: skip
 
 
 def cut(seen: tuple[int, int], shape: tuple[int, int], core: int, overlap: int) -> Iterator["Tile"]:
     """Cut what the network sees of an image, and the label image of `shape`, into the same tiles, row by row."""
     factors = shape[0] / seen[0], shape[1] / seen[1]
-    number = 0
+    numbers = itertools.count()
     for inner, outer in tiles(seen, core, overlap):
-        there = [
-            tuple(slice(round(s.start * f), round(s.stop * f)) for s, f in zip(part, factors, strict=True))
-            for part in (inner, outer)
-        ]
+        there = [tuple(slice(round(s.start * f), round(s.stop * f)) for s, f in zip(part, factors, strict=True))
+                 for part in (inner, outer)]  # fmt: skip
         # Of an image that is shrunk to less than a row of pixels, nothing is left.
         if all(s.stop > s.start for s in there[1]):
-            yield Tile(number, inner, outer, *there)
-            number += 1
+            yield Tile(next(numbers), inner, outer, *there)
 
 
 @dataclass(frozen=True)

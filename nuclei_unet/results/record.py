@@ -66,16 +66,8 @@ class Result:
 
     def brief(self, before: bool = False) -> "Result":
         """Return the part that is kept in memory: there may be a million results."""
-        return Result(
-            self.name,
-            self.source,
-            plane=self.plane,
-            computed_by=self.computed_by,
-            count=self.count,
-            warnings=self.warnings[:1],
-            error=self.error,
-            before=before,
-        )
+        kept = {name: getattr(self, name) for name in ("plane", "computed_by", "count", "error")}
+        return Result(self.name, self.source, warnings=self.warnings[:1], before=before, **kept)
 
 
 def load(folder: Path, name: str) -> Result:

@@ -23,15 +23,10 @@ BARS = 30
 
 
 def page(results: Iterable[Result], facts: Mapping[str, str]) -> str:
-    """Return the page as HTML.
+    """Return the page as HTML. Names and values may hold any characters: they are shown as text.
 
-    Parameters
-    ----------
-    results : in the order in which they are listed; failed ones and those with warnings are shown first as well. They
-        are taken one at a time, and no more of them is kept than the page shows
-    facts : how the results were made, name -> value: the model, the settings ...
-
-    Names and values may hold any characters: they are shown as text.
+    `results` are taken one at a time, and no more of them is kept than the page shows; failed ones and those with
+    warnings are shown first as well. `facts` are how they were made, name -> value: the model, the settings ...
     """
     rows: dict[str, list[Result]] = {"failed": [], "segmented": [], "warned": []}
     pictured: dict[bool, list[Result]] = {True: [], False: []}
@@ -68,13 +63,8 @@ def page(results: Iterable[Result], facts: Mapping[str, str]) -> str:
 def _template():
     import jinja2  # other commands do without
 
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    options = {"autoescape": True, "undefined": jinja2.StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
+    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(Path(__file__).parent), **options)
     environment.filters |= {"thousands": "{:,}".format, "median": _median, "number": _number}
     return environment.get_template("summary.html.jinja")
 
@@ -103,8 +93,7 @@ def histogram(sizes: np.ndarray, unit: str) -> dict:
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= top / BARS)
     bars = math.floor(top / step) + 1
     edges = np.arange(bars + 1) * step
-    places = np.minimum((sizes / step).astype(int), bars - 1)
-    heights = np.bincount(places, minlength=bars)
+    heights = np.bincount(np.minimum((sizes / step).astype(int), bars - 1), minlength=bars)
     low, median, high = np.percentile(sizes, (25, 50, 75))
     return {
         "unit": unit,

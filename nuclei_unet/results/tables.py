@@ -3,7 +3,7 @@
 import csv
 import json
 import textwrap
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -35,14 +35,16 @@ def finish(results: Sequence[Result], folder: Path, formats: Sequence[str], fact
     with fresh_file(folder / MEASUREMENTS) as path, path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
         writer.writeheader()
-        for row in _rows(folder, done):
-            writer.writerow(row)
+        for name in done:
+            with state_file(folder, name, ".csv").open(encoding="utf-8", newline="") as rows:
+                writer.writerows(csv.DictReader(rows))
     for name in formats:
         if name == "parquet":
             rows = sum(result.count or 0 for result in results)
             parquet.write_csv(folder / MEASUREMENTS, folder / FORMATS[name].ending, rows)
         elif FORMATS[name].together:
-            FORMATS[name].write_all(folder / FORMATS[name].ending, _label_images(folder, done))
+            labels = ((image, label_tiff.read_labels(folder / f"{image}{FORMATS['tiff'].ending}")) for image in done)
+            FORMATS[name].write_all(folder / FORMATS[name].ending, labels)
     # Read one at a time: all of them would not fit into memory.
     with fresh_file(folder / SUMMARY) as path:
         path.write_text(page((load(folder, result.name) for result in results), _shown(facts)), encoding="utf-8")
@@ -62,17 +64,6 @@ def _columns(folder: Path, names: Iterable[str]) -> list[str]:
         with state_file(folder, name, ".csv").open(encoding="utf-8", newline="") as file:
             columns |= dict.fromkeys(next(csv.reader(file), []))
     return list(columns) or ["image", "label"]
-
-
-def _rows(folder: Path, names: Iterable[str]) -> Iterator[dict[str, str]]:
-    for name in names:
-        with state_file(folder, name, ".csv").open(encoding="utf-8", newline="") as file:
-            yield from csv.DictReader(file)
-
-
-def _label_images(folder: Path, names: Iterable[str]) -> Iterator[tuple[str, np.ndarray]]:
-    for name in names:
-        yield name, label_tiff.read_labels(folder / f"{name}{FORMATS['tiff'].ending}")
 
 
 def _shown(facts: Mapping[str, dict]) -> dict[str, str]:

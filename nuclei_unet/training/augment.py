@@ -81,10 +81,8 @@ def change_intensities(image: np.ndarray, settings: AugmentSettings, rng: np.ran
     pixels = image.astype(np.float32) / 255
     pixels = pixels ** np.float32(np.exp(rng.uniform(*np.log(settings.gamma))))
     if settings.contrast:
-        factor, shift = (
-            rng.uniform(1 - settings.contrast, 1 + settings.contrast),
-            rng.uniform(-0.5, 0.5) * settings.contrast,
-        )
+        factor = rng.uniform(1 - settings.contrast, 1 + settings.contrast)
+        shift = rng.uniform(-0.5, 0.5) * settings.contrast
         pixels = (pixels - pixels.mean()) * np.float32(factor) + pixels.mean() + np.float32(shift * pixels.mean())
     if settings.noise:
         pixels += rng.standard_normal(pixels.shape, np.float32) * np.float32(rng.uniform(0, settings.noise))

@@ -59,7 +59,7 @@ class ValidateOnOneDevice(keras.callbacks.Callback):
 
 
 class Pictures(keras.callbacks.Callback):
-    """Show one validation image of each type, its nuclei and the predicted foreground.
+    """Show a validation image of each type, its nuclei and the predicted foreground.
 
     Drawn after epochs 1, 2, 5, 10, 20, 50 ... and the last.
     """
@@ -101,10 +101,8 @@ class StopOnExplosion(keras.callbacks.Callback):
     def _check(self, name: str, loss: float) -> None:
         if not loss < EXPLODED:
             step, rate = int(self.model.optimizer.iterations), float(self.model.optimizer.learning_rate)
-            raise InputError(
-                f"train.learning_rate: the {name} became {loss:.4g} at step {step} with a learning rate of {rate:.3g}; "
-                "lower it"
-            )
+            at = f"at step {step} with a learning rate of {rate:.3g}"
+            raise InputError(f"train.learning_rate: the {name} became {loss:.4g} {at}; lower it")
 
 
 class Progress(keras.callbacks.Callback):

@@ -72,8 +72,7 @@ class Crops:
 
     def _cut(self, pixels: np.ndarray, crop: np.ndarray, flags: int) -> np.ndarray:
         """Return a crop; `crop` is the affine map from its pixels to the image's, which is mirrored at its edges."""
-        size = (self.settings.crop_size, self.settings.crop_size)
-        flags |= cv2.WARP_INVERSE_MAP
+        size, flags = (self.settings.crop_size,) * 2, flags | cv2.WARP_INVERSE_MAP
         return cv2.warpAffine(pixels, crop, size, flags=flags, borderMode=cv2.BORDER_REFLECT_101)
 
     def _choose(self, rng: np.random.Generator) -> int:
@@ -158,8 +157,7 @@ def _read(samples: Sequence[Sample], folder: Path) -> list[tuple[np.ndarray, np.
     folder.mkdir(parents=True, exist_ok=True)
     with naming_what_is_full(folder / "pixels"), tempfile.TemporaryFile(dir=folder) as file:
         for sample in tqdm(samples, "reading", unit="image", delay=1, leave=False, disable=None):
-            image = sample.image
-            maps = target_maps(sample.labels)
+            image, maps = sample.image, target_maps(sample.labels)
             if maps.shape[:2] != image.shape[:2]:  # images that preprocessing resized
                 maps = cv2.resize(maps, image.shape[1::-1], interpolation=cv2.INTER_AREA)
             room -= image.nbytes + maps.nbytes
@@ -167,8 +165,7 @@ def _read(samples: Sequence[Sample], folder: Path) -> list[tuple[np.ndarray, np.
                 pixels.append((image, maps))
             else:
                 mapped.append((file.tell(), image.shape, maps.shape))
-                file.write(np.ascontiguousarray(image))
-                file.write(np.ascontiguousarray(maps))
+                file.writelines(map(np.ascontiguousarray, (image, maps)))
         if mapped:
             file.flush()
             whole = np.asarray(np.memmap(file, np.uint8, "r"))

@@ -1,11 +1,9 @@
 """Keep the state of a training after each epoch. A killed training goes on from it, with bit-for-bit the same result.
 
-The state is one file, written completely or not at all: weights, optimizer, the state of dropout, early stopping, the
-history. (keras.callbacks.BackupAndRestore keeps only some of it, and a kill while it writes spoils the rest.) Crop
-number n does not depend on the crops before it, so there is no position in the data to keep.
-
-Its name is a digest of all that affects the training, so it is reused only if parameters, code and data are unchanged.
-Whoever trains deletes it once the model is written.
+The state is one file, written completely or not at all: weights, optimizer, dropout, early stopping, the history.
+(keras.callbacks.BackupAndRestore keeps only some of it, and a kill while it writes spoils the rest.) Crop number n does
+not depend on the crops before it. Its name is a digest of all that affects the training, so it is reused only if
+parameters, code and data are unchanged. Whoever trains deletes it once the model is written.
 """
 
 import hashlib

@@ -172,10 +172,8 @@ def start(team: Team, settings: TrainSettings) -> Workers:
     except tf.errors.UnknownError as error:
         if "start gRPC server" not in str(error):
             raise
-        raise InputError(
-            f"TF_CONFIG: worker {team.index} cannot listen at {team.addresses[team.index]}; end what runs there, or "
-            "choose another port"
-        ) from None
+        here = f"worker {team.index} cannot listen at {team.addresses[team.index]}"
+        raise InputError(f"TF_CONFIG: {here}; end what runs there, or choose another port") from None
     except (RuntimeError, tf.errors.OpError) as error:
         if not isinstance(error, tf.errors.OpError) and "waiting for the cluster" not in str(error):
             raise
@@ -196,9 +194,8 @@ def train(
 ) -> tuple[keras.Model, pd.DataFrame]:
     """Train a network as `fit.train` does, together with all other workers, which call this with equal arguments.
 
-    `log.epoch` and `log.picture` are what `fit.train` calls `log_epoch` and `log_picture`; the chief must have a log.
-    It alone validates, prints progress, draws pictures and writes the state. Also raises InputError if a worker is
-    gone, or has other settings, code or data than the chief (`state.stem` is a digest of them).
+    The chief, which must have a `log`, alone validates, prints progress, draws pictures and writes the state. Raises
+    InputError if a worker is gone, or has other settings, code or data than the chief (`state.stem` is their digest).
     """
     source, center_crops = Crops(training, settings, state.parent), Crops(validation, settings, state.parent)
     steps = fit.steps_per_epoch(source, settings)
@@ -248,9 +245,8 @@ def loop(
     """Train a compiled model on this worker's batches as `model.fit` does, from epoch number `done` on."""
     step, names = _step(model, strategy, fit.measures(settings))
     batches = iter(batches)
-    shared = keras.callbacks.CallbackList(
-        callbacks, add_history=False, model=model, epochs=settings.epochs, steps=steps, verbose=0
-    )
+    about = {"epochs": settings.epochs, "steps": steps, "verbose": 0}
+    shared = keras.callbacks.CallbackList(callbacks, add_history=False, model=model, **about)
     model.stop_training = False
     shared.on_train_begin()
     for epoch in range(done, settings.epochs):
@@ -350,9 +346,8 @@ def _watched(workers: Workers, epochs_kept: list[int]) -> Iterator[None]:
             raise
         who = ", ".join(f"worker {number} ({workers.team.addresses[number]})" for number in numbers)
         go_on = f"they go on after epoch {epochs_kept[-1]}" if epochs_kept else "they begin anew"
-        raise InputError(
-            f"{who} {'is' if len(numbers) == 1 else 'are'} gone; start all workers again and {go_on}"
-        ) from None
+        are = "is" if len(numbers) == 1 else "are"
+        raise InputError(f"{who} {are} gone; start all workers again and {go_on}") from None
     # All must have what the last step sent them before one ends. If one has ended, it had.
     with contextlib.suppress(tf.errors.OpError):
         workers.from_chief()

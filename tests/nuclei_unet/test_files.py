@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from nuclei_unet import files
-from nuclei_unet.files import check_room, fresh_file, fresh_folder
+from nuclei_unet.files import fresh_file, fresh_folder
 
 
 @pytest.fixture
@@ -65,12 +65,6 @@ def test_a_full_disk_is_named_for_a_folder(small_disk):
     ):
         write(folder / "a")
     assert not list(small_disk.iterdir())
-
-
-def test_room_is_checked_before(small_disk):
-    check_room(small_disk / "a", 200_000)
-    with pytest.raises(OSError, match=r"1.0 MB more are needed, 0.3 MB are free\): .*/a'"):
-        check_room(small_disk / "a", 10**6)
 
 
 def test_other_errors_stay_as_they_are(tmp_path, monkeypatch):

@@ -15,7 +15,7 @@ from nuclei_unet.network import encoder, imagenet, unet
 CATS, COFFEE = {281, 282, 285}, {967, 968}
 
 
-def maps_of(channels, depth=encoder.DEEPEST):
+def maps_of(channels, depth=5):
     image = keras.layers.Input((None, None, channels))
     model = keras.Model(image, encoder.efficientnet_lite0(image, depth))
     imagenet.load(model)
