@@ -153,7 +153,9 @@ def test_what_exists_is_not_overwritten(tmp_path):
 
 
 def test_masks_are_replaced_but_not_the_image_beside_them(tmp_path):
-    kaggle.write_masks(tmp_path / "out", "a", LABELS, (LABELS % 9).astype(np.uint8))
+    kaggle.write(tmp_path / "out/a/masks", LABELS)
+    (tmp_path / "out/a/images").mkdir()
+    (tmp_path / "out/a/images/a.png").write_bytes(png(LABELS % 9))
     make(tmp_path / "in", a=CORNER)
     assert run(tmp_path / "in", tmp_path / "out", "--to", "kaggle", "--overwrite") == 0
     assert same(kaggle.read_masks(tmp_path / "out/a"), CORNER)
