@@ -226,15 +226,6 @@ def test_what_cannot_be_converted(tmp_path, monkeypatch, source, arguments, matc
     assert not (tmp_path / "out").exists()
 
 
-def test_a_target_of_the_wrong_kind(tmp_path):
-    make(tmp_path / "in", a=LABELS)
-    (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="is a file; tiff needs another TARGET"):
-        run(tmp_path / "in", tmp_path / "file", "--to", "tiff", "--overwrite")
-    with pytest.raises(InputError, match="is a folder; coco needs another TARGET"):
-        run(tmp_path / "in", tmp_path / "in", "--to", "coco", "--overwrite")
-
-
 @pytest.mark.parametrize(
     "option", ["--shape=0x5", "--shape=5", "--shape=axb", "--pixel-size=0", "--pixel-size=nan", "--pixel-size=abc"]
 )
