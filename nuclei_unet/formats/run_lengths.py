@@ -13,10 +13,7 @@ from nuclei_unet.errors import InputError
 
 def encode_run_lengths(mask: np.ndarray) -> str:
     """Return the run-length code of a mask (H, W); every non-zero pixel is part of the nucleus."""
-    flat = np.concatenate([[False], np.asarray(mask).T.reshape(-1) != 0, [False]])
-    edges = np.flatnonzero(flat[1:] != flat[:-1])  # rising and falling in turn
-    starts, ends = edges[::2], edges[1::2]
-    return " ".join(f"{start + 1} {end - start}" for start, end in zip(starts, ends, strict=True))
+    return encode_labels(np.asarray(mask) != 0).get(1, "")
 
 
 def encode_labels(labels: np.ndarray) -> dict[int, str]:
