@@ -88,10 +88,9 @@ def _features(path: Path) -> list[dict]:
 
 
 def _geometry(feature: dict) -> dict | None:
-    for geometry in (feature.get("nucleusGeometry"), feature.get("geometry"), feature):
-        if isinstance(geometry, dict) and geometry.get("type") in ("Polygon", "MultiPolygon"):
-            return geometry
-    return None
+    shapes = (feature.get("nucleusGeometry"), feature.get("geometry"), feature)
+    polygons = (s for s in shapes if isinstance(s, dict) and s.get("type") in ("Polygon", "MultiPolygon"))
+    return next(polygons, None)
 
 
 def _name(feature: dict) -> str:

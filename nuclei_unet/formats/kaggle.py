@@ -7,7 +7,7 @@ nucleus has in every other file. A folder of masks is `ID/masks/*.png`, beside `
 import csv
 from collections.abc import Callable, Iterable
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -103,35 +103,15 @@ def _paint(shape: tuple[int, int], rows: list[Row]) -> np.ndarray:
 
 
 def write(path: Path, labels: np.ndarray) -> None:
-    """Write the masks of one image to the folder `path`, ID/masks; see `write_masks`."""
-    write_masks(path.parents[1], path.parent.name, labels)
-
-
-def write_masks(folder: Path, image_id: str, labels: np.ndarray, image: np.ndarray | None = None) -> None:
-    """Write `folder/ID/masks/NUMBER.png`, white on black, for each nucleus, and `folder/ID/images/ID.png`.
-
-    `labels` are integer (H, W), 0 = background; the image is uint8 or uint16, (H, W) or RGB (H, W, 3), or is not
-    written.
-    """
-    labels = checked(labels, image_id)
-    if image is not None:
-        pixels = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
-        with fresh_file(folder / image_id / "images" / f"{PurePosixPath(image_id).name}.png") as target:
-            target.write_bytes(_encode(pixels))
+    """Write a label image, integer (H, W), to the folder `path`: NUMBER.png, white on black, for each nucleus."""
+    labels = checked(labels, str(path))
     numbers = np.unique(labels)
     digits = max(len(str(numbers[-1])), 4)
-    # An image that is there already stays; its masks are replaced.
-    with fresh_folder(folder / image_id / "masks") as masks:
-        for number in numbers[numbers > 0].tolist():
-            mask = (labels == number).view(np.uint8) * np.uint8(255)
-            (masks / f"{number:0{digits}}.png").write_bytes(_encode(mask))
-        if not labels.any():
-            # Without any mask, nothing would say how large the image is.
-            (masks / "0000.png").write_bytes(_encode(np.zeros(labels.shape, np.uint8)))
-
-
-def _encode(image: np.ndarray) -> bytes:
-    return cv2.imencode(".png", image)[1].tobytes()
+    with fresh_folder(path) as masks:
+        # Without any nucleus, a black 0000.png says how large the image is.
+        for number in numbers[numbers > 0].tolist() or [0]:
+            mask = ((labels == number) & (labels > 0)).view(np.uint8) * np.uint8(255)
+            (masks / f"{number:0{digits}}.png").write_bytes(cv2.imencode(".png", mask)[1].tobytes())
 
 
 def read_masks(folder: Path) -> np.ndarray:
@@ -140,7 +120,7 @@ def read_masks(folder: Path) -> np.ndarray:
     Mask pixels above half of the dtype's range are nucleus, so grey edges do not enlarge it. A pixel of two masks
     goes to the first by name.
 
-    The labels are uint16 or uint32 (H, W), 0 = background: the masks' names if all are whole numbers, as `write_masks`
+    The labels are uint16 or uint32 (H, W), 0 = background: the masks' names if all are whole numbers, as `write`
     gives them, otherwise 1, 2 ... in the order of names. Raises InputError for no masks, a damaged one, or masks of
     several sizes.
     """

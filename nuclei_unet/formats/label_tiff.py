@@ -4,14 +4,12 @@ import uuid
 from pathlib import Path
 
 import numpy as np
-import tifffile
 
 from nuclei_unet.errors import InputError
 from nuclei_unet.files import fresh_file
 from nuclei_unet.formats import png
 from nuclei_unet.formats.imagefile import clear_errors
 from nuclei_unet.formats.label_image import check_size, checked
-from nuclei_unet.formats.tiff import listening
 
 
 def write_labels(path: Path, labels: np.ndarray, pixel_size: float | None = None) -> None:
@@ -23,6 +21,8 @@ def write_labels(path: Path, labels: np.ndarray, pixel_size: float | None = None
 
     `labels` are integer (H, W), 0 = background; `pixel_size` is in micrometres. Without it, the file has none.
     """
+    import tifffile  # takes 0.2 s
+
     labels = checked(labels, str(path))
     # No time, no random number: the same labels give the same bytes.
     how = {"compression": "zlib", "software": "nuclei-unet", "photometric": "minisblack"}
@@ -49,22 +49,19 @@ def read_labels(path: Path) -> np.ndarray:
     the largest level. Raises InputError: no such file, damaged, compressed with what is not installed, a stack or
     colour image, negative numbers, fractions.
     """
-    if not path.is_file():
+    import tifffile
+
+    from nuclei_unet.formats.tiff import listening
+
+    if not path.exists():
         raise InputError(f"{path}: no such file")
-    with clear_errors(path, "not a TIFF or PNG that can be read"):
-        array = png.decode(path.read_bytes(), str(path)) if path.suffix.lower() == ".png" else _read_tiff(path)
-    return checked(array, str(path))
-
-
-def _read_tiff(path: Path) -> np.ndarray:
-    from tifffile import TiffFile
-
-    from nuclei_unet.formats.tiff import needing_codecs
-
-    with needing_codecs(path), listening(path), TiffFile(path) as file:
-        if len(file.series) != 1:
-            raise InputError(f"{path}: holds {len(file.series)} images; a label image is one")
-        level = file.series[0].levels[0]
-        shape = tuple(side for side in level.shape if side > 1)
-        check_size(shape if len(shape) >= 2 else level.shape[-2:], f"{path}: not a label image")
-        return level.asarray()
+    with clear_errors(path, "not a TIFF that can be read"):
+        if path.suffix.lower() == ".png":
+            return checked(png.decode(path.read_bytes(), str(path)), str(path))
+        with listening(path), tifffile.TiffFile(path) as file:
+            if len(file.series) != 1:
+                raise InputError(f"{path}: holds {len(file.series)} images; a label image is one")
+            level = file.series[0].levels[0]
+            shape = tuple(side for side in level.shape if side > 1)
+            check_size(shape if len(shape) >= 2 else level.shape[-2:], f"{path}: not a label image")
+            return checked(level.asarray(), str(path))

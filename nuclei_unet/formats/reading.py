@@ -98,7 +98,8 @@ def find_images(inputs: Sequence[str]) -> list[tuple[Path, PurePath]]:
             root = Path(*takewhile(lambda part: not glob.has_magic(part), parts))
             # Path.glob would find hidden files and, for **, no files.
             files = [Path(name) for name in glob.glob(given, recursive=True)]  # noqa: PTH207
-            items = [(file, file.relative_to(root)) for file in files if _is_image(file) and not _in_zarr(file, root)]
+            inside = {file for file in files if any(is_zarr(p) for p in file.parents if root in p.parents)}
+            items = [(file, file.relative_to(root)) for file in files if _is_image(file) and file not in inside]
         else:
             raise InputError(f"{given}: no such file or folder")
         if not items:
@@ -155,10 +156,6 @@ def _is_image(path: Path) -> bool:
     if path.is_dir():
         return is_zarr(path)
     return path.suffix.lower() in SUFFIXES and path.suffix.lower() != ".zarr" and path.is_file()
-
-
-def _in_zarr(path: Path, root: Path) -> bool:
-    return any(is_zarr(parent) for parent in path.parents if parent != root and root in parent.parents)
 
 
 def _natural(text: str) -> list:

@@ -39,10 +39,8 @@ def thumbnail(image: np.ndarray, labels: np.ndarray, side: int = 256) -> bytes:
     opacity = 0.5 if np.count_nonzero(edge) > 0.8 * np.count_nonzero(shrunk) else 1.0
     picture[edge] = np.rint(opacity * colour + (1 - opacity) * picture[edge])
     for quality in QUALITIES:
-        options = (
-            *(cv2.IMWRITE_JPEG_QUALITY, quality),
-            *(cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444),
-        )
+        sampling = cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444
+        options = (cv2.IMWRITE_JPEG_QUALITY, quality, *sampling)
         data = cv2.imencode(".jpg", picture[..., ::-1], options)[1].tobytes()
         if len(data) <= MAX_BYTES:
             return data

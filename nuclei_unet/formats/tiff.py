@@ -97,9 +97,8 @@ def _image(path, tif, series, meta, scene, given) -> ImageFile:
         names = plane_labels(tif, full_axes, full_shape)
     load = partial(read_pixels, path, tif, series, axes, shape, colours)
     dtype = np.dtype(series.dtype if colours is None else colours.dtype)
-    return ImageFile(
-        path, scene, axes, shape, dtype, channel_names(axes, shape, names), *pixel_size(tif, series, meta), load
-    )
+    channels, size = channel_names(axes, shape, names), pixel_size(tif, series, meta)
+    return ImageFile(path, scene, axes, shape, dtype, channels, *size, load)
 
 
 def _colour_axes(axes: str, shape: tuple[int, ...], keyframe, path: Path) -> str:
@@ -145,20 +144,12 @@ def listening(path: Path) -> Iterator[None]:
     logger.addHandler(listener)
     try:
         yield
-    except Exception:
-        # What was logged first is often the cause.
-        _refuse_if_serious(path, said)
-        raise
     finally:
         logger.removeHandler(listener)
         logger.propagate, logger.disabled = before[:2]
         logger.setLevel(before[2])
-    _refuse_if_serious(path, said)
-
-
-def _refuse_if_serious(path: Path, said: list[str]) -> None:
-    for line in said:
-        if SERIOUS.search(line):
+        # Also instead of an exception: what was logged first is often its cause.
+        for line in filter(SERIOUS.search, said):
             # tifffile starts with the name of the object.
             line = re.sub(r"<[^>]*> ", "", line)
             raise InputError(f"{path}: the file is damaged or cut short ({line[:200]})") from None
@@ -197,14 +188,8 @@ def ome_images(xml: str | None, shapes: Sequence[tuple], axes: Sequence[str]) ->
 
 def _ome_image(pixels: ElementTree.Element) -> OmeImage:
     names = [channel.get("Name") or channel.get("Fluor") for channel in pixels.iterfind("{*}Channel")]
-    sides = []
-    for axis in "XY":
-        try:
-            length = float(pixels.get(f"PhysicalSize{axis}", "nan"))
-        except ValueError:
-            length = math.nan
-        sides.append(micrometres(length, pixels.get(f"PhysicalSize{axis}Unit", "µm")))
-    return OmeImage(names, *sides)
+    sizes = ((pixels.get(f"PhysicalSize{axis}") or "nan", pixels.get(f"PhysicalSize{axis}Unit", "µm")) for axis in "XY")
+    return OmeImage(names, *(micrometres(float(length), unit) for length, unit in sizes))
 
 
 def plane_labels(tif, axes: str, shape: tuple[int, ...]) -> list[str | None]:
@@ -259,7 +244,7 @@ def read_pixels(path: Path, tif, series, axes: str, shape: tuple[int, ...], colo
     `axes` and `shape` are without axes of one entry; with colours, (entries, 3) uint8, the last axis is theirs. Raises
     InputError if the file is cut short or damaged there, or its compression needs a package that is not installed.
     """
-    with clear_errors(path), needing_codecs(path), _opened(tif):
+    with clear_errors(path), _opened(tif):
         array = _stored(path, tif, series, axes, shape, colours is not None, index)
     return array if colours is None else colours[array]
 
@@ -317,14 +302,3 @@ def _opened(tif) -> Iterator[None]:
     finally:
         if closed:
             tif.filehandle.close()
-
-
-@contextmanager
-def needing_codecs(path: Path) -> Iterator[None]:
-    """Say what to install if a compression needs it."""
-    try:
-        yield
-    except Exception as error:
-        if "requires the 'imagecodecs' package" in str(error):
-            raise InputError(f"{path}: its compression needs imagecodecs: pip install 'nuclei-unet[codecs]'") from None
-        raise

@@ -98,20 +98,16 @@ def _image(path: Path, group, scene: str, number: int = 0) -> ImageFile:
     array = group[level["path"]]
     # Up to 0.2 the axes were always these; in 0.3, plain names.
     described = [axis if isinstance(axis, dict) else {"name": axis} for axis in scales.get("axes", "tczyx")]
-    axes = "".join(_letter(axis) for axis in described)
+    axes = ""
+    for axis in described:
+        known = len(axis["name"]) == 1 and axis["name"].upper() in "TCZYX"
+        axes += axis["name"].upper() if known else {"channel": "C", "time": "T"}.get(axis.get("type"), "?")
     if len(axes) != array.ndim:
         raise InputError(f"{path}: {len(axes)} axes are named for {array.ndim} dimensions")
     names = [channel.get("label") for channel in about.get("omero", {}).get("channels", [])]
-    return ImageFile(
-        path,
-        scene,
-        axes,
-        array.shape,
-        np.dtype(array.dtype),
-        channel_names(axes, array.shape, names),
-        *_pixel_size(described, axes, scales, level),
-        partial(_load, path, array, axes),
-    )
+    channels, pixel_size = channel_names(axes, array.shape, names), _pixel_size(described, axes, scales, level)
+    load, dtype = partial(_load, path, array, axes), np.dtype(array.dtype)
+    return ImageFile(path, scene, axes, array.shape, dtype, channels, *pixel_size, load)
 
 
 # What files call the channels of colour pixels. Without names they are numbered.
@@ -127,12 +123,6 @@ def _colours(image: ImageFile) -> ImageFile:
 
 def _load_samples(load, **index) -> np.ndarray:
     return load(**{"C" if axis == "S" else axis: at for axis, at in index.items()})
-
-
-def _letter(axis: dict) -> str:
-    kinds = {"channel": "C", "time": "T"}
-    letter = axis["name"].upper()
-    return letter if letter in "TCZYX" and len(letter) == 1 else kinds.get(axis.get("type"), "?")
 
 
 def _pixel_size(described: list[dict], axes: str, scales: dict, level: dict) -> tuple[float | None, str]:

@@ -100,7 +100,7 @@ def test_labels_may_have_any_format_that_convert_reads(lab, tmp_path, form):
         if form == "geojson":
             geojson.write(folder / f"{number}.geojson", labels)
         elif form == "kaggle":
-            kaggle.write_masks(folder, str(number), labels)
+            kaggle.write(folder / str(number) / "masks", labels)
         else:
             images = folder
             write_labels(folder / f"{number}_labels.tif", labels)

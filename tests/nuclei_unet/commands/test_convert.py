@@ -153,7 +153,9 @@ def test_what_exists_is_not_overwritten(tmp_path):
 
 
 def test_masks_are_replaced_but_not_the_image_beside_them(tmp_path):
-    kaggle.write_masks(tmp_path / "out", "a", LABELS, (LABELS % 9).astype(np.uint8))
+    kaggle.write(tmp_path / "out/a/masks", LABELS)
+    (tmp_path / "out/a/images").mkdir()
+    (tmp_path / "out/a/images/a.png").write_bytes(png(LABELS % 9))
     make(tmp_path / "in", a=CORNER)
     assert run(tmp_path / "in", tmp_path / "out", "--to", "kaggle", "--overwrite") == 0
     assert same(kaggle.read_masks(tmp_path / "out/a"), CORNER)
@@ -222,15 +224,6 @@ def test_what_cannot_be_converted(tmp_path, monkeypatch, source, arguments, matc
     with pytest.raises(InputError, match=match):
         run(source, "out", *arguments)
     assert not (tmp_path / "out").exists()
-
-
-def test_a_target_of_the_wrong_kind(tmp_path):
-    make(tmp_path / "in", a=LABELS)
-    (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="is a file; tiff needs another TARGET"):
-        run(tmp_path / "in", tmp_path / "file", "--to", "tiff", "--overwrite")
-    with pytest.raises(InputError, match="is a folder; coco needs another TARGET"):
-        run(tmp_path / "in", tmp_path / "in", "--to", "coco", "--overwrite")
 
 
 @pytest.mark.parametrize(

@@ -49,8 +49,7 @@ print(json.dumps([
 """
 
 
-@pytest.mark.parametrize("labels", [LABELS, LABELS.astype(np.uint32) * 1000], ids=["uint16", "uint32"])
-@pytest.mark.parametrize("pixel_size", [None, 0.25])
+@pytest.mark.parametrize(("labels", "pixel_size"), [(LABELS, 0.25), (LABELS.astype(np.uint32) * 1000, None)])
 def test_napari_shows_the_labels_of_a_tiff(labels, pixel_size, guest, tmp_path):
     label_tiff.write_labels(tmp_path / "a.tif", labels, pixel_size)
     assert guest(NAPARI, tmp_path / "a.tif", tmp_path / "seen.npy").split() == ["Labels"]

@@ -4,7 +4,6 @@ import cv2
 import numpy as np
 import pytest
 
-from nuclei_unet.errors import InputError
 from nuclei_unet.formats.overlay import COLOURS, overlay, write
 from tests.nuclei_unet.formats.label_images import LABELS
 
@@ -46,8 +45,3 @@ def test_a_png_in_rgb(tmp_path):
     write(tmp_path / "new" / "a.png", LABELS, image)
     found = cv2.imread(str(tmp_path / "new" / "a.png"))[..., ::-1]
     assert np.array_equal(found, overlay(image, LABELS))
-
-
-def test_sizes_must_agree():
-    with pytest.raises(InputError, match="do not fit"):
-        overlay(np.zeros((3, 4)), np.zeros((4, 3), int))

@@ -1,6 +1,5 @@
 """ROI zips: roifile reads what ImageJ would, and numbers and pixels survive."""
 
-import struct
 import zipfile
 
 import numpy as np
@@ -78,12 +77,3 @@ def test_a_roi_that_is_cut_short_is_named(tmp_path, size):
     (tmp_path / "a.roi").write_bytes(roi[:size])
     with pytest.raises(InputError, match="a.roi: not a ROI"):
         rois.read(tmp_path / "a.roi")
-
-
-def test_curves_are_named(tmp_path):
-    roi = roifile.ImagejRoi(roitype=roifile.ROI_TYPE.RECT, shape_roi_size=8, name="x")
-    roi.multi_coordinates = np.array([0, 1, 1, 2, 3, 3, 1, 1], np.float32)
-    (tmp_path / "a.roi").write_bytes(roi.tobytes())
-    with pytest.raises(InputError, match="command 2 not supported"):
-        rois.read(tmp_path / "a.roi")
-    assert struct.unpack(">i", roi.tobytes()[36:40]) == (8,)

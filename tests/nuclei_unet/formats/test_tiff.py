@@ -72,11 +72,6 @@ def test_a_colour_table_for_display_changes_no_grey_value(tmp_path):
     same(tmp_path / "a.tif", RGB[..., 0], "YX")
 
 
-def test_grey_with_alpha(tmp_path):
-    Image.fromarray(RGB[..., 0]).convert("LA").save(tmp_path / "a.tif")
-    np.testing.assert_array_equal(planes(only(tmp_path / "a.tif"))[0].read()[0], RGB[..., 0])
-
-
 @pytest.mark.parametrize("mode", ["CMYK", "LAB"])
 def test_other_colours_are_refused(tmp_path, mode):
     Image.fromarray(RGB).convert(mode).save(tmp_path / "a.tif")
@@ -125,13 +120,6 @@ def test_axes_that_do_not_fit_are_refused(tmp_path):
     for axes in ("ZXQ", "ZZYX", "CZT", "", "Z Y X"):
         with pytest.raises(InputError, match="give a letter"):
             open_images(tmp_path / "a.tif", axes)
-
-
-def test_plain_images_are_never_in_doubt(tmp_path):
-    cv2.imwrite(str(tmp_path / "grey.tif"), GREY)
-    cv2.imwrite(str(tmp_path / "rgb.tif"), RGB[..., ::-1])
-    same(tmp_path / "grey.tif", GREY, "YX", "ZYX")
-    same(tmp_path / "rgb.tif", RGB, "YXS", "ZYX")
 
 
 def test_planar_colours(tmp_path):

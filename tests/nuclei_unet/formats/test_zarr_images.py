@@ -88,12 +88,6 @@ def test_images_of_bioformats(tmp_path):
     assert open_images(tmp_path / "a.zarr" / "1")[0].scene == ""
 
 
-def test_other_axes_are_left_to_planes(tmp_path):
-    (image,) = open_images(write(tmp_path / "a.zarr", ARRAY[0, 0], [{"name": "angle"}, *axes("yx")], (1, 1, 1)))
-    with pytest.raises(InputError, match="has the axes \\?YX"):
-        planes(image)
-
-
 def test_what_is_no_image(tmp_path):
     def refused(path, said):
         with pytest.raises(InputError, match=rf"{path.name}: .*{said}"):

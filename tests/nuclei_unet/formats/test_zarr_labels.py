@@ -55,18 +55,6 @@ def test_with_its_image(tmp_path, channels):
     assert len(label.attrs["multiscales"][0]["datasets"]) == len(pyramid["datasets"]) == 3
 
 
-def test_a_failure_leaves_what_was_there(tmp_path, monkeypatch):
-    path = tmp_path / "a.ome.zarr"
-    zarr_labels.write(path, LABELS)
-    with pytest.raises(InputError, match="do not fit"):
-        zarr_labels.write(path, LARGE, None, LABELS)
-    monkeypatch.setattr(zarr.Array, "__setitem__", lambda *_: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        zarr_labels.write(path, LARGE)
-    assert same(zarr_labels.read(path), LABELS)
-    assert [file.name for file in tmp_path.iterdir()] == ["a.ome.zarr"]
-
-
 def test_version_0_5_and_other_names_are_read(tmp_path):
     root = zarr.open_group(tmp_path / "a.zarr", mode="w", zarr_format=3)
     parent = root.create_group("labels", attributes={"ome": {"version": "0.5", "labels": ["cells"]}})
