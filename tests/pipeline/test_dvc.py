@@ -125,15 +125,6 @@ def test_second_repro_runs_nothing(project):
     assert "Running stage" not in log and "up to date" in log
 
 
-def test_learning_rate_reruns_train_but_not_preprocess(project):
-    set_params(project, {"train.learning_rate": 0.1})
-    try:
-        log = run(project, "dvc", "repro", "--dry")
-    finally:
-        run(project, "git", "checkout", "-q", "params.yaml")
-    assert re.findall(r"Running stage '(\w+)'", log)[0] == "train"
-
-
 @pytest.mark.slow
 def test_metrics_diff_shows_what_a_change_did(project):
     run(project, "git", "checkout", "-q", "-b", "other")

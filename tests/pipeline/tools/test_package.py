@@ -106,17 +106,6 @@ def test_what_is_in_it(project, tmp_path, capsys):
         assert width == 2 * height
 
 
-def test_twice_gives_the_same_bytes(project):
-    project()
-    written = []
-    for _ in range(2):
-        package.main()
-        written.append(layout.PACKAGE.read_bytes())
-    assert written[0] == written[1]
-    with zipfile.ZipFile(layout.PACKAGE) as archive:
-        assert {member.date_time for member in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
-
-
 @pytest.mark.parametrize("targets", [TARGETS, TARGETS[:1]], ids=len)
 def test_it_is_the_model_that_was_evaluated(targets, project):
     project(targets)

@@ -95,14 +95,6 @@ def test_a_stopped_training_is_marked_and_goes_on_in_its_run(project, error, sta
     assert run.info.status == "FINISHED" and curve(run) == [(1, 2.0), (2, 1.0)]
 
 
-def test_a_run_deleted_meanwhile_is_made_again(project):
-    stopped(project, KeyboardInterrupt)
-    client_of("mlflow.db").delete_run(runs()[0].info.run_id)
-    train(project)
-    (run,) = runs()
-    assert curve(run) == [(1, 2.0), (2, 1.0)]
-
-
 class Flaky:
     """Makes some calls of MLflow fail."""
 
