@@ -1,8 +1,7 @@
-"""What a measurement ran on, and how much memory it took."""
+"""What a measurement ran on."""
 
 import os
 import platform
-import sys
 from importlib.metadata import version
 from pathlib import Path
 
@@ -16,12 +15,6 @@ def describe(*packages: str) -> str:
     flags = sorted({"avx2", "avx512f", "avx512_bf16", "amx_bf16"} & set(fields.get("flags", "").split()))
     versions = ", ".join(f"{package} {version(package)}" for package in ("tensorflow", "keras", *packages))
     return f"{cpus()} cores of {name} ({', '.join(flags)}); Python {platform.python_version()}, {versions}."
-
-
-def peak_bytes(usage) -> int:
-    """Return the peak memory of a process in bytes; `usage` is from `resource.getrusage` or `os.wait4`."""
-    # Linux counts in KiB, macOS in bytes.
-    return usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def cpus() -> int:

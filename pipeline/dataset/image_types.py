@@ -4,22 +4,12 @@ import numpy as np
 
 from nuclei_unet.images import _grey, has_light_background
 
-IMAGE_TYPES = (
-    "small-fluorescent",
-    "large-fluorescent",
-    "purple-on-white",
-    "purple-on-purple",
-    "purple-on-yellow",
-    "grey-tissue",
-)
-
-
 # Fluorescent images of BBBC038 have median nucleus areas up to 700 px or from 870 px on; this is in the gap.
 LARGE_NUCLEUS = 800
 
 
 def image_type_of(rgb: np.ndarray, median_area: float) -> str:
-    """Name the image_type of a native uint8 (H, W, 3) image, one of IMAGE_TYPES.
+    """Name the type of a native uint8 (H, W, 3) image: {small,large}-fluorescent, purple-on-..., grey-tissue.
 
     Brightness and colour of the background show the stain; the median area of the nuclei (px) separates small from
     large fluorescent ones. Thresholds are the middles of the gaps seen in the training images.

@@ -25,15 +25,13 @@ def compared_curves(tables: dict[str, tuple[pd.DataFrame, pd.DataFrame]], dpi: i
     axes = figure.subplots(2, 2).ravel()
     for (name, (history, precision)), colour, line in zip(tables.items(), (GREY, BLUE), ("--", "-"), strict=True):
         style = {"color": colour, "linestyle": line, "marker": "o", "markersize": 2.5, "label": name}
-        axes[0].plot(history["epoch"], history["val_loss"], **style)
-        axes[1].plot(history["epoch"], history["val_foreground_iou"], **style)
-        axes[2].plot(precision["iou_threshold"], precision["validation_unet"], **style)
-        axes[3].plot(precision["iou_threshold"], precision["test_unet"], **style)
-    axes[0].set(title="Loss, validation", xlabel="epoch")
-    axes[1].set(title="Foreground IoU, validation", xlabel="epoch")
-    axes[2].set(title="Average precision, validation", xlabel="IoU that a match needs", ylim=(0, 1))
-    axes[3].set(title="Average precision, test", xlabel="IoU that a match needs", ylim=(0, 1))
-    for ax in axes[:2]:
+        for ax, column in zip(axes[:2], ("val_loss", "val_foreground_iou"), strict=True):
+            ax.plot(history["epoch"], history[column], **style)
+        for ax, split in zip(axes[2:], layout.SCORED_SPLITS, strict=True):
+            ax.plot(precision["iou_threshold"], precision[f"{split}_unet"], **style)
+            ax.set(title=f"Average precision, {split}", xlabel="IoU that a match needs", ylim=(0, 1))
+    for ax, title in zip(axes[:2], ("Loss, validation", "Foreground IoU, validation"), strict=True):
+        ax.set(title=title, xlabel="epoch")
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes[0].legend()
     return figure

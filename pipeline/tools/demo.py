@@ -49,9 +49,9 @@ def main() -> None:
         raise InputError("`dvc repro` failed; see its message above")
     print(f"\nThe pipeline ran in {time.monotonic() - started:.0f} s on SYNTHETIC images drawn from a seed. Scores:\n")
     print(text_table(json.loads((folder / layout.SCORES_FILE).read_text())))
-    print(f"\nReport    {folder / layout.REPORT}")
-    print(f"Pictures  {folder / layout.FIGURES}/")
-    print(f"Model     {folder / layout.MODEL}")
+    print(
+        f"\nReport    {folder / layout.REPORT}\nPictures  {folder / layout.FIGURES}/\nModel     {folder / layout.MODEL}"
+    )
     print(f"MLflow    run `make ui` and open the page of {EXPERIMENT} that it prints")
 
 

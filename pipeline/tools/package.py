@@ -56,16 +56,12 @@ def main() -> None:
             key: [_file(folder, part) for part in value] if isinstance(value, list) else _file(folder, value)
             for key, value in files.items()
         }
+        version = tomllib.loads(PROJECT.read_text(encoding="utf-8"))["project"]["version"]
         described["weights"] = _file(folder, model.name) | {"opset_version": OPSET}
-        text = zoo.description(network.metadata, settings.train, results, described, version())
+        text = zoo.description(network.metadata, settings.train, results, described, version)
         (folder / "rdf.yaml").write_text(text, encoding="utf-8")
         archives.write(target, {path.name: path.read_bytes() for path in folder.iterdir()})
     print(f"{layout.PACKAGE}: {layout.PACKAGE.stat().st_size / 1e6:.1f} MB, for the BioImage Model Zoo")
-
-
-def version() -> str:
-    """Return the project's version."""
-    return tomllib.loads(PROJECT.read_text(encoding="utf-8"))["project"]["version"]
 
 
 def write_test(image: Path, maps: Path, network: OnnxNetwork, pixels: np.ndarray) -> None:

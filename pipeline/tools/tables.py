@@ -11,11 +11,10 @@ from pathlib import Path
 import pandas as pd
 
 from nuclei_unet.errors import InputError
-from nuclei_unet.evaluation.scores import listed
 from nuclei_unet.files import fresh_file
 from pipeline import layout, params, stage
 from pipeline.report.results import read_json
-from pipeline.report.scores import OTSU
+from pipeline.report.scores import score_rows
 
 PARAMETERS = Path("docs/parameters.md")
 RESULTS = {Path("README.md"): ("scores", "by_type"), Path("docs/model-card.md"): ("by_type",)}
@@ -66,22 +65,16 @@ def markdown(rows: list[list[str]]) -> str:
 def score_table() -> str:
     """Return the scores of both splits, of the U-Net and of Otsu's threshold."""
     summary = read_json(layout.SCORES_FILE, "evaluate")
-    splits = [summary[split] for split in layout.SCORED_SPLITS]
     rows = [["", *(cell for split in layout.SCORED_SPLITS for cell in (f"{split}: U-Net", "Otsu"))]]
-    rows.append(["images", *(cell for split in splits for cell in (str(split["n_images"]), ""))])
-    for score in listed():
+    rows.append(["images", *(cell for split in layout.SCORED_SPLITS for cell in (str(summary[split]["n_images"]), ""))])
+    for score, values in score_rows(summary):
         # Bounds stand behind their score; pooled pixels are in scores.json.
         if score.key.endswith(("_low", "_high")) or score.group == "pixel_pooled":
             continue
-        cells = []
-        for split in splits:
-            group, interval = split[score.group], ""
-            if f"{score.key}_low" in group:
-                interval = f" ({_number(group[f'{score.key}_low'])}–{_number(group[f'{score.key}_high'])})"
-            cells += [
-                f"{_number(group[score.key])}{interval}",
-                _number(split[OTSU].get(score.key) if score.floor else None),
-            ]
+        cells = [_number(value) for value in values]
+        for number, split in enumerate(layout.SCORED_SPLITS):
+            low, high = (summary[split][score.group].get(f"{score.key}_{end}") for end in ("low", "high"))
+            cells[2 * number] += f" ({_number(low)}–{_number(high)})" if low is not None else ""
         rows.append([score.name, *cells])
     return markdown(rows)
 
@@ -94,14 +87,12 @@ def type_table() -> str:
                              for split in layout.SCORED_SPLITS for name in columns.values()), "Otsu"]]  # fmt: skip
     sizes = table.n_images.groupby("image_type").sum()
     for image_type in sorted(sizes.index, key=lambda name: (-sizes[name], name)):
-        cells = []
+        cells = [image_type]
         for split in layout.SCORED_SPLITS:
             values = table.loc[(image_type, split)] if (image_type, split) in table.index else {}
-            cells += [
-                f"{values['n_images']:.0f}" if len(values) else "–",
-                *(_number(values.get(c)) for c in [*columns][1:]),
-            ]
-        rows.append([image_type, *cells, _number(values.get("otsu_dsb_score"))])
+            images = f"{values['n_images']:.0f}" if len(values) else "–"
+            cells += [images, *(_number(values.get(column)) for column in [*columns][1:])]
+        rows.append([*cells, _number(values.get("otsu_dsb_score"))])
     return markdown(rows)
 
 

@@ -35,17 +35,11 @@ class Refused(mlflow.MlflowException):
     """
 
     def __init__(self, reason: str, code: int = BAD_REQUEST):
-        self._reason = reason
         super().__init__(reason, error_code=code)
+        self._reason = reason
 
-    @property
-    def message(self) -> str:
-        """What is wrong with the request."""
-        return self._reason
-
-    @message.setter
-    def message(self, _: str) -> None:
-        """Keep the reason as it is."""
+    # What the server puts before it is not kept.
+    message = property(lambda self: self._reason, lambda self, said: self.__dict__.setdefault("_reason", said))
 
 
 class Nuclei(mlflow.pyfunc.PythonModel):
@@ -66,14 +60,14 @@ class Nuclei(mlflow.pyfunc.PythonModel):
         """
         rows = []
         for number, value in enumerate(model_input["image"], start=1):
+            where = f"image {number} of {len(model_input)}"
             try:
                 rows.append(self._row(read_image(value)))
             except InputError as error:
-                raise Refused(f"image {number} of {len(model_input)}: {error}") from None
+                raise Refused(f"{where}: {error}") from None
             except Exception:
-                LOG.exception("image %d of %d", number, len(model_input))
-                reason = f"image {number} of {len(model_input)}: the server failed; its log says why"
-                raise Refused(reason, INTERNAL_ERROR) from None
+                LOG.exception(where)
+                raise Refused(f"{where}: the server failed; its log says why", INTERNAL_ERROR) from None
         return pd.DataFrame(rows)
 
     def _row(self, image: np.ndarray) -> dict:

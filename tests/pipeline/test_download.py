@@ -144,13 +144,6 @@ def test_a_relative_folder_counts_from_the_project(project, monkeypatch):
     assert in_data(project / "elsewhere") == WRITTEN
 
 
-def test_the_official_container_is_told_apart(project, capsys):
-    path = project / "given" / "stage1_train.zip"
-    official = replace(download.SOURCES["bbbc038"][0], container=hashlib.sha256(path.read_bytes()).hexdigest())
-    download.write_raw(official, path, project)
-    assert capsys.readouterr().out.endswith(", official file\n")
-
-
 @pytest.mark.parametrize("name", ["stage1_train.zip", "stage1_test.zip", "stage1_solution.csv"])
 def test_other_content_is_refused_and_the_old_output_stays(project, name):
     download.main()
@@ -194,17 +187,6 @@ def test_downloads_are_kept_and_give_the_same_bytes(project, server, monkeypatch
     download.main()
     assert server.asked == [f"/{source.name}" for source in sources]
     assert [(project / "data" / name).read_bytes() for name in WRITTEN[1:]] == expected
-
-
-def test_without_network_nothing_is_left(project, monkeypatch):
-    monkeypatch.delenv(download.ARCHIVES_VARIABLE)
-    monkeypatch.setattr("pooch.core.time.sleep", lambda _: None)
-    # A port where nobody listens.
-    nowhere = replace(download.TRAIN, url="http://127.0.0.1:9/stage1_train.zip")
-    monkeypatch.setattr(download, "SOURCES", {"bbbc038": (nowhere,)})
-    with pytest.raises(InputError, match="cannot be downloaded"):
-        download.main()
-    assert in_data(project) == ["downloads"]
 
 
 def test_synthetic_needs_no_archives(project, monkeypatch):

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from pydantic import ValidationError
 from ruamel.yaml import YAML
 
 from nuclei_unet.errors import InputError
@@ -40,45 +39,25 @@ def fault(path) -> str:
     return message.removeprefix(f"{path}: ")
 
 
-def fault_of_text(tmp_path, text) -> str:
-    path = tmp_path / "params.yaml"
-    path.write_text(text, encoding="utf-8")
-    return fault(path)
-
-
 def test_committed_parameters_load_as_written():
     loaded = params.load(PARAMS)
     written = YAML(typ="safe", pure=True).load(PARAMS)
     assert json.loads(json.dumps(params.flatten(loaded))) == params.flatten(written)
 
 
-def test_sections_are_read_only(settings):
-    with pytest.raises(ValidationError, match="frozen"):
-        settings.train.epochs = 1
-
-
 @pytest.mark.parametrize(
     ("key", "value", "reason"),
     [
         ("train.epoch", 5, "unknown key"),
-        ("extra", {}, "unknown key"),
-        ("train.epochs", ..., "missing"),
         ("train.model.filters", ..., "missing"),
         ("visualize", ..., "missing"),
         ("train.epochs", "5", "valid integer .found 5."),
-        ("train.epochs", True, "valid integer .found True."),
         ("train.epochs", 5.0, "valid integer"),
         ("train.epochs", -1, "greater than or equal to 1 .found -1."),
-        ("train.epochs", None, "valid integer .found None."),
         ("train.augment.flip", 1, "valid boolean"),
         ("train.learning_rate", float("nan"), "finite"),
-        ("train.learning_rate", float("inf"), "finite"),
-        ("train.learning_rate", 0, "greater than 0"),
         ("train.optimizer", "sgd", "'adam' or 'adamw' .found sgd."),
-        ("preprocess", 3, "found 3"),
-        ("preprocess.channels", 2, "1 or 3"),
         ("preprocess.on_fault.empty_mask", "ignore", "'skip' or 'fail'"),
-        ("preprocess.validation_fraction", 1.0, "less than 1"),
         ("download.source", "line\nbreak", "found line break"),
     ],
 )
@@ -90,18 +69,16 @@ def test_a_wrong_value_is_named(tmp_path, key, value, reason):
 @pytest.mark.parametrize(
     ("key", "value", "starts"),
     [
-        ("evaluate.outline_range", 1.5, "evaluate.outline_range: "),
         ("preprocess.percentiles", [0.5], "preprocess.percentiles.1: key is missing"),
-        ("preprocess.percentiles", [60, 99], "preprocess.percentiles.0: "),
         ("preprocess.image_size", [8, 256], "preprocess.image_size.0: "),
         ("train.targets", ["foreground", "edge"], "train.targets.1: "),
-        ("train.augment.zoom", [2, 0.5], "train.augment.zoom: the lower limit comes first"),
-        ("train.targets", ["border"], "train.targets: targets must start with foreground"),
         ("train.targets", ["distance", "foreground"], "train.targets: targets must start with foreground"),
-        ("train.targets", ["foreground", "foreground"], "train.targets: targets must start with foreground"),
-        ("train.targets", [], "train.targets: targets must start with foreground"),
+        ("train.augment.zoom", [2, 0.5], "train.augment.zoom: the lower limit comes first"),
         ("train.model.dropout", [0, 0.1], "train.model: dropout needs one value for each entry of filters"),
         ("train.crop_size", 250, "train: crop_size must be a multiple of 32"),
+        ("train.seed", 2**40, "train.seed"),
+        ("train.model.filters", [2**20] * 4, "train.model.filters"),
+        ("evaluate.augmentations", [[1.0, n % 8] for n in range(1000)], "evaluate.augmentations"),
     ],
 )
 def test_wrong_lists_and_values_that_do_not_fit_together(tmp_path, key, value, starts):
@@ -130,29 +107,32 @@ def test_every_number_has_a_lower_and_an_upper_limit():
     assert [where for where, limited in found if not limited] == []
 
 
+ALIASES = ["a0: &a0 [x, x]", *(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 30))]
+
+
 @pytest.mark.parametrize(
-    ("key", "value"),
+    ("text", "said"),
     [
-        ("train.seed", 2**40),
-        ("preprocess.seed", 2**32),
-        ("evaluate.smoothing", 1e9),
-        ("train.augment.blur", 1e9),
-        ("train.augment.zoom", [1e-9, 1]),
-        ("train.crop_size", 2**20),
-        ("train.model.filters", [2**20] * 4),
-        ("evaluate.augmentations", [[1.0, n % 8] for n in range(1000)]),
-        ("preprocess.image_size", [10**6, 10**6]),
+        (b"train: [1, 2", "not valid YAML: "),
+        (b"train: {}\ntrain: {}", "not valid YAML: "),
+        (b"train: !!python/object/apply:os.getcwd []", "not valid YAML: "),
+        (b"train: 2018-99-99", "not valid YAML: "),
+        ("# für".encode("latin-1"), "not valid YAML: 'utf-8' codec"),
+        (b"# nothing", "file: "),
+        (b"- 1", "file: "),
+        (b"? [a, b]\n: 1\n", "a key is a list"),
+        ("\n".join(ALIASES).encode(), "YAML aliases"),
+        # All mistakes at once.
+        (PARAMS.read_bytes().replace(b"train:\n", b"train:\n  speed: 3\n").replace(b"dpi:", b"dots:"),
+         "train.speed: unknown key.*visualize.dpi: key is missing.*visualize.dots: unknown"),
+        (None, "no such file"),
     ],
-)
-def test_what_could_not_be_computed_is_refused(tmp_path, key, value):
-    assert fault(changed(tmp_path, key, value)).startswith(key)
-
-
-def test_all_mistakes_are_named_at_once(tmp_path):
-    text = PARAMS.read_text(encoding="utf-8").replace("train:\n", "train:\n  speed: 3\n").replace("dpi:", "dots:")
-    message = fault_of_text(tmp_path, text)
-    for part in ("train.speed: unknown", "visualize.dots: unknown", "visualize.dpi: key is missing"):
-        assert part in message
+)  # fmt: skip
+def test_a_damaged_file_is_named(tmp_path, text, said):
+    path = tmp_path / "params.yaml"
+    if text is not None:
+        path.write_bytes(text)
+    assert re.match(said, fault(path))
 
 
 def test_exponents_without_a_dot_are_numbers(tmp_path):
@@ -161,23 +141,6 @@ def test_exponents_without_a_dot_are_numbers(tmp_path):
     text = PARAMS.read_text(encoding="utf-8")
     path.write_text(re.sub(r"learning_rate: \S+", "learning_rate: 1e-3", text), encoding="utf-8")
     assert params.load(path).train.learning_rate == 0.001
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "train: [1, 2",
-        "train:\n\t- 1",
-        "train: {}\ntrain: {}",
-        "train: {}\n---\ntrain: {}",
-        "train: !!python/object/apply:os.getcwd []",
-        "train: !!int abc",
-        "train: 2018-99-99",
-        "train: " + "9" * 5000,
-    ],
-)
-def test_bad_yaml(tmp_path, text):
-    assert fault_of_text(tmp_path, text).startswith("not valid YAML: ")
 
 
 scalars = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5), st.dates())
@@ -202,39 +165,6 @@ def test_any_file_is_refused_in_one_line(tmp_path_factory, content):
     path = tmp_path_factory.getbasetemp() / "any.yaml"
     path.write_bytes(content)
     fault(path)
-
-
-def test_another_encoding(tmp_path):
-    path = tmp_path / "params.yaml"
-    path.write_bytes("# Zellkerne für alle".encode("latin-1"))
-    assert fault(path).startswith("not valid YAML: 'utf-8' codec")
-
-
-@pytest.mark.parametrize("text", ["", "# nothing", "- 1", "3"])
-def test_a_file_without_sections(tmp_path, text):
-    assert fault_of_text(tmp_path, text).startswith("file: ")
-
-
-def test_a_list_as_key(tmp_path):
-    assert "key is a list" in fault_of_text(tmp_path, "? [a, b]\n: 1\n")
-
-
-def test_an_alias_bomb_is_refused_before_it_grows(tmp_path):
-    lines = ["a0: &a0 [x, x]"] + [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 30)]
-    assert "aliases" in fault_of_text(tmp_path, "\n".join(lines))
-
-
-def test_a_missing_file(tmp_path):
-    assert fault(tmp_path / "params.yaml").startswith("no such file")
-
-
-def test_flatten(settings):
-    flat = params.flatten(settings.train)
-    assert flat["model.filters"] == settings.train.model.filters
-    assert flat["epochs"] == settings.train.epochs
-    assert not {"model", "augment"} & set(flat)
-    assert params.flatten(settings)["train.augment.flip"] is settings.train.augment.flip
-    assert list(params.flatten(settings.visualize, "see.")) == ["see.examples", "see.dpi"]
 
 
 def test_the_tutorials_network_is_reachable_through_parameters(tmp_path):

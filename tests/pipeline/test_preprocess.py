@@ -133,15 +133,6 @@ def test_grey_edges_of_a_mask_do_not_fatten_its_nucleus(tmp_path, settings):
     assert faults == []
 
 
-def test_colour_alpha_and_16_bit_masks(tmp_path, settings):
-    left, middle, right = (mask(0, columns=slice(start, start + 3)) for start in (10, 20, 30))
-    opaque = np.full_like(left, 255)
-    masks = [np.dstack([left] * 3), np.dstack([middle] * 3 + [opaque]), right.astype(np.uint16) * 257]
-    _, faults, (_, labels) = process_one(tmp_path, settings, picture(0), masks)
-    np.testing.assert_array_equal(labels, (left > 0) * 1 + (middle > 0) * 2 + (right > 0) * 3)
-    assert faults == []
-
-
 def test_overlapping_pixels_stay_with_the_first_mask(tmp_path, settings):
     masks = [mask(0, columns=slice(5, 15)), mask(0, columns=slice(13, 20))]
     _, faults, (_, labels) = process_one(tmp_path, settings, picture(0), masks)
@@ -168,28 +159,20 @@ def test_a_bad_mask_is_left_out_without_a_gap_in_the_labels(tmp_path, settings, 
     assert [found.fault for found in faults] == [fault] and re.search(detail, faults[0].detail)
 
 
-@pytest.mark.parametrize("masks", [[], [mask(0, value=0)]])
-def test_an_image_without_nuclei_is_left_out(tmp_path, settings, masks):
-    kept, faults, _ = process_one(tmp_path, settings, picture(0), masks)
-    assert kept is None and faults[-1].fault == "no_nuclei"
-
-
-@pytest.mark.parametrize("bad", [NO_PNG, b"", png(picture(0))[:-20]])
-def test_an_unreadable_image_is_left_out(tmp_path, settings, bad):
-    kept, faults, _ = process_one(tmp_path, settings, bad, [mask(0)])
-    assert kept is None and [found.fault for found in faults] == ["unreadable_image"]
-
-
-def test_nuclei_of_one_pixel(tmp_path, settings):
-    masks = [mask(0, slice(row, row + 1), slice(column, column + 1)) for row, column in ((0, 0), (0, 1), (39, 49))]
-    kept, faults, (_, labels) = process_one(tmp_path, settings, picture(0), masks)
-    assert kept.nuclei == 3 and faults == []
-    assert (labels[0, 0], labels[0, 1], labels[39, 49], (labels > 0).sum()) == (1, 2, 3, 3)
-
-
-def test_a_nucleus_that_covers_the_whole_image(tmp_path, settings):
-    kept, faults, (_, labels) = process_one(tmp_path, settings, picture(0), [mask(0, slice(None), slice(None))])
-    assert (labels == 1).all() and (kept.nuclei, kept.image_type, faults) == (1, "large-fluorescent", [])
+def test_no_set_may_be_empty_and_none_may_share_an_image(project):
+    project(solution=[("test0", "", 49, 50, "Public")])
+    with pytest.raises(InputError, match="no usable test image"):
+        preprocess.main()
+    # One would overwrite the other.
+    project(train={"test0": (picture(7), [mask(7)])})
+    with pytest.raises(InputError, match="test0 is in stage1_train.zip and in stage1_test.zip"):
+        preprocess.main()
+    project()
+    text = Path("params.yaml").read_text().replace("validation_fraction: 0.34", "validation_fraction: 0.01")
+    Path("params.yaml").write_text(text)
+    with pytest.raises(InputError, match=r"preprocess.validation_fraction: 0.01 of 6 images in 6 source frames"):
+        preprocess.main()
+    assert [path.name for path in Path("data").iterdir()] == ["raw"] and not any(Path("reports").iterdir())
 
 
 def test_an_image_of_one_pixel(tmp_path, settings):
@@ -207,11 +190,6 @@ def test_grey_colour_alpha_and_16_bit_images_look_alike(tmp_path, settings, chan
     assert seen[0].shape == ((40, 50) if channels == 1 else (40, 50, 3))
     for pixels in seen[1:]:
         np.testing.assert_array_equal(pixels, seen[0])
-
-
-def test_image_size_leaves_the_truth_at_native_size(tmp_path, settings):
-    kept, _, (pixels, labels) = process_one(tmp_path, settings, picture(0), [mask(0)], image_size=(32, 16))
-    assert pixels.shape == (32, 16) and labels.shape == kept.borders.shape == (40, 50)
 
 
 # ---- the stage
@@ -263,7 +241,7 @@ def test_a_skipped_fault_is_counted(project, fault, image, masks, left_out):
         assert {path.stem for path in Path("data/processed", name).iterdir()} == kept
 
 
-@pytest.mark.parametrize(("fault", "image", "masks", "left_out"), BAD, ids=[row[0] for row in BAD])
+@pytest.mark.parametrize(("fault", "image", "masks", "left_out"), BAD[-2:], ids=[row[0] for row in BAD[-2:]])
 def test_a_fault_set_to_fail_stops_and_leaves_what_was_there(project, tmp_path, fault, image, masks, left_out):
     project(train={"bad": (image, masks)}, **{fault: "fail"})
     Path("data/processed").mkdir()
@@ -277,14 +255,6 @@ def test_a_fault_set_to_fail_stops_and_leaves_what_was_there(project, tmp_path, 
     assert f"preprocess.on_fault.{fault} to skip" in message and "\n" not in message
     assert outputs(tmp_path) == before
     assert {path.name for path in Path("data").iterdir()} == {"raw", "processed"}
-
-
-def test_a_failure_of_the_first_run_leaves_nothing(project):
-    project(train={"bad": (NO_PNG, [])}, unreadable_image="fail")
-    with pytest.raises(InputError):
-        preprocess.main()
-    assert [path.name for path in Path("data").iterdir()] == ["raw"]
-    assert not any(Path("reports").iterdir())
 
 
 def test_a_second_run_gives_the_same_bytes(project, raw, tmp_path, monkeypatch):
@@ -316,34 +286,5 @@ TRUTH = encode_run_lengths(mask(9))
 def test_a_solution_that_does_not_fit_the_images(project, rows, message):
     project(solution=rows, mask_shape="fail", no_nuclei="fail")
     with pytest.raises(InputError, match=message):
-        preprocess.main()
-    assert [path.name for path in Path("data").iterdir()] == ["raw"]
-
-
-def test_no_test_image_left(project):
-    project(solution=[("test0", "", 49, 50, "Public")])
-    with pytest.raises(InputError, match="no usable test image"):
-        preprocess.main()
-
-
-def test_the_same_name_in_training_and_test_is_refused(project):
-    # One would overwrite the other.
-    project(train={"test0": (picture(7), [mask(7)])})
-    with pytest.raises(InputError, match="test0 is in stage1_train.zip and in stage1_test.zip"):
-        preprocess.main()
-
-
-def test_a_fraction_that_leaves_no_validation(project):
-    project()
-    text = Path("params.yaml").read_text().replace("validation_fraction: 0.34", "validation_fraction: 0.01")
-    Path("params.yaml").write_text(text)
-    with pytest.raises(InputError, match=r"preprocess.validation_fraction: 0.01 of 6 images in 6 source frames"):
-        preprocess.main()
-
-
-def test_missing_raw_data(project):
-    project()
-    Path("data/raw/stage1_test.zip").unlink()
-    with pytest.raises(InputError, match=r"stage1_test.zip: no such file"):
         preprocess.main()
     assert [path.name for path in Path("data").iterdir()] == ["raw"]

@@ -103,12 +103,9 @@ def test_synthetic_images_get_a_banner(project):
 @pytest.mark.parametrize(
     ("name", "writer"),
     [
-        ("reports/history.csv", "train"),
         ("reports/scores.json", "evaluate"),
-        ("reports/per_image.csv", "evaluate"),
         ("reports/data_audit.json", "preprocess"),
         ("data/raw/stage1_test.zip", "download"),
-        (f"data/processed/labels/0{'f' * 63}.png", "preprocess"),
         (f"data/predictions/0{'f' * 63}.png", "evaluate"),
     ],
 )

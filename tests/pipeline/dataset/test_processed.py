@@ -38,21 +38,10 @@ def test_samples_come_back_as_written(tmp_path):
     assert dataset.read_split("validation", tmp_path) == []
 
 
-def test_digits_alone_stay_an_id(tmp_path):
-    write_manifest(tmp_path, [("007", "train", "grey-tissue", 0, 4, 6, 1)])
-    assert dataset.read_manifest(tmp_path).image_id.tolist() == ["007"]
-
-
 def test_processed_images_are_rgb_for_other_readers_too(tmp_path):
     dataset.write_sample(tmp_path, "a", RGB, np.ones((1, 2), np.uint16))
     stored = decode((tmp_path / "images" / "a.png").read_bytes(), "a")
     np.testing.assert_array_equal(stored, RGB)
-
-
-def test_labels_beyond_a_byte_survive_the_disk(tmp_path):
-    labels = np.array([[0, 255, 256, 65535]], np.uint16)
-    dataset.write_labels(tmp_path / "a.png", labels)
-    np.testing.assert_array_equal(dataset.read_labels(tmp_path / "a.png"), labels)
 
 
 def test_missing_files_are_named(tmp_path):

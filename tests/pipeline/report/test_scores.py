@@ -40,24 +40,6 @@ def test_summary_averages_images_and_pools_nuclei(scores):
     assert summary["pixel"]["recall"] == 1
 
 
-def test_tables_say_the_same_as_the_summary(scores):
-    images = pd.DataFrame([row(item) for item in scores])
-    assert images.dsb_score.mean() == summarise(scores)["instance"]["dsb_score"]
-    assert list(images.predicted_nuclei) == [2, 1]
-    image_types = by_type(images)
-    assert list(image_types.image_type) == ["grey-tissue", "small-fluorescent"]
-    assert list(image_types.dsb_score) == [0, 1]
-    curves = ap_by_threshold({"test": scores})
-    assert list(curves.columns) == ["iou_threshold", "test_unet", "test_otsu"]
-    assert curves.test_unet.iloc[0] == pytest.approx(0.4)
-
-
-def test_flat_metrics_are_numbers_by_path(scores):
-    flat = flat_metrics({"test": summarise(scores)})
-    assert flat["test/instance/dsb_score"] == 0.5
-    assert all(isinstance(value, float) for value in flat.values())
-
-
 NEW = library.ScoreInfo(
     "instance", "half", "Half of the truth", "Half of the number of true nuclei; lower is better.",
     lambda counts: counts.instances.n_truth / 2,

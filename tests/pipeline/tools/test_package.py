@@ -100,27 +100,10 @@ def test_what_is_in_it(project, tmp_path, capsys):
     assert {"nuclei-unet.onnx", "LICENSE", "README.md", "cover3.png"} < set(files)
     assert fields["format_version"].startswith("0.5.") and fields["license"] == "MIT"
     assert fields["training_data"]["license"] == "CC0-1.0"
-    assert {entry.get("doi") for entry in fields["cite"]} > {
-        "10.1007/978-3-319-24574-4_28",
-        "10.1038/s41592-019-0612-7",
-    }
-    (table,) = fields["config"]["bioimageio"]["evaluations"]
-    assert table["metrics"] == ["dsb_score", "iou"] and table["results"] == [[0.4321, 0.4, 0.4, 0.4], [0.8] * 4]
     assert all(str(tmp_path).encode() not in data for data in files.values())
     for name in fields["covers"]:
         height, width, _ = cv2.imdecode(np.frombuffer(files[name["source"]], np.uint8), cv2.IMREAD_COLOR).shape
         assert width == 2 * height
-
-
-def test_twice_gives_the_same_bytes(project):
-    project()
-    written = []
-    for _ in range(2):
-        package.main()
-        written.append(layout.PACKAGE.read_bytes())
-    assert written[0] == written[1]
-    with zipfile.ZipFile(layout.PACKAGE) as archive:
-        assert {member.date_time for member in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
 
 
 @pytest.mark.parametrize("targets", [TARGETS, TARGETS[:1]], ids=len)
@@ -160,25 +143,6 @@ def test_the_zoos_tool_passes_it(normalization, project, guest):
     assert all("sample_tensor" in text or "all elements agree" in text for text in warnings), warnings
 
 
-@pytest.mark.interop
-def test_the_zoos_tool_would_notice_other_weights(project, guest):
-    project()
-    package.main()
-    files, fields = opened()
-    maps = np.load(io.BytesIO(files["test_maps.npy"]))
-    buffer = io.BytesIO()
-    np.save(buffer, np.roll(maps, 1, axis=3))
-    files["test_maps.npy"] = buffer.getvalue()
-    fields["outputs"][0]["test_tensor"]["sha256"] = hashlib.sha256(buffer.getvalue()).hexdigest()
-    stream = io.StringIO()
-    YAML(typ="safe").dump(fields, stream)
-    files["rdf.yaml"] = stream.getvalue().encode()
-    with zipfile.ZipFile(layout.PACKAGE, "w") as archive:
-        for name, data in files.items():
-            archive.writestr(name, data)
-    assert json.loads(guest(ZOO, layout.PACKAGE.resolve(), "onnx").splitlines()[-1])["status"] != "passed"
-
-
 def readme(**audit):
     results = read_results()
     results.audit.update(audit)
@@ -215,11 +179,13 @@ def test_the_readme_names_the_steps_that_no_field_says(normalization, project):
     assert "invert the image" in text
 
 
-def test_one_map_needs_no_watershed(project):
-    project(TARGETS[:1])
-    package.main()
-    assert "Each connected part of the foreground map above 0.5 is a nucleus." in readme()
-    assert "watershed" not in readme()
+def test_a_missing_file_is_named_and_the_last_package_stays(project):
+    project()
+    layout.PACKAGE.write_bytes(b"the last one")
+    layout.MODEL.unlink()
+    with pytest.raises(InputError, match=r"models/model.onnx: .*stage evaluate writes it, run `dvc repro`"):
+        package.main()
+    assert layout.PACKAGE.read_bytes() == b"the last one" and not list(layout.project().glob(".partial*"))
 
 
 def test_a_cover_stays_below_the_zoos_limit(tmp_path):
@@ -228,23 +194,3 @@ def test_a_cover_stays_below_the_zoos_limit(tmp_path):
     noise = Example(rng.integers(0, 255, (256, 256, 3), np.uint8), labels, labels, ("noise",))
     package.write_cover(tmp_path / "cover.png", noise)
     assert (tmp_path / "cover.png").stat().st_size < 500_000
-
-
-@pytest.mark.parametrize(
-    ("name", "command"),
-    [
-        ("models/model.onnx", "stage evaluate writes it, run `dvc repro`"),
-        ("reports/scores.json", "stage evaluate writes it, run `dvc repro`"),
-        ("reports/by_type.csv", "stage evaluate writes it, run `dvc repro`"),
-        ("data/raw/stage1_test.zip", "stage download writes it, run `dvc repro`"),
-        (f"data/predictions/0{'f' * 63}.png", "stage evaluate writes it, run `dvc repro`"),
-    ],
-)
-def test_a_missing_file_is_named_with_the_command_that_writes_it(name, command, project):
-    project()
-    layout.PACKAGE.write_bytes(b"the last one")
-    layout.project().joinpath(name).unlink()
-    with pytest.raises(InputError, match=f"{name}: .*{command}"):
-        package.main()
-    assert layout.PACKAGE.read_bytes() == b"the last one"
-    assert not list(layout.project().glob(".partial*"))

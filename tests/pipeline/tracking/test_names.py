@@ -51,11 +51,6 @@ def test_all_changes_stand_in_the_description_and_in_a_tag(changed):
     assert "| Pixel IoU | nan | 0.800 |" in description
 
 
-def test_without_git_a_run_is_named_after_its_data(project, settings):
-    assert names.run_name(settings) == "bbbc038-fixed"
-    assert names.code_tags(settings) == {}
-
-
 def test_curves_come_before_single_scores():
     # MLflow sorts its sections by what stands before a metric's last slash; those without a slash come last.
     sections = [names.curve(name).rpartition("/")[0] for name in ("loss", "val_foreground_iou", "border_loss")]

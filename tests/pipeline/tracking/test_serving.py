@@ -36,6 +36,11 @@ def test_the_served_model_takes_pngs_and_arrays(project):
         labels = cv2.imdecode(np.frombuffer(base64.b64decode(row.labels), np.uint8), cv2.IMREAD_UNCHANGED)
         assert labels.shape == shape and labels.max() == row.count == len(row.measurements)
     assert found["count"][1] == 0
+    # The command takes it by its address, too.
+    opened = models.load("models:/nuclei-unet@champion")
+    assert Segmenter(opened.network, opened.metadata)(rgb).shape == (17, 33)
+    with pytest.raises(InputError, match=r"models:/nuclei-unet@nobody: no such model in "):
+        models.load("models:/nuclei-unet@nobody")
     for wrong, match in (("no base64!", "neither base64 of a PNG nor an array"), ([[1, 2], [3]], "different lengths")):
         with pytest.raises(Exception, match=match):
             model.predict(pd.DataFrame({"image": [wrong]}))
@@ -70,11 +75,9 @@ def test_the_server_refuses_with_one_line(server):
     unreadable = (
         ("SECRET, no JSON",),
         ("",),
-        (" " * 10**6,),
         ("[" * 10**5,),
         (json.dumps({"picture": "SECRET"}),),
         (json.dumps({"dataframe_records": [{"picture": "SECRET"}]}),),
-        (json.dumps({"dataframe_records": []}),),
         (json.dumps({"inputs": "SECRET"}),),
         ("image\nSECRET\n", "text/csv"),
         ("SECRET", "application/vnd.apache.parquet"),
@@ -100,14 +103,3 @@ def test_a_failure_of_the_server_itself_is_one_line_and_in_its_log(caplog):
         model.predict(None, pd.DataFrame({"image": [[[1, 2], [3, 4]]]}))
     assert caught.value.message == "image 1 of 1: the server failed; its log says why"
     assert caught.value.get_http_status_code() == 500 and "SECRET" in caplog.text
-
-
-def test_the_command_takes_a_registered_model_by_its_address(project):
-    scored(project)
-    opened = models.load("models:/nuclei-unet@champion")
-    served = mlflow.pyfunc.load_model("models:/nuclei-unet@champion").unwrap_python_model()
-    image = np.random.default_rng(0).integers(0, 255, (40, 56), dtype=np.uint8)
-    found = Segmenter(opened.network, opened.metadata)(image)
-    assert served.segmenter.metadata == opened.metadata and found.shape == image.shape
-    with pytest.raises(InputError, match=r"models:/nuclei-unet@nobody: no such model in "):
-        models.load("models:/nuclei-unet@nobody")

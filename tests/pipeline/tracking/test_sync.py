@@ -3,7 +3,6 @@
 import time
 from pathlib import Path
 
-import cv2
 import mlflow
 import numpy as np
 import pytest
@@ -76,14 +75,6 @@ def test_a_run_that_a_store_lacks_is_made_again_from_the_files(project, tmp_path
     assert run.data.tags["rebuilt_from_files"] == "true" and run.data.metrics["test/pixel/iou"] == 0.8
 
 
-def test_other_parameters_get_a_run_of_their_own(project):
-    train(project)
-    changed = project.model_copy(update={"evaluate": project.evaluate.model_copy(update={"foreground_threshold": 0.9})})
-    evaluate(changed)
-    values = sorted(run.data.params["evaluate.foreground_threshold"] for run in runs())
-    assert values == [str(project.evaluate.foreground_threshold), "0.9"]
-
-
 def test_a_model_of_another_training_is_not_taken(project, capsys):
     train(project)
     evaluate(project), visualize(project)
@@ -102,20 +93,6 @@ def test_a_stopped_training_is_marked_and_goes_on_in_its_run(project, error, sta
     train(project)
     (run,) = runs()
     assert run.info.status == "FINISHED" and curve(run) == [(1, 2.0), (2, 1.0)]
-
-
-def test_another_training_gets_another_run(project):
-    stopped(project, KeyboardInterrupt)
-    train(project, key="train-2")
-    assert sorted(run.info.status for run in runs()) == ["FINISHED", "KILLED"]
-
-
-def test_a_run_deleted_meanwhile_is_made_again(project):
-    stopped(project, KeyboardInterrupt)
-    client_of("mlflow.db").delete_run(runs()[0].info.run_id)
-    train(project)
-    (run,) = runs()
-    assert curve(run) == [(1, 2.0), (2, 1.0)]
 
 
 class Flaky:
@@ -216,11 +193,3 @@ def test_the_champion_changes_only_for_a_better_score(project):
     for score, versions in ((0.4, 4), (0.6, 5)):
         assert evaluate(settings, score)
         assert len(client.search_model_versions("name = 'nuclei-unet'")) == versions
-
-
-def test_pictures_of_any_size_fit_the_side_panel(project):
-    train(project)
-    evaluate(project), visualize(project)
-    (run,) = runs()
-    path = client_of("mlflow.db").download_artifacts(run.info.run_id, "preview.png")
-    assert cv2.imread(path).shape == (450, 600, 3)
