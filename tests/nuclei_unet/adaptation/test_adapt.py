@@ -3,7 +3,6 @@
 from types import SimpleNamespace
 
 import numpy as np
-import onnx
 import pytest
 
 from nuclei_unet.adaptation import Settings, adapt, calibrate, finetune, study
@@ -68,13 +67,12 @@ def test_a_random_annotator_does_not_help(normalization):
 
 def test_fine_tuning_is_cross_validated_and_its_weights_are_kept(wide, monkeypatch, tmp_path):
     """As if training brought everything: what it was trained on, and that the last one takes all images."""
-    trained, calibrated_on = [], []
+    trained, calibrated_on, tuned = [], [], tmp_path / "tuned.onnx"
+    onnx_file.copy(models.PRETRAINED, tuned, models.describe(None)[0].but(licence="another file"))
 
     class Learner:
         def __init__(self, data, metadata, settings, replay, on_step):
-            changed = onnx.load_model_from_string(data)
-            changed.doc_string = "trained"
-            self.data, self.replay, self.on_step = changed.SerializeToString(), len(replay), on_step
+            self.replay, self.on_step = len(replay), on_step
             self.model = SimpleNamespace(get_weights=lambda: 0)
 
         def run(self, samples, stops):
@@ -86,7 +84,7 @@ def test_fine_tuning_is_cross_validated_and_its_weights_are_kept(wide, monkeypat
         def to_onnx(self, weights, samples=()):
             if samples:
                 calibrated_on.append((weights, [sample.image_id for sample in samples]))
-            return self.data
+            return tuned.read_bytes()
 
     monkeypatch.setattr(finetune, "Finetuner", Learner)
     monkeypatch.setattr(adapt, "choose", lambda variants: variants[-1])
