@@ -5,6 +5,7 @@ import pytest
 from tests import guests
 
 
+@pytest.mark.slow
 def test_without_a_package_index_tests_are_skipped_but_not_on_ci(tmp_path, monkeypatch):
     lock = tmp_path / "guests.lock"
     lock.write_text(f"nuclei-unet-no-such-guest==1 --hash=sha256:{'0' * 64}\n")

@@ -71,6 +71,7 @@ main(["predict", {str(images)!r}, {str(tmp_path / "out")!r}, "--write", "geojson
     assert json.loads((tmp_path / "out/run.json").read_text())["images"][0]["count"] > 0
 
 
+@pytest.mark.slow
 def test_a_wheel_in_an_empty_environment(images, tmp_path):
     copy = tmp_path / "source"
     files = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()

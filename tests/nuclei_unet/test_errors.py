@@ -1,12 +1,10 @@
 """What is printed of names that others chose."""
 
-import onnx
 import pytest
 
 from nuclei_unet import errors
 from nuclei_unet.commands.main import main
 from nuclei_unet.prediction import models
-from nuclei_unet.prediction.engine import CARD
 
 
 @pytest.mark.parametrize(
@@ -23,14 +21,14 @@ def test_signs_that_a_terminal_obeys_are_spelled_out(text, shown):
     assert errors.one_line(text) == shown
 
 
-def test_info_shows_what_a_model_says_in_one_line(tmp_path, capsys):
-    model = onnx.load_model(models.PRETRAINED)
-    (entry,) = (entry for entry in model.metadata_props if entry.key == CARD)
-    metadata = models.describe(None)[0]
-    metadata = metadata.model_copy(update={"commit": "\x1b[2J"})
-    entry.value = metadata.model_copy(update={"licence": "MIT\nmodel  trusted", "recipe": metadata}).dump()
-    (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
+def test_what_is_printed_is_one_line_whatever_a_file_is_called_or_says(capsys, monkeypatch):
     with pytest.raises(SystemExit):
-        main(["info", str(tmp_path / "m.onnx")])
+        main(["info", "no\n\x1b[2Jsuch.onnx"])
+    assert capsys.readouterr().err == "error: no\\n\\x1b[2Jsuch.onnx: no such model\n"
+    metadata, *more = models.describe(None)
+    described = (metadata.but(commit="\x1b[2J", licence="MIT\nmodel  trusted"), *more)
+    monkeypatch.setattr(models, "describe", lambda model: described)
+    with pytest.raises(SystemExit):
+        main(["info", "m.onnx"])
     said = capsys.readouterr().out
     assert r"MIT\nmodel  trusted" in said and r"\x1b[2J" in said and "\x1b" not in said

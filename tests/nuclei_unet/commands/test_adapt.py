@@ -1,7 +1,9 @@
 """The command `nuclei-unet adapt` on synthetic images."""
 
 import argparse
+import os
 import re
+import sys
 
 import cv2
 import numpy as np
@@ -173,6 +175,7 @@ def test_an_interrupted_run_leaves_nothing_behind(lab, tmp_path, monkeypatch, ca
         raise KeyboardInterrupt
 
     monkeypatch.setattr(calibrate, "calibrate", interrupted)
+    monkeypatch.setattr(os, "_exit", sys.exit)
     with pytest.raises(SystemExit) as ended:
         main(["adapt", str(lab / "images"), str(lab / "labels"), "--out", str(tmp_path / "a.onnx"), "--threads", "2"])
     assert ended.value.code == 130 and capsys.readouterr().err.splitlines()[-1] == "interrupted"

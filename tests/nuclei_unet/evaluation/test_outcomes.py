@@ -1,6 +1,7 @@
 """What became of each nucleus, worked out by hand."""
 
 import numpy as np
+import pytest
 
 from nuclei_unet.evaluation.outcomes import Outcome, errors
 
@@ -12,32 +13,20 @@ def outcomes(truth, predicted):
     return of_truth.tolist(), of_predicted.tolist()
 
 
-def test_matched_missed_and_false():
-    assert outcomes([[1, 1, 0, 2, 2, 0, 0]], [[1, 1, 0, 0, 0, 0, 3]]) == ([CORRECT, MISSED], [CORRECT, FALSE])
-
-
-def test_an_iou_of_exactly_half_is_no_match():
-    assert outcomes([[1, 1, 0]], [[1, 0, 0]]) == ([MISSED], [FALSE])
-
-
-def test_two_predictions_split_a_nucleus():
-    assert outcomes([[1, 1, 1, 1]], [[1, 1, 2, 2]]) == ([SPLIT], [SPLIT, SPLIT])
-
-
-def test_a_piece_beside_a_match_is_false_not_a_split():
-    assert outcomes([[1, 1, 1, 1]], [[1, 1, 1, 2]]) == ([CORRECT], [CORRECT, FALSE])
-
-
-def test_a_prediction_half_outside_is_no_part_of_a_split():
-    assert outcomes([[1, 1, 1, 1, 0, 0]], [[1, 1, 0, 2, 2, 0]]) == ([MISSED], [FALSE, FALSE])
-
-
-def test_one_prediction_merges_two_nuclei():
-    assert outcomes([[1, 1, 2, 2]], [[7, 7, 7, 7]]) == ([MERGED, MERGED], [MERGED])
-
-
-def test_a_prediction_that_matches_the_larger_of_two_is_correct_and_the_other_missed():
-    assert outcomes([[1, 1, 1, 2]], [[1, 1, 1, 1]]) == ([CORRECT, MISSED], [CORRECT])
+@pytest.mark.parametrize(
+    ("truth", "predicted", "expected"),
+    [
+        ([1, 1, 0, 2, 2, 0, 0], [1, 1, 0, 0, 0, 0, 3], ([CORRECT, MISSED], [CORRECT, FALSE])),
+        ([1, 1, 0], [1, 0, 0], ([MISSED], [FALSE])),  # an IoU of exactly half is no match
+        ([1, 1, 1, 1], [1, 1, 2, 2], ([SPLIT], [SPLIT, SPLIT])),
+        ([1, 1, 1, 1], [1, 1, 1, 2], ([CORRECT], [CORRECT, FALSE])),  # a piece beside a match is no split
+        ([1, 1, 1, 1, 0, 0], [1, 1, 0, 2, 2, 0], ([MISSED], [FALSE, FALSE])),  # nor one that is half outside
+        ([1, 1, 2, 2], [7, 7, 7, 7], ([MERGED, MERGED], [MERGED])),
+        ([1, 1, 1, 2], [1, 1, 1, 1], ([CORRECT, MISSED], [CORRECT])),  # matches the larger of two
+    ],
+)
+def test_outcomes(truth, predicted, expected):
+    assert outcomes([truth], [predicted]) == expected
 
 
 def test_part_of_a_merger_and_of_a_split_counts_as_merged():

@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,7 @@ import pytest
 
 from nuclei_unet.errors import InputError
 from nuclei_unet.network import imagenet, unet
-from nuclei_unet.training import crops, fit, losses
+from nuclei_unet.training import callbacks, crops, fit, losses
 from tests import ROOT
 from tests.nuclei_unet.training.examples import Stopped, same_training, sample, stop_at, trained
 
@@ -67,10 +68,13 @@ def test_training_keeps_the_weights_of_the_best_epoch(train_params, capsys):
     assert float(loss[0]) == pytest.approx(history.val_loss.min(), rel=1e-4)
 
 
-def test_a_loss_that_is_no_number_stops(train_params, monkeypatch):
-    monkeypatch.setattr(losses, "bce_dice", lambda truth, predicted: losses.bce(truth, predicted) * float("nan"))
-    with pytest.raises(InputError, match=r"train.learning_rate: the loss became nan at step 1 with .*; lower it"):
-        trained(train_params(targets=("foreground",)))
+@pytest.mark.parametrize("loss", [float("nan"), 1e30])
+def test_a_loss_that_explodes_stops(loss):
+    stop = callbacks.StopOnExplosion()
+    stop.set_model(SimpleNamespace(optimizer=SimpleNamespace(iterations=7, learning_rate=0.5)))
+    stop.on_train_batch_end(0, {"loss": 1.0})
+    with pytest.raises(InputError, match=r"train.learning_rate: the loss became .* at step 7 with .* 0.5; lower it"):
+        stop.on_train_batch_end(1, {"loss": loss})
 
 
 def test_weights_that_are_no_numbers_after_a_last_step_that_was_fine_stop(train_params):

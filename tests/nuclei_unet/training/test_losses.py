@@ -18,18 +18,12 @@ def test_losses_are_near_0_if_perfect_and_large_if_all_is_wrong():
         assert float(loss(truth, 1 - truth)[0]) > 10
 
 
-def test_bce_by_hand():
+def test_losses_by_hand():
     bce = losses.bce(maps_of([1, 0], [1, 1]), maps_of([0.5, 0.5], [0.25, 1]))
     np.testing.assert_allclose(bce, [np.log(2), np.log(4) / 2], rtol=1e-5)
-
-
-def test_bce_dice_adds_1_minus_dice_by_hand():
     truth, predicted = maps_of([1, 1, 0, 0]), maps_of([0.5, 0.5, 0.5, 0.5])
     # shared 1, total 2 + 2, and 100 on top of both
     np.testing.assert_allclose(losses.bce_dice(truth, predicted), [np.log(2) + 1 - 102 / 104], rtol=1e-5)
-
-
-def test_bce_dice_without_foreground_has_no_dice_to_speak_of():
     empty = maps_of([0] * 50)
     assert float(losses.bce_dice(empty, empty)[0]) < 1e-5
 

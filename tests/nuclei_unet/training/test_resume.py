@@ -9,6 +9,7 @@ from tests.nuclei_unet.training import hostile_states
 from tests.nuclei_unet.training.examples import Stopped, same_training, stop_at, trained
 
 
+@pytest.mark.slow
 def test_early_stopping_stays_where_it_was(train_params, tmp_path):
     # Nothing gets better: the first epoch is the best, and the third is the last.
     params = train_params(epochs=6, early_stopping=2, learning_rate=1e-12, targets=("foreground",))

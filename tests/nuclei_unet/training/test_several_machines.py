@@ -165,7 +165,6 @@ def test_a_missing_team(no_team):
     ("text", "said"),
     [
         ("{" * 100_000, "not of the form"),
-        ('{"cluster": {"worker": ["a:1", "b:1"]}}', "not of the form"),
         ('{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "chief", "index": 0}}', "not of the form"),
         ('{"cluster": {"worker": ["a", "b"]}, "task": {"type": "worker", "index": 0}}', "not of the form"),
         ('{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 0}}', "names one worker only"),
