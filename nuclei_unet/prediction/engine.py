@@ -32,7 +32,8 @@ class OnnxNetwork:
         ------
         InputError : not an ONNX file of ours, or a broken one
         """
-        on_gpu = gpu and GPU in onnxruntime.get_available_providers() and _gpu_is_visible()
+        hidden = os.environ.get("CUDA_VISIBLE_DEVICES", "0") in ("", "-1")
+        on_gpu = gpu and GPU in onnxruntime.get_available_providers() and not hidden
         try:
             self._session = _session(_for_gpu(data) if on_gpu else data, threads, on_gpu)
             properties = self._session.get_modelmeta().custom_metadata_map
@@ -85,10 +86,6 @@ def _session(data: bytes, threads: int | None, on_gpu: bool) -> onnxruntime.Infe
     # A model may name files for its weights, which would be looked for in the working folder: there are none.
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
     return onnxruntime.InferenceSession(data, options, providers=[GPU, CPU] if on_gpu else [CPU])
-
-
-def _gpu_is_visible() -> bool:
-    return os.environ.get("CUDA_VISIBLE_DEVICES", "0") not in ("", "-1")
 
 
 def _for_gpu(data: bytes) -> bytes:

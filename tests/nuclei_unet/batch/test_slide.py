@@ -343,7 +343,7 @@ def test_what_cannot_be_done_is_refused_in_one_line(tmp_path, synthetic_image, c
     stack = write_slide(tmp_path / "z.zarr", np.stack([image] * 3), axes="zyx")
     assert "has 3 planes along Z" in refused(capsys, stack, out)
     unclear = write_slide(tmp_path / "c.zarr", np.stack([image] * 2), names=("a", "b"))
-    assert "choose the channel: 0 a, 1 b" in refused(capsys, unclear, out)
+    assert "choose a channel: 0 a, 1 b" in refused(capsys, unclear, out)
     assert "no channel DAPI" in refused(capsys, unclear, out, "--channel", "DAPI")
     mask = write_slide(tmp_path / "m.zarr", image > 9)
     assert "true/false" in refused(capsys, mask, out)

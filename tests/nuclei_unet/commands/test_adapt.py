@@ -24,7 +24,7 @@ def requested(*arguments):
     """Return what the command is asked for, with the number of threads that all tests share."""
     parser = argparse.ArgumentParser()
     adapt.add_arguments(parser)
-    return adapt.Request.of(parser.parse_args(["--threads", "2", *map(str, arguments)]))
+    return parser.parse_args(["--threads", "2", *map(str, arguments)])
 
 
 @pytest.fixture(scope="module")
