@@ -36,6 +36,7 @@ class Pool:
     """Where tasks are done. Each kind says how one is submitted, waited for, and what became of it."""
 
     at_work = 1  # tasks at the same time
+    _pool: Any = None
 
     def run(self, function: Callable[[Any, Any], Any], tasks: Iterable, common: Any) -> Iterator[tuple[int, Any]]:
         """Yield (number of the task, function(task, common)) in the order in which they end.

@@ -32,11 +32,11 @@ def write(path: Path, labels: np.ndarray, measurements: Mapping[str, Sequence[fl
     with fresh_file(path) as partial, partial.open("w", encoding="utf-8", newline="\n") as file:
         file.write('{"type": "FeatureCollection", "features": [')
         for index, (label, parts) in enumerate(nuclei.items()):
-            values = {name: float(values[index]) for name, values in columns.items()}
-            values = {name: value for name, value in values.items() if math.isfinite(value)}
+            row = {name: float(values[index]) for name, values in columns.items()}
+            row = {name: value for name, value in row.items() if math.isfinite(value)}
             file.write("\n" if index == 0 else ",\n")
             # A feature per line: such a file can be searched, and is never in memory as a whole.
-            file.write(json.dumps(_feature(label, parts, values), ensure_ascii=False, separators=(",", ":")))
+            file.write(json.dumps(_feature(label, parts, row), ensure_ascii=False, separators=(",", ":")))
         file.write("\n]}\n")
 
 
