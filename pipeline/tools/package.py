@@ -89,4 +89,4 @@ def _file(folder: Path, name: str) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    stage.run(main)
+    stage.run(main, tensorflow=True)

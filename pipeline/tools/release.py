@@ -41,4 +41,4 @@ def commit() -> str:
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, tensorflow=True)
