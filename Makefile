@@ -84,10 +84,10 @@ demo: $(READY)
 	@python -m pipeline.tools.demo
 
 test: $(READY)
-	@python -m pytest -n 2 -m "not slow and not interop and not browser"
+	@python -m pytest -n 2 --dist loadfile -m "not slow and not interop and not browser"
 
 test-all: $(READY)
-	@python -m pytest -n 2
+	@python -m pytest -n 2 --dist loadfile
 
 fault-injection: $(READY)
 	@python -m benchmarks.fault_injection --short

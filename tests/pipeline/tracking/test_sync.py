@@ -159,6 +159,7 @@ def test_a_dead_store_costs_one_warning_a_stage_and_no_result(project, uri, monk
     assert capsys.readouterr().err.count("MLflow cannot be written to") == 2
 
 
+@pytest.mark.slow
 def test_a_server_gets_everything_by_its_address_alone(project, tmp_path, monkeypatch):
     port = free_port()
     address = f"http://127.0.0.1:{port}"
