@@ -1,7 +1,7 @@
 """Find the nuclei of an image with a U-Net. This library needs neither the pipeline around it nor TensorFlow.
 
 from nuclei_unet import Segmenter
-segmenter = Segmenter.load()                # the pretrained model; or a file: Segmenter.load("models/model.keras")
+segmenter = Segmenter.load()                # the pretrained model; or a file: Segmenter.load("models/model.onnx")
 labels = segmenter(image)
 table = segmenter.measure(labels, image)
 """
