@@ -98,10 +98,11 @@ repro: $(READY)
 # Where the project started: a well-known tutorial's recipe, through parameters alone.
 override TUTORIAL := preprocess.image_size=[128,128] preprocess.channels=3 preprocess.invert_light_background=false \
 	preprocess.percentiles=null preprocess.nucleus_intensity=null preprocess.validation_fraction=0.1 \
-	train.targets=[foreground] train.crop_size=128 train.type_balance=0 train.epochs=25 train.steps_per_epoch=null \
+	train.targets=[foreground] train.diameter=null train.crop_size=128 train.type_balance=0 train.epochs=25 train.steps_per_epoch=null \
 	train.optimizer=adam train.learning_rate=0.001 train.schedule=constant train.loss=bce train.early_stopping=2 \
 	train.model.encoder=none train.model.stem_stride=1 train.model.filters=[16,32,64,128,256] \
 	train.model.dropout=[0.1,0.1,0.2,0.2,0.3] train.model.normalization=none train.model.upsampling=transposed \
+	train.model.join=concatenate \
 	train.augment.flip=false train.augment.rotate=false train.augment.zoom=[1,1] train.augment.gamma=[1,1] \
 	train.augment.contrast=0 train.augment.noise=0 train.augment.blur=0 train.augment.cytoplasm=0 \
 	train.augment.transfer=0 train.augment.mix=0 evaluate.augmentations=[[1,0]] \

@@ -68,6 +68,7 @@ class NetworkSettings(Section):
     dropout: Annotated[tuple[Annotated[float, Field(ge=0, lt=1)], ...], Field(max_length=8)]
     normalization: Literal["batch", "none"]
     upsampling: Literal["bilinear", "nearest", "transposed"]
+    join: Literal["concatenate", "add"]
 
     @model_validator(mode="after")
     def one_dropout_a_level(self):
@@ -110,6 +111,7 @@ class TrainSettings(Section):
     precision: Literal["auto", "float32", "mixed_bfloat16"]
     strategy: Literal["auto", "single", "mirrored", "multiworker"]
     targets: Targets
+    diameter: Annotated[float, Field(ge=4, le=256)] | None
     crop_size: Annotated[int, Field(ge=32, le=4096)]
     type_balance: Fraction
     batch_size: Annotated[int, Field(ge=1, le=4096)]

@@ -96,6 +96,13 @@ class Params(Section):
     verify: VerifySettings
     run: RunSettings
 
+    @pydantic.model_validator(mode="after")
+    def one_size(self):
+        """Refuse to resize images twice."""
+        if self.preprocess.image_size is not None and self.train.diameter is not None:
+            raise ValueError("preprocess.image_size and train.diameter both say how large nuclei are; set one to null")
+        return self
+
 
 def load(path: Path = layout.PARAMS) -> Params:
     """Read and check a parameter file.

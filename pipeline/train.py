@@ -67,6 +67,7 @@ def metadata_of(settings: params.Params) -> Metadata:
     return Metadata(
         targets=settings.train.targets,
         network=settings.train.model,
+        diameter=settings.train.diameter,
         normalize=NormalizeSettings(
             **{key: getattr(settings.preprocess, key) for key in NormalizeSettings.model_fields}
         ),

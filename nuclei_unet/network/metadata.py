@@ -11,17 +11,6 @@ MEMBER = "nuclei_unet.json"  # of a .keras file; Keras ignores it
 MAX_BYTES = 2**20  # real ones have a few thousand
 
 
-class Diameters(Section):
-    """Sizes of the nuclei that a model was trained on, px.
-
-    Of the training images 1%, 50% and 99% have a median nucleus with an equivalent diameter below these.
-    """
-
-    low: float = Field(gt=0)
-    typical: float = Field(gt=0)
-    high: float = Field(gt=0)
-
-
 class Adaptation(Section):
     """How a model was adapted to somebody's annotated images; see `nuclei_unet.adaptation`.
 
@@ -42,7 +31,8 @@ class Adaptation(Section):
 class Metadata(Section):
     """How a model was made, how it is used, and what is known of it.
 
-    `data` is the SHA-256 of the data set that it was trained on. `predict` is None until the model is evaluated, and
+    `diameter` is that of the typical nucleus, px, in the images that the network was trained on, and in those that it has
+    to see; None: they come at their own size. `data` is the SHA-256 of the data set that it was trained on. `predict` is None until the model is evaluated, and
     `scores` are empty: those of reports/scores.json, {split: {group: {key: value}}}, with numbers of images among them.
     `commit` is set in copies that leave the project. The project's own file cannot name it: the commit holds the file's
     digest. `source` is the SHA-256 of the `.keras` file that the weights are from. `parent` is that of the model that
@@ -54,7 +44,7 @@ class Metadata(Section):
     normalize: NormalizeSettings
     predict: PredictSettings | None = None
     data: str = Field(pattern="^[0-9a-f]{64}$")
-    diameters: Diameters | None = None
+    diameter: float | None = Field(default=None, gt=0)
     scores: dict[str, dict[str, int | dict[str, float]]] = Field(default_factory=dict)
     licence: str | None = None
     commit: str | None = None

@@ -35,11 +35,18 @@ def build(
     x = skips.pop()
     for level in reversed(range(len(skips))):
         filters, dropout = settings.filters[level], settings.dropout[level]
+        skip = skips[level]
+        if settings.join == "add":
+            # Both projected to as many channels, the coarse one while it is small: half the work of the convolution
+            # over all channels side by side (Lin et al. 2017, feature pyramid networks).
+            x = layers.Conv2D(filters, 1, use_bias=False, name=f"up{level}_project")(x)
+            skip = layers.Conv2D(filters, 1, name=f"up{level}_skip")(skip)
         if settings.upsampling == "transposed":
             x = layers.Conv2DTranspose(filters, 2, 2, name=f"up{level}_double")(x)
         else:
             x = layers.UpSampling2D(interpolation=settings.upsampling, name=f"up{level}_double")(x)
-        x = layers.Concatenate(name=f"up{level}_join")([x, skips[level]])
+        join = layers.Add if settings.join == "add" else layers.Concatenate
+        x = join(name=f"up{level}_join")([x, skip])
         x = _two_convolutions(x, filters, dropout, norm, f"up{level}")
 
     # With a stem this brings each target back to full size, as a 1x1 convolution and a pixel shuffle would.
