@@ -31,12 +31,12 @@ class Adaptation(Section):
 class Metadata(Section):
     """How a model was made, how it is used, and what is known of it.
 
-    `diameter` is that of the typical nucleus, px, in the images that the network was trained on, and in those that it has
-    to see; None: they come at their own size. `data` is the SHA-256 of the data set that it was trained on. `predict` is None until the model is evaluated, and
-    `scores` are empty: those of reports/scores.json, {split: {group: {key: value}}}, with numbers of images among them.
-    `commit` is set in copies that leave the project. The project's own file cannot name it: the commit holds the file's
-    digest. `source` is the SHA-256 of the `.keras` file that the weights are from. `parent` is that of the model that
-    this one was adapted from, and `adapted` says how.
+    `diameter` is that of the typical nucleus, px, in the images that the network was trained on, so others are scaled
+    until theirs are as large; None: images stay as they are. `data` is the SHA-256 of the data set that it was trained
+    on. `predict` is None until the model is evaluated, and `scores` are empty: those of reports/scores.json, {split:
+    {group: {key: value}}}, with numbers of images among them. `commit` is set in copies that leave the project. The
+    project's own file cannot name it: the commit holds the file's digest. `source` is the SHA-256 of the `.keras` file
+    that the weights are from. `parent` is that of the model that this one was adapted from, and `adapted` says how.
     """
 
     targets: Targets

@@ -163,9 +163,10 @@ def at_one_size(image: np.ndarray, labels: np.ndarray, diameter: float) -> tuple
 
 
 def _read(samples: Sequence[Sample], diameter: float | None, folder: Path) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Return each image and its maps, uint8, at one size of nuclei. What does not fit into memory is mapped from a file.
+    """Return each image and its maps, uint8, with nuclei of this diameter; None: as they are.
 
-    The file has no name, so nothing is left of it however the process ends.
+    What does not fit into memory is mapped from a file. It has no name, so nothing is left of it however the process
+    ends.
     """
     pixels, mapped, room = [], [], MEMORY
     folder.mkdir(parents=True, exist_ok=True)
