@@ -4,10 +4,26 @@ import cv2
 import numpy as np
 from scipy import ndimage
 
+from nuclei_unet.images import resize
+from nuclei_unet.measurements import diameters
+
 
 def resize_labels(labels: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """Return a uint16 label image at another size; every pixel takes the label nearest to it."""
     return cv2.resize(labels, shape[::-1], interpolation=cv2.INTER_NEAREST_EXACT) if labels.shape != shape else labels
+
+
+def at_one_size(image: np.ndarray, labels: np.ndarray, diameter: float | None) -> tuple[np.ndarray, np.ndarray]:
+    """Resize an image and its label image, (H, W), so that the median nucleus has this diameter, px.
+
+    They are enlarged or shrunk three times at most, and not at all if there are no nuclei or the diameter is None.
+    """
+    if diameter is None:
+        return image, labels
+    sizes = diameters(labels)
+    factor = np.clip(diameter / np.median(sizes), 1 / 3, 3) if sizes.size else 1.0
+    shape = tuple(max(round(side * factor), 1) for side in labels.shape)
+    return resize(image, shape), resize_labels(labels, shape)
 
 
 def renumber(labels: np.ndarray) -> np.ndarray:

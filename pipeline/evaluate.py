@@ -29,9 +29,8 @@ from nuclei_unet.errors import InputError
 from nuclei_unet.evaluation.scores import GROUPS, count
 from nuclei_unet.files import file_digest, fresh_file, fresh_folder
 from nuclei_unet.images import center_crop
-from nuclei_unet.labels import resize_labels
-from nuclei_unet.measurements import diameters
-from nuclei_unet.network.metadata import Diameters, Metadata
+from nuclei_unet.labels import at_one_size, resize_labels
+from nuclei_unet.network.metadata import Metadata
 from nuclei_unet.prediction.otsu import otsu_nuclei
 from nuclei_unet.prediction.segmenter import Segmenter
 from nuclei_unet.sample import Sample
@@ -89,23 +88,15 @@ def export(path: Path, predict: PredictSettings) -> Metadata:
 
     trained, metadata = keras_file.load(layout.TRAINED)
     training = processed.read_split("train")
-    metadata = metadata.but(
-        predict=predict, diameters=typical_diameters(training), licence=LICENCE, source=file_digest(layout.TRAINED)
-    )
-    return onnx_file.save(trained, path, metadata, calibration_images(training))
+    metadata = metadata.but(predict=predict, licence=LICENCE, source=file_digest(layout.TRAINED))
+    return onnx_file.save(trained, path, metadata, calibration_images(training, metadata.diameter))
 
 
-def calibration_images(training: Sequence[Sample]) -> list[np.ndarray]:
-    """Return center crops of some training images, spread evenly over all."""
+def calibration_images(training: Sequence[Sample], diameter: float | None) -> list[np.ndarray]:
+    """Return center crops of some training images as the network sees them, spread evenly over all."""
     chosen = np.unique(np.linspace(0, len(training) - 1, CALIBRATION_IMAGES).astype(int))
-    return [center_crop(training[number].image, CALIBRATION_SIDE) for number in chosen]
-
-
-def typical_diameters(training: Sequence[Sample]) -> Diameters:
-    """Measure the nuclei that the model was trained on: the median diameter in each image, px."""
-    medians = [np.median(diameters(sample.labels)) for sample in training]
-    low, typical, high = (round(float(value), 1) for value in np.percentile(medians, (1, 50, 99)))
-    return Diameters(low=low, typical=typical, high=high)
+    images = (at_one_size(training[number].image, training[number].labels, diameter)[0] for number in chosen)
+    return [center_crop(image, CALIBRATION_SIDE) for image in images]
 
 
 def score_image(sample: Sample, evaluation: Evaluation) -> scores.ImageCounts:

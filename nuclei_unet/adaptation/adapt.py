@@ -16,7 +16,7 @@ from nuclei_unet.adaptation.calibrate import BASELINE, baseline, calibrated
 from nuclei_unet.adaptation.study import Study, Trials, Variant, see
 from nuclei_unet.errors import InputError
 from nuclei_unet.files import fresh_file
-from nuclei_unet.images import normalize, resize, to_rgb
+from nuclei_unet.images import normalize
 from nuclei_unet.labels import renumber
 from nuclei_unet.network.metadata import Adaptation, Metadata
 from nuclei_unet.prediction import models
@@ -63,14 +63,12 @@ class Adapted:
             onnx_file.copy(file, file, self.metadata)
 
 
-def annotated(
-    name: str, image: np.ndarray, labels: np.ndarray, normalization: NormalizeSettings, *, scale: float = 1.0
-) -> ArraySample:
+def annotated(name: str, image: np.ndarray, labels: np.ndarray, normalization: NormalizeSettings) -> ArraySample:
     """Return an image with its annotation as `adapt` takes it.
 
     `name` is unique among the images, `image` any array that `Segmenter` takes, `labels` its label image (H, W);
-    `normalization` is that of the model's metadata, and `scale` is as in `Segmenter`. Raises InputError if it is no
-    image, of another size than the labels, or has more than 65,535 nuclei.
+    `normalization` is that of the model's metadata. Raises InputError if it is no image, of another size than the
+    labels, or has more than 65,535 nuclei.
     """
     if labels.shape != image.shape[:2]:
         (height, width), (high, wide) = image.shape[:2], labels.shape
@@ -79,8 +77,6 @@ def annotated(
         truth = renumber(labels)
     except ValueError as error:
         raise InputError(f"{name}: {error}; cut the image into parts") from None
-    if scale != 1:
-        image = resize(to_rgb(image), [max(round(side * scale), 1) for side in image.shape[:2]])
     try:
         return ArraySample(name, "train", "annotated", normalize(image, normalization), truth)
     except InputError as error:

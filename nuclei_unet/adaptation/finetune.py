@@ -15,6 +15,7 @@ from nuclei_unet.adaptation.study import Study, Trials, Variant, see
 from nuclei_unet.errors import InputError
 from nuclei_unet.evaluation import metrics
 from nuclei_unet.images import center_crop
+from nuclei_unet.labels import at_one_size
 from nuclei_unet.network import onnx_file, runtime
 from nuclei_unet.network.metadata import Metadata
 from nuclei_unet.prediction.engine import OnnxNetwork
@@ -76,7 +77,7 @@ def _trained_on_folds(tuner: "Finetuner", study: Study) -> tuple[dict[tuple[int,
     settings, stops = study.metadata.predict.model_copy(update={"augmentations": FAST}), study.settings.stops
 
     def score(current: list[np.ndarray], which: Sequence[int]) -> list[float]:
-        predictor = Predictor(_network(tuner.to_onnx(current), study), study.metadata.network, settings)
+        predictor = Predictor(_network(tuner.to_onnx(current), study), study.metadata.but(predict=settings))
         parts = [study.parts[index] for index in which]
         labels = [predictor.labels(part.image, part.labels.shape) for part in parts]
         pairs = zip(parts, labels, strict=True)
@@ -102,7 +103,8 @@ def train_settings(metadata: Metadata, settings: Settings) -> TrainSettings:
     multiple = metadata.network.size_multiple
     return TrainSettings(
         seed=settings.seed, threads=settings.threads or 2, precision="auto", strategy="single",
-        targets=metadata.targets, crop_size=max(CROP // multiple, 1) * multiple, type_balance=0.0, batch_size=BATCH,
+        targets=metadata.targets, diameter=metadata.diameter, crop_size=max(CROP // multiple, 1) * multiple,
+        type_balance=0.0, batch_size=BATCH,
         epochs=1, steps_per_epoch=max(settings.stops), optimizer="adamw", learning_rate=LEARNING_RATE,
         encoder_lr_multiplier=0.1, schedule="cosine", weight_decay=1e-4, loss="bce_dice", early_stopping=None,
         model=metadata.network, augment=AUGMENT,
@@ -175,20 +177,24 @@ class Finetuner:
         """
         self.model.set_weights(weights)
         replay = _evenly(self.replay, CALIBRATION_CROPS) if samples else ()
-        crops = [*_tiles(samples), *(center_crop(sample.image, CROP) for sample in replay)]
+        seen, replayed = (
+            [at_one_size(sample.image, sample.labels, self.metadata.diameter)[0] for sample in group]
+            for group in (samples, replay)
+        )
+        crops = [*_tiles(seen), *(center_crop(image, CROP) for image in replayed)]
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "model.onnx")
             onnx_file.save(self.model, path, self.metadata, crops)
             return path.read_bytes()
 
 
-def _tiles(samples: Sequence[Sample]) -> list[np.ndarray]:
+def _tiles(images: Sequence[np.ndarray]) -> list[np.ndarray]:
     """Cut images into tiles, and return some, evenly spread over all."""
     return _evenly([
-        sample.image[top : top + CROP, left : left + CROP]
-        for sample in samples
-        for top in range(0, sample.image.shape[0], CROP)
-        for left in range(0, sample.image.shape[1], CROP)
+        image[top : top + CROP, left : left + CROP]
+        for image in images
+        for top in range(0, image.shape[0], CROP)
+        for left in range(0, image.shape[1], CROP)
     ], CALIBRATION_CROPS)  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from nuclei_unet.evaluation import metrics, scores
 from nuclei_unet.images import resize
 from nuclei_unet.labels import renumber
 from nuclei_unet.network.metadata import Metadata
+from nuclei_unet.prediction.diameter import windows
 from nuclei_unet.prediction.instances import label_nuclei
 from nuclei_unet.prediction.predictor import Network, Predictor
 from nuclei_unet.sample import Sample
@@ -25,13 +26,15 @@ class Annotated:
     """An annotated image and what a network sees in it.
 
     maps : {target: float16 or float32 (H, W)}
-    image : what the network saw, uint8 (H, W) or (H, W, 3)
+    image : uint8 (H, W) or (H, W, 3)
     truth : label image, uint16 (H, W)
+    scale : at which the network saw the image
     """
 
     maps: dict[str, np.ndarray]
     image: np.ndarray
     truth: np.ndarray
+    scale: float
 
 
 class Trials:
@@ -46,8 +49,9 @@ class Trials:
         if key not in self._done:
             annotated = self.images[index]
             maps = {name: values.astype(np.float32, copy=False) for name, values in annotated.maps.items()}
-            labels = label_nuclei(maps, settings, annotated.image)
-            self._done[key] = scores.count(annotated.truth, labels), outline_style(annotated.truth, labels)
+            labels = label_nuclei(maps, settings, annotated.image, enlarged=1 / annotated.scale)
+            style = outline_style(annotated.truth, labels)
+            self._done[key] = scores.count(annotated.truth, labels), style and style * annotated.scale
         return self._done[key]
 
     def counts(self, index: int, settings: PredictSettings) -> scores.Counts:
@@ -59,7 +63,10 @@ class Trials:
         return float(np.mean([metrics.dsb_score(self.counts(index, settings).instances) for index in which]))
 
     def style(self, settings: PredictSettings, which: Sequence[int]) -> float:
-        """Return the outline style of some images, px: the median, so one image of another style does not decide."""
+        """Return the outline style of some images, px as the network sees them.
+
+        It is the median, so one image of another style does not decide.
+        """
         styles = [style for index in which if (style := self._of(index, settings)[1]) is not None]
         return float(np.median(styles)) if styles else 0.0
 
@@ -151,7 +158,9 @@ class Variant:
 def see(network: Network, metadata: Metadata, part: Sample) -> Annotated:
     """Predict the maps of an annotated image as the model's metadata say."""
     shape = part.labels.shape
-    maps = Predictor(network, metadata.network, metadata.predict).maps(part.image, shape)
+    predictor = Predictor(network, metadata)
+    scale = predictor.scale(predictor.diameter([part.image[there] for there in windows(part.image.shape[:2])]).px)
+    maps = predictor.maps(part.image, scale, shape)
     # Half the memory; a level of 0.5 is exact to 0.0005.
     halved = {name: values.astype(np.float16) for name, values in maps.items()}
-    return Annotated(halved, resize(part.image, shape), part.labels)
+    return Annotated(halved, resize(part.image, shape), part.labels, scale)

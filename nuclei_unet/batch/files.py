@@ -26,7 +26,6 @@ from nuclei_unet.formats.reading import find_images, open_images
 from nuclei_unet.formats.registry import FORMATS
 from nuclei_unet.formats.thumbnail import thumbnail
 from nuclei_unet.prediction.checks import warnings
-from nuclei_unet.prediction.scale import scale_for
 from nuclei_unet.results import record, tables
 from nuclei_unet.results.record import STATE, Result
 
@@ -187,10 +186,8 @@ def segment_plane(plane: Plane, result: Result, settings: RunSettings) -> Result
     """Find the nuclei of one plane, write its files, and return the result to keep; `result` is what is known."""
     started = time.monotonic()
     segmenter, computed_by = run.segmenter(settings)
-    usual = segmenter.metadata.diameters
-    scale = settings.scale or scale_for(result.pixel_size, usual)
     seen, channels = plane.read()
-    labels = segmenter(seen, scale=scale)
+    labels, diameter = segmenter.find(seen, diameter=settings.diameter, pixel_size=result.pixel_size)
     table = segmenter.measure(labels, channels, pixel_size=result.pixel_size, channels=plane.channels)
     known = {"pixel_size": result.pixel_size, "image": seen, "channels": channels, "measurements": table}
     written = [form for form in FORMATS.values()
@@ -200,13 +197,14 @@ def segment_plane(plane: Plane, result: Result, settings: RunSettings) -> Result
     tables.keep_rows(settings.folder, result.name, table)
     return replace(
         result,
-        scale=scale,
+        diameter=diameter.px,
+        diameter_from=diameter.source,
         computed_by=computed_by,
         height=labels.shape[0],
         width=labels.shape[1],
         count=int(labels.max(initial=0)),
         seconds=round(time.monotonic() - started, 3),
-        warnings=tuple(warnings(seen, labels, (usual.low, usual.high) if usual else None)),
+        warnings=tuple(warnings(seen, labels, diameter, result.pixel_size)),
         outputs=tuple(f"{result.name}{form.ending}" for form in written),
         diameters=tuple(np.round(table["equivalent_diameter_area"], 2).tolist()),
         thumbnail=base64.b64encode(thumbnail(seen, labels)).decode(),

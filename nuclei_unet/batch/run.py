@@ -21,7 +21,7 @@ from nuclei_unet.results.record import STATE, versions
 from nuclei_unet.settings import PredictSettings
 
 # Of the settings, those that decide about results, beside the model.
-DECIDING = ("augmentation", "channel", "axes", "project", "pixel_size", "scale", "formats")
+DECIDING = ("augmentation", "channel", "axes", "project", "pixel_size", "diameter", "formats")
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class RunSettings:
     axes: str | None = None
     project: str | None = None
     pixel_size: float | None = None
-    scale: float | None = None
+    diameter: float | None = None
     formats: tuple[str, ...] = ()
     overwrite: bool = False
     jobs: int = 1

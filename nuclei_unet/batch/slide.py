@@ -2,7 +2,8 @@
 
 A slide is predicted in the same tiles as any image, and the result is the same to the pixel. Memory is bounded by
 what a worker needs for a tile. Four passes, each in any number of processes: sample the pixels, which decides how
-they are normalized; predict the tiles, whose nuclei are numbered on the way, in order; write the labels; measure.
+they are normalized and scaled; predict the tiles, whose nuclei are numbered on the way, in order; write the labels;
+measure.
 """
 
 import json
@@ -32,9 +33,8 @@ from nuclei_unet.formats.planes import choose_channel, planes
 from nuclei_unet.formats.registry import FORMATS
 from nuclei_unet.formats.zarr_images import MARKS, open_levels, window
 from nuclei_unet.images import Intensities
-from nuclei_unet.network.metadata import Diameters
+from nuclei_unet.prediction.diameter import Diameter, from_pixel_size, windows
 from nuclei_unet.prediction.predictor import Predictor
-from nuclei_unet.prediction.scale import scale_for
 from nuclei_unet.prediction.tiles import Tile, match, relative
 from nuclei_unet.prediction.tiles import tiles as cores
 from nuclei_unet.results.record import RUN, STATE
@@ -52,7 +52,7 @@ class Level:
     image: ImageFile
     pixel_size: float | None  # micrometres
     pixel_size_from: str
-    scale: float
+    diameter: float | None  # px, if the user knows
     line: str  # for the user
 
     @property
@@ -75,16 +75,16 @@ def segment(path: Path, settings: RunSettings, tell: Callable[[str], None] = lam
     model = run.choose_model(settings)
     if model.metadata.normalize.image_size is not None:
         raise InputError(f"{model.name}: sees images at one size only, so it cannot be used for slides")
-    level = choose_level(levels, model.metadata.diameters, settings.pixel_size, settings.scale)
+    level = choose_level(levels, model.metadata.diameter, settings.pixel_size, settings.diameter)
     tell(level.line)
-    slide, tiles = _prepared(path, settings, model, level)
+    slide = _prepared(path, settings, model, level)
     existed = settings.folder.exists()
     try:
         with run.locked(settings.folder):
             done = None if settings.overwrite else _done(settings.folder, slide.settings.key)
             if done:
                 return {**done, "before": True}
-            facts = _run(slide, tiles, settings) | run.facts(model, settings)
+            facts = _run(slide, model, level, settings) | run.facts(model, settings)
             facts["slide"] = {
                 "path": str(path),
                 "level": level.number,
@@ -95,9 +95,10 @@ def segment(path: Path, settings: RunSettings, tell: Callable[[str], None] = lam
                 "channel": slide.channel,
                 "pixel_size": level.pixel_size,
                 "pixel_size_from": level.pixel_size_from,
-                "scale": level.scale,
+                "diameter": facts.pop("diameter"),
+                "diameter_from": facts.pop("diameter_from"),
             }
-            facts |= {"tiles": len(tiles), "seconds": round(time.monotonic() - started, 1), "key": slide.settings.key}
+            facts |= {"seconds": round(time.monotonic() - started, 1), "key": slide.settings.key}
             with fresh_file(settings.folder / RUN) as partial:
                 partial.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
             shutil.rmtree(slide.state)
@@ -108,56 +109,50 @@ def segment(path: Path, settings: RunSettings, tell: Callable[[str], None] = lam
         raise
 
 
-def _prepared(path: Path, settings: RunSettings, model: ChosenModel, level: Level) -> tuple[SlideRun, Sequence[Tile]]:
-    """Return what all tasks share, and the tiles."""
-    seen = tuple(max(round(side * level.scale), 1) for side in level.shape)
-    predict = run.predict_settings(model.metadata, settings.augmentation)
-    # Without a network: cutting needs none.
-    tiles = Predictor(None, model.metadata.network, predict).cut(seen, level.shape)
+def _prepared(path: Path, settings: RunSettings, model: ChosenModel, level: Level) -> SlideRun:
+    """Return what all tasks share."""
     image = level.image
-    about = [level.number, image.axes, image.shape, str(image.dtype), level.pixel_size, level.scale]
-    tiling = [len(tiles), tiles[0].seen, tiles[0].seen_core]
-    key = run.key(model.digest, settings.deciding, str(path.absolute()), about, _marks(path), tiling)
-    slide = SlideRun(
+    about = [level.number, image.axes, image.shape, str(image.dtype), level.pixel_size, level.diameter]
+    key = run.key(model.digest, settings.deciding, str(path.absolute()), about, _marks(path))
+    return SlideRun(
         settings=replace(settings, model=model.path, folder=settings.folder.absolute(), key=key),
         slide=path.absolute(),
         level=level.number,
         channel=choose_channel(image, settings.channel),
         pixel_size=level.pixel_size,
         shape=level.shape,
-        seen=seen,
         state=settings.folder.absolute() / STATE / key[:16],
     )
-    return slide, tiles
 
 
 def choose_level(
-    levels: Sequence[ImageFile], diameters: Diameters | None, pixel_size: float | None, scale: float | None
+    levels: Sequence[ImageFile], usual: float | None, pixel_size: float | None, diameter: float | None
 ) -> Level:
-    """Return the level whose nuclei have to be scaled least to be as large as those that the model was trained on.
+    """Return the level whose nuclei are nearest in size to those that the model knows, which have `usual` px.
 
-    The finest of `levels` comes first; of several that fit as well it is taken. `pixel_size` is in micrometres at the
-    finest level, None: from the file; `scale` is relative to the level that is chosen, None: by the pixel size.
+    The finest of `levels` comes first; of several that fit as well it is taken. `pixel_size` is in micrometres, and
+    `diameter` of the typical nucleus in px, both at the finest level; None: from the file, and unknown.
     """
     sizes: list[float | None] = [level.pixel_size for level in levels]
+    ratios = [levels[0].sizes["X"] / level.sizes["X"] for level in levels]
     if pixel_size:
-        ratios = [levels[0].sizes["X"] / level.sizes["X"] for level in levels]
         if all(sizes):
             ratios = [size / sizes[0] for size in sizes]
         sizes = [pixel_size * ratio for ratio in ratios]
-    factors = [scale_for(size, diameters) for size in sizes]
-    number = min(range(len(levels)), key=lambda n: abs(math.log(factors[n]))) if all(sizes) else 0
+    given = [diameter / ratio if diameter else None for ratio in ratios]
+    expected = given if diameter else [from_pixel_size(size) for size in sizes]
+    known = bool(usual) and all(expected)
+    number = min(range(len(levels)), key=lambda n: abs(math.log(expected[n] / usual))) if known else 0
     if len(levels) == 1:
         why = "the only one"
-    elif not all(sizes):
-        why = "the finest, as the pixel size is not known"
+    elif not known:
+        why = "the finest, as the size of nuclei is not known yet"
     else:
-        why = f"its pixels of {sizes[number]:.4g} um suit the model best"
-    image, factor = levels[number], scale or factors[number]
-    scaled = "" if factor == 1 else f"; scaled by {factor:g} for the network"
-    line = f"level {number} of {len(levels)}, {image.sizes['Y']:,} x {image.sizes['X']:,} pixels: {why}{scaled}"
+        why = f"its nuclei of some {expected[number]:.0f} px suit the model best"
+    image = levels[number]
+    line = f"level {number} of {len(levels)}, {image.sizes['Y']:,} x {image.sizes['X']:,} pixels: {why}"
     source = "the user" if pixel_size else image.pixel_size_from
-    return Level(number, image, sizes[number], source, factor, line)
+    return Level(number, image, sizes[number], source, given[number], line)
 
 
 def _check_folder(path: Path, folder: Path) -> None:
@@ -197,7 +192,7 @@ def _done(folder: Path, key: str) -> dict | None:
     return record if complete and record.get("key") == key else None
 
 
-def _run(slide: SlideRun, tiles: Sequence[Tile], settings: RunSettings) -> dict[str, Any]:
+def _run(slide: SlideRun, model: ChosenModel, level: Level, settings: RunSettings) -> dict[str, Any]:
     """Make the labels and the table, going on from what is there; return what run.json says of it."""
     for old in (settings.folder / STATE).iterdir():
         # Of other settings.
@@ -205,13 +200,21 @@ def _run(slide: SlideRun, tiles: Sequence[Tile], settings: RunSettings) -> dict[
             shutil.rmtree(old)
     remove_unfinished(settings.folder)
     slide.state.mkdir(exist_ok=True)
+    predict = run.predict_settings(model.metadata, settings.augmentation)
+    predictor = Predictor(None, model.metadata.but(predict=predict))  # cutting needs no network
+    tiles: Sequence[Tile] = ()
     try:
         with open_pool(settings.jobs, settings.scheduler) as pool:
-            return _made(pool, slide, tiles, settings.folder)
+            slide = replace(slide, intensities=_intensities(pool, slide, predictor.cut(slide.shape, 1.0)))
+            diameter = Diameter(level.diameter) if level.diameter else _diameter(pool, slide)
+            slide = replace(slide, diameter=diameter.px)
+            tiles = predictor.cut(slide.shape, predictor.scale(diameter.px))
+            made = _made(pool, slide, tiles, settings.folder)
+            return made | {"tiles": len(tiles), "diameter": diameter.px, "diameter_from": diameter.source}
     except KeyboardInterrupt:
         done = len(list(slide.state.glob("part-*")))
         remove_unfinished(settings.folder)  # the folder is locked: nobody else writes there
-        raise KeyboardInterrupt(f"{done:,} of {len(tiles):,} tiles") from None
+        raise KeyboardInterrupt(f"{done:,} of {len(tiles) or '?'} tiles") from None
     except InputError:
         if not any(slide.state.glob("part-*")):
             shutil.rmtree(slide.state)  # nothing to go on from
@@ -219,7 +222,6 @@ def _run(slide: SlideRun, tiles: Sequence[Tile], settings: RunSettings) -> dict[
 
 
 def _made(pool: Pool, slide: SlideRun, tiles: Sequence[Tile], folder: Path) -> dict[str, Any]:
-    slide = replace(slide, intensities=_intensities(pool, slide, tiles))
     numbering, computed_by = Numbering(slide, tiles), set()
     for tile, computer in zip(tiles, _each(pool, slide_tasks.predict, tiles, slide, "predicting"), strict=True):
         numbering.add(tile)
@@ -255,17 +257,37 @@ def _each(pool: Pool, function: Callable, tasks: Sequence, slide: SlideRun, name
 
 def _intensities(pool: Pool, slide: SlideRun, tiles: Sequence[Tile]) -> Intensities:
     """Return how the slide is normalized."""
-    path = slide.state / "intensities.json"
-    if not path.exists():
+
+    def measure() -> Intensities:
         list(_each(pool, slide_tasks.sample, tiles, slide, "reading"))
-        ((_, intensities),) = pool.run(slide_tasks.intensities, [tiles], slide)
-        if isinstance(intensities, Lost):
-            raise InputError(f"{slide.slide}: the sample of its pixels {intensities.reason}")
-        with fresh_file(path) as partial:
-            partial.write_text(json.dumps(asdict(intensities)))
+        intensities = _once(pool, slide_tasks.intensities, tiles, slide)
         for sample in slide.state.glob("sample-*"):
             sample.unlink()
-    return Intensities(**json.loads(path.read_text()))
+        return intensities
+
+    return _kept(slide.state / "intensities.json", Intensities, measure)
+
+
+def _diameter(pool: Pool, slide: SlideRun) -> Diameter:
+    """Return how large the typical nucleus is."""
+    parts = windows(slide.shape)
+    return _kept(slide.state / "diameter.json", Diameter, lambda: _once(pool, slide_tasks.diameter, parts, slide))
+
+
+def _kept(path: Path, record: type, make: Callable[[], Any]) -> Any:
+    """Return a record of plain numbers from a file; if there is none, make it."""
+    if not path.exists():
+        made = make()
+        with fresh_file(path) as partial:
+            partial.write_text(json.dumps(asdict(made)))
+    return record(**json.loads(path.read_text()))
+
+
+def _once(pool: Pool, function: Callable, task: Any, slide: SlideRun) -> Any:
+    ((_, result),) = pool.run(function, [task], slide)
+    if isinstance(result, Lost):
+        raise InputError(f"{slide.slide}: the sample of its pixels {result.reason}")
+    return result
 
 
 class Numbering:

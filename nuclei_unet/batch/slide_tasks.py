@@ -20,9 +20,10 @@ from nuclei_unet.formats import zarr_labels
 from nuclei_unet.formats.imagefile import ImageFile, without_suffix
 from nuclei_unet.formats.planes import planes
 from nuclei_unet.formats.zarr_images import one_channel, open_levels, window
-from nuclei_unet.images import Intensities, apply, check_finite, measured, resize, sampling_step, to_rgb
+from nuclei_unet.images import Intensities, apply, check_finite, measured, sampling_step, to_rgb
 from nuclei_unet.measurements import measure
 from nuclei_unet.prediction import models
+from nuclei_unet.prediction.diameter import Diameter, from_pixel_size
 from nuclei_unet.prediction.segmenter import Segmenter
 from nuclei_unet.prediction.tiles import Tile, paint, relative
 
@@ -43,9 +44,9 @@ class SlideRun:
     channel: int | None
     pixel_size: float | None  # micrometres, at this level
     shape: tuple[int, int]  # of the level, and of the label image
-    seen: tuple[int, int]  # of the image as the network sees it
     state: Path
     intensities: Intensities | None = None  # known after `intensities`
+    diameter: float | None = None  # px, known after `diameter`
 
     @property
     def name(self) -> str:
@@ -73,28 +74,35 @@ def sample(tile: Tile, slide: SlideRun) -> None:
     path = slide.file("sample", tile.number, ".npy")
     if path.exists():
         return
-    rgb = _pixels(slide, tile.core, tile.seen_core)
+    rgb = _pixels(slide, tile.core)
     try:
         check_finite(rgb)
     except InputError as error:
         raise InputError(f"{slide.slide}: {error}") from None
-    step = sampling_step(slide.seen)
-    rows, columns = (slice(-s.start % step, None, step) for s in tile.seen_core)
+    step = sampling_step(slide.shape)
+    rows, columns = (slice(-s.start % step, None, step) for s in tile.core)
     with fresh_file(path) as partial:
         np.save(partial, rgb[rows, columns])
 
 
 def intensities(tiles: Sequence[Tile], slide: SlideRun) -> Intensities:
     """Measure the samples of all tiles, put together as if they were cut from the whole image."""
-    step = sampling_step(slide.seen)
+    step = sampling_step(slide.shape)
     whole = None
     for tile in tiles:
         part = np.load(slide.file("sample", tile.number, ".npy"))
         if whole is None:
-            whole = np.empty((*(-(-side // step) for side in slide.seen), 3), part.dtype)
-        top, left = (-(-s.start // step) for s in tile.seen_core)
+            whole = np.empty((*(-(-side // step) for side in slide.shape), 3), part.dtype)
+        top, left = (-(-s.start // step) for s in tile.core)
         whole[top : top + part.shape[0], left : left + part.shape[1]] = part
     return measured(whole, models.describe(slide.settings.model)[0].normalize)
+
+
+def diameter(parts: Sequence[Window], slide: SlideRun) -> Diameter:
+    """Estimate the diameter of the typical nucleus, px, from windows of the slide."""
+    segmenter, _ = run.segmenter(slide.settings)
+    seen = [apply(_pixels(slide, part), slide.intensities) for part in parts]
+    return segmenter.predictor.diameter(seen, from_pixel_size(slide.pixel_size))
 
 
 def predict(tile: Tile, slide: SlideRun) -> str | None:
@@ -106,12 +114,12 @@ def predict(tile: Tile, slide: SlideRun) -> str | None:
     if path.exists():
         return None
     segmenter, computed_by = run.segmenter(slide.settings)
-    pixels = _pixels(slide, tile.window, tile.seen)
+    pixels, scale = _pixels(slide, tile.window), segmenter.predictor.scale(slide.diameter)
     if (pixels == pixels[0, 0]).all():
         value = apply(pixels[:1, :1], slide.intensities)
-        part = _even(segmenter, value.tobytes(), (*pixels.shape[:2], *value.shape[2:]), tile.size)
+        part = _even(segmenter, value.tobytes(), (*pixels.shape[:2], *value.shape[2:]), scale)
     else:
-        part = segmenter.predictor.part(apply(pixels, slide.intensities), tile.size)
+        part = segmenter.predictor.part(apply(pixels, slide.intensities), scale)
     numbers = np.zeros(int(part.max()) + 1, part.dtype)
     inside = np.unique(part[relative(tile.core, tile.window)])
     numbers[inside] = inside
@@ -121,10 +129,10 @@ def predict(tile: Tile, slide: SlideRun) -> str | None:
 
 
 @functools.lru_cache(16)
-def _even(segmenter: Segmenter, value: bytes, shape: tuple[int, ...], size: tuple[int, int]) -> np.ndarray:
+def _even(segmenter: Segmenter, value: bytes, shape: tuple[int, ...], scale: float) -> np.ndarray:
     """Return what is found in a tile of one value. Much of a slide is empty, in tiles of nine sizes at most."""
     pixel = np.frombuffer(value, np.uint8).reshape(shape[2:])
-    return segmenter.predictor.part(np.ascontiguousarray(np.broadcast_to(pixel, shape)), size)
+    return segmenter.predictor.part(np.ascontiguousarray(np.broadcast_to(pixel, shape)), scale)
 
 
 def read_part(slide: SlideRun, tile: Tile) -> np.ndarray:
@@ -188,13 +196,13 @@ def read_table(slide: SlideRun, share: Share) -> dict[str, np.ndarray]:
         return {"image": np.full(len(columns["label"]), slide.name, object), **columns}
 
 
-def _pixels(slide: SlideRun, there: Window, seen: Window) -> np.ndarray:
-    """Read a window of the slide as the network sees it, but for the intensities: (H, W, 3)."""
+def _pixels(slide: SlideRun, there: Window) -> np.ndarray:
+    """Read a window of the slide, not yet normalized: (H, W, 3)."""
     image, channel = window(_level(slide.slide, slide.level), *there), slide.channel
     if channel is not None and "C" in image.axes:
         image, channel = one_channel(image, channel), None
     (plane,) = planes(image, channel)
-    return resize(to_rgb(plane.read()[0]), [s.stop - s.start for s in seen])
+    return to_rgb(plane.read()[0])
 
 
 @functools.lru_cache(4)

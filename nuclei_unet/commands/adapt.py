@@ -51,8 +51,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--channel", help="as in predict")
     parser.add_argument("--axes", help="as in predict")
-    parser.add_argument("--pixel-size", type=options.positive, metavar="UM", help="as in predict")
-    parser.add_argument("--scale", type=options.positive, help="as in predict")
     parser.add_argument("--seed", type=options.natural, default=2018, help="of the random crops; default: 2018")
     parser.add_argument(
         "--threads", type=options.count, metavar="N", help="default: one for each core; may change last digits"
@@ -73,7 +71,6 @@ def run(arguments: argparse.Namespace, replay: "Callable[[Metadata], Sequence[Sa
     """
     from nuclei_unet.adaptation.adapt import adapt, annotated
     from nuclei_unet.prediction import models
-    from nuclei_unet.prediction.scale import scale_for
 
     try:
         require_tensorflow()
@@ -90,9 +87,8 @@ def run(arguments: argparse.Namespace, replay: "Callable[[Metadata], Sequence[Sa
     metadata, _, _ = models.describe(path)
     samples = []
     for pair in tqdm(pairs, "read", unit="image", disable=None, leave=False):
-        image, pixel_size = pair.read()
-        scale = arguments.scale or scale_for(arguments.pixel_size or pixel_size, metadata.diameters)
-        samples.append(annotated(pair.name, image, pair.labels(image.shape[:2]), metadata.normalize, scale=scale))
+        image = pair.read()
+        samples.append(annotated(pair.name, image, pair.labels(image.shape[:2]), metadata.normalize))
     settings = Settings(arguments.calibrate_only, seed=arguments.seed, threads=arguments.threads or cores())
     with tqdm(desc="adapt", unit="step", disable=None) as bar:
 
@@ -115,7 +111,7 @@ class Pair:
 
     name: str
     frame: str
-    read: Callable[[], tuple[np.ndarray, float | None]]  # the plane, and its pixel size
+    read: Callable[[], np.ndarray]
     labels: Callable[[tuple[int, int]], np.ndarray]  # of a shape
 
 
@@ -134,7 +130,7 @@ def find(arguments: argparse.Namespace) -> list[Pair]:
     sources = registry.find_labels(truth, arguments.origin)
     used = {source.file.resolve() for source in sources.values() if source.file}
     images = {
-        f"{task.name}{plane.suffix}": (task.path, image, plane)
+        f"{task.name}{plane.suffix}": (task.path, plane)
         for task in named(find_images([folder]))
         if task.path.resolve() not in used  # label images may lie beside their images
         for image in open_images(task.path, arguments.axes)
@@ -149,12 +145,12 @@ def find(arguments: argparse.Namespace) -> list[Pair]:
     check(len(names))
 
     def pair(name: str) -> Pair:
-        path, image, plane = images[name]
+        path, plane = images[name]
         match = arguments.frames and arguments.frames.search(name)
         return Pair(
             name,
             "/".join(match.groups("") or [match[0]]) if match else str(path),
-            lambda: (plane.read()[0], image.pixel_size),
+            lambda: plane.read()[0],
             lambda shape: instances(sources[name].load(shape), f"{name} in {truth}"),
         )
 

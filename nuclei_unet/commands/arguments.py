@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def positive(text: str) -> float:
-    """Return a number above 0 and below 10,000: micrometres for a pixel, or a scale."""
+    """Return a number above 0 and below 10,000: micrometres for a pixel, or pixels for a nucleus."""
     try:
         number = float(text)
     except ValueError:

@@ -44,7 +44,6 @@ def main(arguments: argparse.Namespace) -> int:
 
 
 def _facts(metadata: Metadata) -> dict[str, str | None]:
-    px = metadata.diameters
     return {
         "from": f"{metadata.source} (SHA-256 of the .keras file)" if metadata.source else None,
         "commit": metadata.commit,
@@ -53,8 +52,7 @@ def _facts(metadata: Metadata) -> dict[str, str | None]:
         "licence": metadata.licence,
         "maps": ", ".join(metadata.targets),
         "filters": ", ".join(map(str, metadata.network.filters)),
-        "sizes of nuclei": px
-        and f"{px.low:.0f} to {px.high:.0f} px across in most training images, {px.typical:.0f} in the middle",
+        "sees nuclei at": metadata.diameter and f"{metadata.diameter:g} px: images are scaled to that",
     }
 
 

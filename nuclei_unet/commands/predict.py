@@ -3,7 +3,7 @@
 nuclei-unet predict images/ results/
 nuclei-unet predict slide.zarr out.zarr
 nuclei-unet predict images/ results/ --write geojson,rois --channel DAPI
-nuclei-unet predict 'plate*/**/*.tif' results/ --pixel-size 0.65
+nuclei-unet predict 'plate*/**/*.tif' results/ --diameter 30
 nuclei-unet predict images/ results/ --scheduler tcp://host:8786
 
 Each image gets NAME_labels.tif; all together measurements.csv, summary.html and run.json. Every plane of a stack or
@@ -38,8 +38,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--axes", help="order of dimensions where a file does not say, e.g. ZYX, TYX or CYX")
     add("--project", choices=("max", "mean"), help="make one image of a stack (or time series)")
     add("--pixel-size", type=positive, metavar="UM", help="micrometres; default: from each file")
-    add("--scale", type=positive,
-        help="enlarge images by this factor before the network sees them; default: by the pixel size")  # fmt: skip
+    add("--diameter", type=positive, metavar="PX",
+        help="of a typical nucleus, px (of a slide: at its finest level); default: estimated by image")  # fmt: skip
     add("--augmentation", choices=("fast", "thorough"),
         help="test-time augmentation. fast: each image is predicted twice; thorough: sixteen times, some nine times "
         "slower; default: as the model says")  # fmt: skip
@@ -62,7 +62,7 @@ def main(arguments: argparse.Namespace) -> int:
 
     formats = tuple(dict.fromkeys(name for text in arguments.write for name in text.split(",") if name))
     check_writable(formats)
-    chosen = ("folder", "model", "augmentation", "channel", "axes", "project", "pixel_size", "scale", "overwrite")
+    chosen = ("folder", "model", "augmentation", "channel", "axes", "project", "pixel_size", "diameter", "overwrite")
     settings = RunSettings(
         **{name: getattr(arguments, name) for name in chosen},
         formats=formats,
@@ -109,6 +109,7 @@ def _slide(path: Path, settings: "RunSettings") -> int:
     level = done["slide"]
     size = f"{level['pixel_size']:.4g} um a pixel" if level["pixel_size"] else "pixel size unknown"
     size = f"{level['height']:,} x {level['width']:,} (level {level['level']}, {size})"
+    print(f"typical nucleus: {level['diameter']:g} px across ({level['diameter_from']})")
     before = " (was done before)" if done["before"] else ""
     print(f"1 slide {size}, {done['nuclei']:,} nuclei in {settings.folder}{before}")
     return 0

@@ -95,7 +95,7 @@ def load(data: bytes, name: str, metadata: Metadata) -> keras.Model:
                 kernel = kernel.transpose(TO_KERAS)
                 if isinstance(layer, keras.layers.DepthwiseConv2D):
                     kernel = kernel.transpose(DEPTHWISE)
-                layer.set_weights([kernel, bias])
+                layer.set_weights([kernel, bias][: len(layer.weights)])
     except Exception as error:  # protobuf may raise anything on a malformed file
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise InputError(f"{name}: its weights do not fit the network that it describes ({reason[:120]})") from None
@@ -188,7 +188,7 @@ class _Graph:
         raise ValueError(f"layer {layer.name} ({type(layer).__name__}) cannot be written to ONNX")
 
     def _convolution(self, layer: keras.Layer, inputs: list[str]) -> str:
-        kernel, bias = layer.get_weights()
+        kernel, bias = [*layer.get_weights(), np.zeros(layer.kernel.shape[-1])][:2]  # one may have no bias
         options = {"strides": layer.strides}
         if isinstance(layer, keras.layers.DepthwiseConv2D):
             kernel = kernel.transpose(DEPTHWISE)

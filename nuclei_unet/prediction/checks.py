@@ -10,6 +10,7 @@ import numpy as np
 
 from nuclei_unet.images import _grey, blur, has_light_background, to_rgb
 from nuclei_unet.measurements import diameters
+from nuclei_unet.prediction.diameter import Diameter, from_pixel_size
 
 # An image is saturated if this share of the nuclei's area has its extreme value, or of all pixels if there are no
 # nuclei. Images of BBBC038 that reach 255 have up to 17% there; in the others it is 1% at most.
@@ -20,19 +21,23 @@ WIDEST_EDGE = 0.6
 # windows.
 SAMPLE = 2**18
 WINDOWS, WINDOW_SIDE = 6, 256
+# By this factor, nuclei may be smaller or larger than usual before the pixel size is doubted.
+CONTRADICTION = 3.0
 # Edges are sought this far outside and inside of outlines, px.
 OUTSIDE, INSIDE = 2, 3
 
 
-def warnings(image: np.ndarray, labels: np.ndarray, typical: tuple[float, float] | None = None) -> list[str]:
+def warnings(
+    image: np.ndarray, labels: np.ndarray, diameter: Diameter | None = None, pixel_size: float | None = None
+) -> list[str]:
     """Return what is suspicious about an image and the nuclei found in it, one sentence each; mostly none.
 
     Parameters
     ----------
     image : (H, W) or (H, W, channels), any real dtype, finite
     labels : integer (H, W), 0 = background
-    typical : lowest and highest usual value of an image's median nucleus diameter in px, among the training images;
-        None if unknown
+    diameter : of the typical nucleus, for which the image was scaled; None if it was not
+    pixel_size : of the file, in micrometres; None if unknown
     """
     found = []
     sizes = diameters(labels)
@@ -50,10 +55,13 @@ def warnings(image: np.ndarray, labels: np.ndarray, typical: tuple[float, float]
     if not sizes.size:
         return found
     size = float(np.median(sizes))
-    if typical is not None and not typical[0] <= size <= typical[1]:
+    if diameter and not diameter.sure:
+        found.append(f"The size of the nuclei is not clear: {diameter.px:g} px was taken; give their diameter.")
+    expected = from_pixel_size(pixel_size)
+    if expected and not 1 / CONTRADICTION <= size / expected <= CONTRADICTION:
         found.append(
-            f"The nuclei are {'smaller' if size < typical[0] else 'larger'} than those that the model was trained on: "
-            f"their median diameter is {size:.0f} px, that of training images {typical[0]:.0f} to {typical[1]:.0f} px."
+            f"By the pixel size of {pixel_size:.3g} um the nuclei are {size * pixel_size:.3g} um wide, which is "
+            "unusual; check it."
         )
     if edge_width(image, labels, size) > WIDEST_EDGE:
         found.append("Blurred: the edges of the nuclei are much softer than in the images the model was trained on.")

@@ -11,9 +11,12 @@ from nuclei_unet.settings import PredictSettings
 
 # A pixel and its eight neighbours.
 SQUARE = np.ones((3, 3), np.uint8)
+EDGE = 1.0  # px of what the network saw: sigma of a blur before gradients
 
 
-def label_nuclei(maps: dict[str, np.ndarray], settings: PredictSettings, image: np.ndarray | None = None) -> np.ndarray:
+def label_nuclei(
+    maps: dict[str, np.ndarray], settings: PredictSettings, image: np.ndarray | None = None, *, enlarged: float = 1.0
+) -> np.ndarray:
     """Turn predicted maps into a label image.
 
     Parameters
@@ -21,6 +24,7 @@ def label_nuclei(maps: dict[str, np.ndarray], settings: PredictSettings, image: 
     maps : 'foreground' and optionally 'border' and 'distance', each float (H, W) in [0, 1]
     settings : thresholds, the `evaluate` section
     image : what the network saw, (H, W) or (H, W, 3); outlines follow its edges if given
+    enlarged : by how much larger the maps are than what the network saw; lengths of the settings are in pixels of that
 
     Returns
     -------
@@ -41,7 +45,7 @@ def label_nuclei(maps: dict[str, np.ndarray], settings: PredictSettings, image: 
         depth = maps.get("distance", foreground)
         if "border" in maps:
             depth = depth - settings.border_weight * maps["border"]
-        depth = blur(depth.astype(np.float32), settings.smoothing)
+        depth = blur(depth.astype(np.float32), settings.smoothing * enlarged)
         # Lower than any depth, so that a nucleus' maximum stands out from its surroundings.
         depth[~mask] = -2 - settings.border_weight
         maxima = prominent_maxima(depth, mask, settings.prominence) & (foreground > threshold)
@@ -49,25 +53,26 @@ def label_nuclei(maps: dict[str, np.ndarray], settings: PredictSettings, image: 
         nuclei = watershed(-depth, seeds, mask=mask)
     outlines: np.ndarray | float = threshold  # of each nucleus, its level
     if len(levels) > 1:
-        outlines = edge_levels(nuclei, foreground, image, levels, settings.outline_pull)
+        outlines = edge_levels(nuclei, foreground, image, levels, settings.outline_pull, EDGE * enlarged)
         nuclei = np.where(foreground > outlines[nuclei], nuclei, 0)
     if settings.outline_offset:
-        nuclei = move_outlines(fill_holes(nuclei), foreground, outlines, settings.outline_offset)
-    return fill_holes(without_small(nuclei, settings.min_area))
+        nuclei = move_outlines(fill_holes(nuclei), foreground, outlines, settings.outline_offset * enlarged)
+    return fill_holes(without_small(nuclei, round(settings.min_area * enlarged**2)))
 
 
 def edge_levels(
-    nuclei: np.ndarray, foreground: np.ndarray, image: np.ndarray, levels: np.ndarray, pull: float
+    nuclei: np.ndarray, foreground: np.ndarray, image: np.ndarray, levels: np.ndarray, pull: float, sigma: float
 ) -> np.ndarray:
     """Return for each nucleus the level of the foreground map whose outline runs along the steepest edge.
 
     Foreground maps differ between microscopes as sharpness and brightness do; the image itself has the edge. `nuclei`
     is int (H, W), grown to the lowest of `levels`. The score of a level is the mean gradient along the nucleus' outline
     (against background, not against neighbours), relative to its best level, minus `pull` times the level's distance
-    from the middle one. The level with the highest score is taken; the result is float (highest number + 1,).
+    from the middle one. The level with the highest score is taken; the result is float (highest number + 1,). The image
+    is blurred by `sigma` px first, against noise.
     """
     grey = (image if image.ndim == 2 else image.mean(axis=2)).astype(np.float32)
-    grey = blur(grey, 1)
+    grey = blur(grey, sigma)
     gradient = cv2.magnitude(cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1))
     count = int(nuclei.max()) + 1
     steepness = np.zeros((len(levels), count))

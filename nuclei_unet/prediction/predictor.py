@@ -1,26 +1,30 @@
 """From a network and one image to its maps and its nuclei, at any size."""
 
 import itertools
+import math
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
 
 from nuclei_unet.images import resize
+from nuclei_unet.measurements import diameters
+from nuclei_unet.network.metadata import Metadata
+from nuclei_unet.prediction.diameter import OWN_SIZE, Diameter, busiest, estimate, windows
 from nuclei_unet.prediction.instances import label_nuclei
 from nuclei_unet.prediction.tiles import Tile, cut, match, paint, relative
-from nuclei_unet.settings import Augmentation, NetworkSettings, PredictSettings
+from nuclei_unet.settings import Augmentation
 
-# Side of a tile in pixels, as the network sees it. It limits the memory that an image of any size takes.
+# Side of a tile in pixels, of the image or as the network sees it. It limits the memory that any image takes.
 TILE = 2560
-# Pixels around a tile's core that are predicted and thrown away. They show the network the core's surroundings, and
-# are wider than a large nucleus.
+# Pixels around a tile's core that are predicted and thrown away, as the network sees them. They show it the core's
+# surroundings, and are wider than a large nucleus.
 OVERLAP = 128
-
-
-# Test-time augmentations by name: the image as it is, and mirrored at half its size, where large nuclei look as usual
-# ones do (the second costs a quarter of the first); or four orientations at each of four sizes.
-FAST: tuple[Augmentation, ...] = ((1.0, 0), (0.5, 4))
-THOROUGH: tuple[Augmentation, ...] = tuple((scale, turn) for scale in (0.5, 0.75, 1.0, 1.5) for turn in (0, 2, 4, 6))
+# To estimate a diameter, one view at this share of the size is enough: a quarter of the work.
+LOOK = 0.5
+# Test-time augmentation for those in a hurry.
+FAST: tuple[Augmentation, ...] = ((0.65, 0),)
+THOROUGH: tuple[Augmentation, ...] = ((0.65, 4), (0.8, 2), (1.0, 0), (1.25, 6))
 AUGMENTATIONS = {"fast": FAST, "thorough": THOROUGH}
 
 
@@ -36,52 +40,90 @@ class Network(Protocol):
 class Predictor:
     """A network with all that it takes to find nuclei in images of any size.
 
-    Each image is predicted once for each of `predict.augmentations`, and the maps are averaged.
+    Each image is scaled so that its typical nucleus has the size that the network knows, predicted once for each of
+    `metadata.predict.augmentations` relative to that, and the maps are averaged. All images are normalized: uint8
+    (H, W) or (H, W, 3), as `images.normalize` returns them.
     """
 
-    def __init__(self, network: Network, settings: NetworkSettings, predict: PredictSettings):
-        self.predict = predict
-        self.multiple = settings.size_multiple
+    def __init__(self, network: Network, metadata: Metadata):
+        self.predict, self.usual = metadata.predict, metadata.diameter
+        self.multiple = metadata.network.size_multiple
         self._run = network
 
-    def labels(self, image: np.ndarray, shape: tuple[int, int] | None = None) -> np.ndarray:
-        """Find the nuclei of one image, uint8 (H, W) or (H, W, 3) as `images.normalize` returns it.
+    def labels(
+        self, image: np.ndarray, shape: tuple[int, int] | None = None, diameter: float | None = None
+    ) -> np.ndarray:
+        """Find the nuclei of one image.
 
-        Returns a label image as `instances.label_nuclei` does, of `shape` if that is given. An image larger than a
-        tile is processed tile by tile, so memory grows only by the image and its label image.
+        Returns a label image as `instances.label_nuclei` does. `shape` is its height and width if they are not the
+        image's. `diameter` is that of the typical nucleus in px, None: estimated. An image larger than a tile is
+        processed tile by tile, so memory grows only by the image and its label image.
         """
-        shape = shape or image.shape[:2]
-        tiles = self.cut(image.shape[:2], shape)
+        scale = self.scale(diameter or self.diameter([image[there] for there in windows(image.shape[:2])]).px)
+        if shape not in (None, image.shape[:2]):
+            return self.part(image, scale, shape)
+        tiles = self.cut(image.shape[:2], scale)
         if len(tiles) == 1:
-            return self.part(image[tiles[0].seen], tiles[0].size)
-        labels, count = np.zeros(shape, np.uint32), 0
+            return self.part(image, scale)
+        labels, count = np.zeros(image.shape[:2], np.uint32), 0
         for tile in tiles:
-            part, there = self.part(image[tile.seen], tile.size), labels[tile.window]
+            part, there = self.part(image[tile.window], scale), labels[tile.window]
             numbers, count = match(there, part, relative(tile.core, tile.window), count)
             paint(there, part, numbers)
         return labels if count >= 2**16 else labels.astype(np.uint16)
 
-    def cut(self, seen: tuple[int, int], shape: tuple[int, int]) -> list[Tile]:
-        """Return the tiles of an image whose size is `seen` for the network; its label image is of `shape`."""
-        factors = shape[0] / seen[0], shape[1] / seen[1]
-        # A multiple of 128, so pooling falls on the same pixels as in the whole image, also at half its size.
-        largest = max(*(scale for scale, _ in self.predict.augmentations), *factors)
-        core = max(int(TILE / largest) - 2 * OVERLAP, 128) // 128 * 128
-        if max(seen) <= core + 2 * OVERLAP:
-            core = max(seen)  # it fits
-        return list(cut(seen, shape, core, OVERLAP))
+    def scale(self, diameter: float) -> float:
+        """Return the factor that brings nuclei of this diameter, px, to the size that the network knows."""
+        return self.usual / diameter if self.usual else 1.0
 
-    def part(self, image: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-        """Find the nuclei of one tile, all at once; see `labels`."""
-        return label_nuclei(self.maps(image, shape), self.predict, resize(image, shape))
+    def diameter(self, parts: Sequence[np.ndarray], guess: float | None = None) -> Diameter:
+        """Estimate the diameter of the typical nucleus from parts of an image, see `diameter.windows`.
 
-    def maps(self, image: np.ndarray, shape: tuple[int, int] | None = None) -> dict[str, np.ndarray]:
-        """Predict the maps of one image at once: {target: float32 (H, W)} in [0, 1], resized to `shape` if given."""
+        `guess` is what is expected, px. A network that takes images at their own size needs no estimate.
+        """
+        if self.usual is None:
+            return OWN_SIZE
+        chosen = busiest(parts)
+
+        def look(expected: float) -> float | None:
+            sizes = np.concatenate([self._look(part, self.scale(expected) * LOOK) for part in chosen])
+            return float(np.median(sizes)) if sizes.size else None
+
+        return estimate(look, self.usual, guess)
+
+    def _look(self, image: np.ndarray, scale: float) -> np.ndarray:
+        """Return the diameters of the nuclei found in a small view, px of the image."""
+        small = resize(image, _sides(image.shape, scale))
+        labels = label_nuclei(self._averaged(small, 1.0, small.shape[:2], ((1.0, 0),)), self.predict, enlarged=LOOK)
+        return diameters(labels) / scale
+
+    def cut(self, shape: tuple[int, int], scale: float) -> list[Tile]:
+        """Return the tiles of an image of this height and width that the network sees at this scale."""
+        largest = max(1.0, *(scale * factor for factor, _ in self.predict.augmentations))
+        overlap = math.ceil(OVERLAP / scale)
+        # A multiple of 128, so pooling falls on the same pixels as in the whole image where it is not scaled.
+        core = max(int(TILE / largest) - 2 * overlap, 128) // 128 * 128
+        if max(shape) <= core + 2 * overlap:
+            core = max(shape)  # it fits
+        return list(cut(shape, core, overlap))
+
+    def part(self, image: np.ndarray, scale: float, shape: tuple[int, int] | None = None) -> np.ndarray:
+        """Find the nuclei of an image or of one tile, all at once; see `labels` and `scale`."""
         shape = shape or image.shape[:2]
+        return label_nuclei(self.maps(image, scale, shape), self.predict, resize(image, shape), enlarged=1 / scale)
+
+    def maps(
+        self, image: np.ndarray, scale: float = 1.0, shape: tuple[int, int] | None = None
+    ) -> dict[str, np.ndarray]:
+        """Predict the maps of one image at once: {target: float32 (H, W)} in [0, 1], resized to `shape` if given."""
+        return self._averaged(image, scale, shape or image.shape[:2], self.predict.augmentations)
+
+    def _averaged(
+        self, image: np.ndarray, scale: float, shape: tuple[int, int], augmentations: Sequence[Augmentation]
+    ) -> dict[str, np.ndarray]:
         totals: dict[str, np.ndarray] = {}
-        augmentations = self.predict.augmentations
-        for scale, turns in itertools.groupby(augmentations, key=lambda augmentation: augmentation[0]):
-            pixels = resize(image.astype(np.float32), [max(round(side * scale), 1) for side in image.shape[:2]])
+        for factor, turns in itertools.groupby(augmentations, key=lambda augmentation: augmentation[0]):
+            pixels = resize(image.astype(np.float32), _sides(image.shape, scale * factor))
             pixels = pixels.reshape(*pixels.shape[:2], -1)
             for _, number in turns:
                 for name, values in self._upright(_turn(pixels, number)).items():
@@ -95,6 +137,10 @@ class Predictor:
         # Mirrored, since black would be an edge. `symmetric` can also add more pixels than the image has.
         pixels = np.pad(pixels, ((0, down), (0, right), (0, 0)), mode="symmetric")
         return {name: values[0, :height, :width, 0] for name, values in self._run(pixels[None]).items()}
+
+
+def _sides(shape: Sequence[int], scale: float) -> list[int]:
+    return [max(round(side * scale), 1) for side in shape[:2]]
 
 
 def _turn(pixels: np.ndarray, number: int) -> np.ndarray:

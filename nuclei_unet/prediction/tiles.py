@@ -1,6 +1,5 @@
 """Cut images that are too large for memory into tiles, and join the nuclei found in them."""
 
-import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -19,34 +18,18 @@ def tiles(shape: tuple[int, int], core: int, overlap: int) -> Iterator[tuple[tup
             )  # fmt: skip
 
 
-def cut(seen: tuple[int, int], shape: tuple[int, int], core: int, overlap: int) -> Iterator["Tile"]:
-    """Cut what the network sees of an image, and the label image of `shape`, into the same tiles, row by row."""
-    factors = shape[0] / seen[0], shape[1] / seen[1]
-    numbers = itertools.count()
-    for inner, outer in tiles(seen, core, overlap):
-        there = [tuple(slice(round(s.start * f), round(s.stop * f)) for s, f in zip(part, factors, strict=True))
-                 for part in (inner, outer)]  # fmt: skip
-        # Of an image that is shrunk to less than a row of pixels, nothing is left.
-        if all(s.stop > s.start for s in there[1]):
-            yield Tile(next(numbers), inner, outer, *there)
-
-
 @dataclass(frozen=True)
 class Tile:
-    """A tile of an image. All windows are (rows, columns); a core is without the overlap around it."""
+    """A tile of an image. Both windows are (rows, columns); the core is without the overlap around it."""
 
     number: int
-    seen_core: tuple[slice, slice]
-    """Of the image as the network sees it."""
-    seen: tuple[slice, slice]
     core: tuple[slice, slice]
-    """Of the label image, which may be of another size."""
     window: tuple[slice, slice]
 
-    @property
-    def size(self) -> tuple[int, int]:
-        """Height and width of the tile's part of the label image."""
-        return tuple(s.stop - s.start for s in self.window)
+
+def cut(shape: tuple[int, int], core: int, overlap: int) -> Iterator[Tile]:
+    """Cut an image into tiles, row by row; see `tiles`."""
+    return (Tile(number, *windows) for number, windows in enumerate(tiles(shape, core, overlap)))
 
 
 def match(labels: np.ndarray, part: np.ndarray, core: tuple[slice, ...], count: int) -> tuple[np.ndarray, int]:

@@ -27,6 +27,7 @@ class Result:
     key : says how it was made; another one is not the same result
     height, width : pixels; 0 if failed
     pixel_size : micrometres per pixel, None if unknown
+    diameter : of the typical nucleus, px, for which the image was scaled; and where it came from
     count : number of nuclei; None if failed
     warnings : plain sentences, see `nuclei_unet.prediction.checks`
     error : why it failed, one line, or None
@@ -47,7 +48,8 @@ class Result:
     channel: str = ""
     pixel_size: float | None = None
     pixel_size_from: str = "unknown"
-    scale: float = 1.0
+    diameter: float | None = None
+    diameter_from: str = ""
     computed_by: str = ""
     count: int | None = None
     seconds: float = 0.0

@@ -15,9 +15,7 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from nuclei_unet.files import naming_what_is_full
-from nuclei_unet.images import resize
-from nuclei_unet.labels import resize_labels
-from nuclei_unet.measurements import diameters
+from nuclei_unet.labels import at_one_size
 from nuclei_unet.sample import Sample
 from nuclei_unet.settings import AugmentSettings, TrainSettings
 from nuclei_unet.training import augment
@@ -151,17 +149,6 @@ def as_dataset(
     )
 
 
-def at_one_size(image: np.ndarray, labels: np.ndarray, diameter: float) -> tuple[np.ndarray, np.ndarray]:
-    """Resize an image and its label image, (H, W), so that the median nucleus has this diameter, px.
-
-    They are enlarged or shrunk three times at most, and not at all if there are no nuclei.
-    """
-    sizes = diameters(labels)
-    factor = np.clip(diameter / np.median(sizes), 1 / 3, 3) if sizes.size else 1.0
-    shape = tuple(max(round(side * factor), 1) for side in labels.shape)
-    return resize(image, shape), resize_labels(labels, shape)
-
-
 def _read(samples: Sequence[Sample], diameter: float | None, folder: Path) -> list[tuple[np.ndarray, np.ndarray]]:
     """Return each image and its maps, uint8, with nuclei of this diameter; None: as they are.
 
@@ -172,9 +159,7 @@ def _read(samples: Sequence[Sample], diameter: float | None, folder: Path) -> li
     folder.mkdir(parents=True, exist_ok=True)
     with naming_what_is_full(folder / "pixels"), tempfile.TemporaryFile(dir=folder) as file:
         for sample in tqdm(samples, "reading", unit="image", delay=1, leave=False, disable=None):
-            image, labels = sample.image, sample.labels
-            if diameter is not None:
-                image, labels = at_one_size(image, labels, diameter)
+            image, labels = at_one_size(sample.image, sample.labels, diameter)
             maps = target_maps(labels)
             if maps.shape[:2] != image.shape[:2]:  # images that preprocessing resized
                 maps = cv2.resize(maps, image.shape[1::-1], interpolation=cv2.INTER_AREA)

@@ -30,7 +30,7 @@ OVERRIDES = {
     "train.batch_size": 8,
     # The small network: the committed one would take most of the time.
     "train.model.encoder": "none",
-    "train.model.filters": [12, 24, 48, 64],
+    "train.model.filters": [12, 24, 48],
     "visualize.examples": 2,
 }
 

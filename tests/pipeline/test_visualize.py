@@ -76,7 +76,7 @@ def test_the_stage_writes_figures_and_a_page_that_needs_nothing_else(project, ca
     assert all("<caption>" in table for table in page.text.split("<table>")[1:])
     assert str(project) not in page.text
     assert "DSB score of 0.432" in page.text and "0.211" in page.text
-    assert "train.model.filters" in page.text and "[32, 64, 96, 128]" in page.text
+    assert "train.model.filters" in page.text and "[24, 48, 96]" in page.text
     assert "&lt;script&gt;image_type" in page.text and "&lt;b&gt;x" in page.text
     assert page.text.count("&lt;b&gt;x") == 20 and "first 20 of 25" in page.text
     assert "All images are synthetic" not in page.text

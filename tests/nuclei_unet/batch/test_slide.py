@@ -19,12 +19,12 @@ from nuclei_unet.files import tree_digest
 from nuclei_unet.formats import parquet, zarr_labels
 from nuclei_unet.formats.zarr_images import open_levels
 from nuclei_unet.labels import components
-from nuclei_unet.network.metadata import Diameters
-from nuclei_unet.prediction import predictor
+from nuclei_unet.prediction import diameter, predictor
 from pipeline.dataset import synthetic
 from tests import ROOT
 
-OPTIONS = ("predict", "--augmentation", "fast")
+USUAL = 24  # px, of the nuclei that the pretrained model knows: the slide is not scaled
+OPTIONS = ("predict", "--augmentation", "fast", "--diameter", str(USUAL))
 # Cores of 128 px.
 SMALL = {"TILE": 192, "OVERLAP": 32}
 
@@ -43,11 +43,16 @@ def synthetic_image():
     return np.tile(image[..., 0], (2, 2))[:420, :500].copy()
 
 
+class AtUsualSize(Segmenter):
+    def __call__(self, image):
+        return super().__call__(image, diameter=USUAL)
+
+
 @pytest.fixture(scope="module")
 def segmenter():
     """Return what predicts a whole image."""
     predict = Segmenter.load().metadata.predict.model_copy(update={"augmentations": predictor.FAST})
-    return Segmenter.load(predict=predict)
+    return AtUsualSize.load(predict=predict)
 
 
 def write_slide(path, array, chunks=(100, 130), *, pixel_size=None, levels=1, names=(), axes="cyx"):
@@ -69,10 +74,10 @@ def write_slide(path, array, chunks=(100, 130), *, pixel_size=None, levels=1, na
     return path
 
 
-def call(*arguments):
+def call(*arguments, options=OPTIONS):
     """Run the command in this process; return its exit code."""
     with pytest.raises(SystemExit) as stopped:
-        main([*OPTIONS, *map(str, arguments)])
+        main([*options, *map(str, arguments)])
     return stopped.value.code
 
 
@@ -131,7 +136,7 @@ def test_the_result_is_that_of_the_whole_image(image_type, chunks, tmp_path, syn
     path, out = write_slide(tmp_path / "a.ome.zarr", stored, chunks, names=names, pixel_size=0.3), tmp_path / "out.zarr"
     assert call(path, out) == 0
     want = segmenter(image)
-    assert want.max() > 80 and len(segmenter.predictor.cut(image.shape[:2], image.shape[:2])) == 16
+    assert want.max() > 80 and len(segmenter.predictor.cut(image.shape[:2], 1.0)) == 16
     np.testing.assert_array_equal(zarr_labels.read(out), want)
     measured = stored if stored.ndim == 2 else np.moveaxis(stored, 0, -1)
     same_table(out, segmenter.measure(want, measured, pixel_size=0.3, channels=names), "a")
@@ -153,9 +158,21 @@ def test_a_sample_of_the_pixels_decides_as_in_the_whole_image(tmp_path, syntheti
     np.testing.assert_array_equal(zarr_labels.read(tmp_path / "out.zarr"), segmenter(synthetic_image))
 
 
-def bright(self, image, shape):
+def test_the_diameter_is_estimated_as_in_the_whole_image(tmp_path, synthetic_image, segmenter, monkeypatch, capsys):
+    monkeypatch.setattr(diameter, "SAMPLE", 50_000)  # in windows
+    monkeypatch.setattr(diameter, "SIDE", 128)
+    path, out = write_slide(tmp_path / "a.zarr", synthetic_image, pixel_size=0.3), tmp_path / "out.zarr"
+    assert call(path, out, options=OPTIONS[:3]) == 0
+    want, used = segmenter.find(synthetic_image, pixel_size=0.3)
+    np.testing.assert_array_equal(zarr_labels.read(out), want)
+    slide_facts = json.loads((out / "run.json").read_text())["slide"]
+    assert (slide_facts["diameter"], slide_facts["diameter_from"]) == (used.px, "estimated") and used.px != USUAL
+    assert f"typical nucleus: {used.px:g} px across (estimated)" in capsys.readouterr().out
+
+
+def bright(self, image, scale, shape=None):
     """Take what is bright for nuclei: without the network, which would not find what is drawn here."""
-    return components(cv2.resize(image, shape[::-1]) > 60, connectivity=4).astype(np.uint16)
+    return components(image > 60, connectivity=4).astype(np.uint16)
 
 
 def discs(shape, step, radius):
@@ -207,31 +224,31 @@ def test_the_pyramid_is_that_of_the_label_image(tmp_path, segmenter, monkeypatch
 # ---- levels
 
 
-def test_the_level_is_chosen_by_pixel_size(tmp_path):
-    diameters = Diameters(low=9, typical=20, high=52)
-
-    def chosen(pixel_size, given=None, scale=None, levels=4):
+def test_the_level_is_chosen_by_the_size_of_nuclei(tmp_path):
+    def chosen(pixel_size, given=None, diameter=None, levels=4, usual=24):
         path = write_slide(tmp_path / "a.zarr", np.zeros((64, 80), np.uint8), pixel_size=pixel_size, levels=levels)
-        level = slide.choose_level(open_levels(path), diameters, given, scale)
+        level = slide.choose_level(open_levels(path), usual, given, diameter)
         assert f"level {level.number} of {levels}, {level.shape[0]} x {level.shape[1]} pixels" in level.line
-        return level.number, level.scale, level.pixel_size
+        return level.number, level.diameter, level.pixel_size
 
-    assert chosen(0.25) == (0, 1, 0.25)
-    assert chosen(0.1) == (1, 1, 0.2)
-    assert chosen(0.02) == (3, 1, 0.16)
-    assert chosen(1.6) == (0, 4, 1.6)
-    assert chosen(0.02, levels=1) == (0, 0.125, 0.02)  # the smallest factor that there is
-    assert chosen(None) == (0, 1, None)
-    assert chosen(None, given=0.1) == (1, 1, 0.2)
-    assert chosen(0.5, given=0.1) == (1, 1, 0.2)
-    assert chosen(0.1, scale=2.5) == (1, 2.5, 0.2)
+    assert chosen(0.25) == (0, None, 0.25)
+    assert chosen(0.15) == (1, None, 0.3)
+    assert chosen(0.02) == (3, None, 0.16)
+    assert chosen(1.6) == (0, None, 1.6)
+    assert chosen(0.02, levels=1) == (0, None, 0.02)
+    assert chosen(None) == (0, None, None)
+    assert chosen(None, given=0.15) == (1, None, 0.3)
+    assert chosen(0.5, given=0.15) == (1, None, 0.3)
+    # What the user knows of the finest level comes first.
+    assert chosen(0.02, diameter=26) == (0, 26, 0.02) and chosen(None, diameter=90) == (2, 22.5, None)
+    assert chosen(0.02, usual=None) == (0, None, 0.02)
 
 
 def test_a_coarser_level_is_segmented_as_an_image_of_its_own(tmp_path, synthetic_image, segmenter, capsys):
     image = cv2.resize(synthetic_image, None, fx=2, fy=2, interpolation=cv2.INTER_NEAREST)
     path, out = write_slide(tmp_path / "a.zarr", image, pixel_size=0.08, levels=3), tmp_path / "out.zarr"
-    assert call(path, out) == 0
-    assert "level 1 of 3, 420 x 500 pixels: its pixels of 0.16 um suit the model best" in capsys.readouterr().out
+    assert call(path, out, options=(*OPTIONS[:-1], str(2 * USUAL))) == 0
+    assert "level 1 of 3, 420 x 500 pixels: its nuclei of some 24 px suit the model best" in capsys.readouterr().out
     np.testing.assert_array_equal(zarr_labels.read(out), segmenter(synthetic_image))
     (pyramid,) = zarr.open_group(out / "labels/nuclei", mode="r").attrs["multiscales"]
     assert pyramid["datasets"][0]["coordinateTransformations"] == [{"type": "scale", "scale": [0.16, 0.16]}]

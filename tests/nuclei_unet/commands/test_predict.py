@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 import tifffile
 
+from nuclei_unet import measurements
 from nuclei_unet.batch import files
 from nuclei_unet.commands.main import main
 from nuclei_unet.evaluation import metrics
@@ -130,7 +131,7 @@ def test_a_second_start_does_only_what_is_missing(images, tmp_path, capsys):
     assert "2 were done before" in capsys.readouterr().out
     assert call(images, out, "--overwrite") == 0
     assert "done before" not in capsys.readouterr().out
-    assert call(images, out, "--scale", "2") == 0
+    assert call(images, out, "--diameter", "30") == 0
     assert "done before" not in capsys.readouterr().out
 
 
@@ -188,18 +189,22 @@ def test_planes_and_projections(tmp_path, synthetic_image, capsys):
     assert (projected == read_labels(tmp_path / "each/s_z1_labels.tif")).all()
 
 
-def test_the_pixel_size_chooses_the_scale(tmp_path, synthetic_image):
+def test_the_diameter_is_estimated_or_given(tmp_path, synthetic_image):
     image, truth = synthetic_image
-    large = cv2.resize(image, None, fx=8, fy=8, interpolation=cv2.INTER_CUBIC)[:1500, :1500]
+    large = cv2.resize(image, None, fx=5, fy=5, interpolation=cv2.INTER_CUBIC)[:1000, :1000]
     tifffile.imwrite(tmp_path / "l.tif", large)
-    truth = np.kron(truth, np.ones((8, 8), np.uint16))[:1500, :1500]
-    found = {}
-    for name, options in (("as it is", ()), ("by pixel size", ("--pixel-size", "0.045"))):
+    truth = np.kron(truth, np.ones((5, 5), np.uint16))[:1000, :1000]
+    found, used = {}, {}
+    for name, options in (("estimated", ()), ("the user", ("--diameter", "12"))):
         assert call(tmp_path / "l.tif", tmp_path / name, *options) == 0
         (item,) = run_json(tmp_path / name)["images"]
+        assert item["diameter_from"] == name
+        used[name] = item["diameter"]
         found[name] = metrics.dsb_score(metrics.instance_counts(truth, read_labels(tmp_path / name / "l_labels.tif")))
-    assert item["scale"] < 0.5 and item["pixel_size_from"] == "the user"
-    assert found["by pixel size"] > found["as it is"] + 0.1
+    assert (
+        used["estimated"] == pytest.approx(np.median(measurements.diameters(truth)), rel=0.3) and used["the user"] == 12
+    )
+    assert found["estimated"] > found["the user"] + 0.1
 
 
 def test_several_processes_give_the_same_files(images, tmp_path):

@@ -8,7 +8,7 @@ from onnx import helper
 
 from nuclei_unet.errors import InputError
 from nuclei_unet.network import onnx_file, unet
-from nuclei_unet.network.metadata import KEY, Diameters
+from nuclei_unet.network.metadata import KEY
 from nuclei_unet.prediction.engine import OnnxNetwork
 from tests.metadata import metadata_of
 
@@ -19,6 +19,8 @@ NETWORKS = [
     {"normalization": "none", "upsampling": "bilinear"},
     {"upsampling": "transposed", "filters": (2, 3, 4, 5), "dropout": (0.0, 0.0, 0.2, 0.0)},
     {"encoder": "efficientnet-lite0", "channels": 3, "filters": (2, 3, 4), "dropout": (0.0, 0.0, 0.2)},
+    {"encoder": "efficientnet-lite0", "filters": (2, 3), "dropout": (0.0, 0.0), "join": "add"},
+    {"join": "add", "upsampling": "transposed", "normalization": "none"},
 ]
 
 
@@ -35,7 +37,7 @@ def make(model_params, settings):
         rng = np.random.default_rng(0)
         for weight in model.weights:
             weight.assign(weight + rng.uniform(0.01, 0.05, weight.shape))
-        return model, metadata.but(normalize=normalize, diameters=Diameters(low=5, typical=20, high=60))
+        return model, metadata.but(normalize=normalize, diameter=20.0)
 
     return build
 

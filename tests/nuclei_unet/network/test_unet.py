@@ -39,6 +39,13 @@ def test_variants(upsampling, normalization, dropout, model_params):
     assert kinds.count("Conv2DTranspose") == (3 if upsampling == "transposed" else 1)
 
 
+def test_levels_that_are_added_take_half_the_work(model_params):
+    shape = {"filters": (8, 16, 32), "dropout": (0.0,) * 3}
+    sizes = [unet.build(1, ("foreground",), model_params(**shape, join=join)).get_layer("up0_conv1").kernel.shape
+             for join in ("concatenate", "add")]  # fmt: skip
+    assert sizes == [(3, 3, 24, 8), (3, 3, 8, 8)]
+
+
 def test_mixed_precision_gives_float32_maps(model_params):
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:

@@ -6,6 +6,7 @@ import pytest
 
 from nuclei_unet.labels import components
 from nuclei_unet.prediction import checks
+from nuclei_unet.prediction.diameter import Diameter
 from tests.nuclei_unet.nuclei import drawn
 
 LABELS = drawn((256, 256), *((row, column, 14) for row in range(30, 256, 50) for column in range(30, 256, 50)))
@@ -34,7 +35,7 @@ def in_form(grey, form):
 )
 def test_a_good_image_gets_no_warning(form, light, dtype):
     image = in_form(pictured(LABELS, light, dtype), form)
-    assert checks.warnings(image, LABELS, (20, 40)) == []
+    assert checks.warnings(image, LABELS, Diameter(28.0), 0.3) == []
 
 
 @pytest.mark.parametrize("value", [0, 7, 255])
@@ -66,19 +67,18 @@ def test_an_overexposed_image_in_which_nothing_is_found():
     assert first == "No nuclei were found." and second.startswith("Saturated") and "of the image" in second
 
 
-def test_sizes_unlike_the_training_images():
+def test_an_unclear_size_and_a_pixel_size_that_cannot_be():
     image = pictured(LABELS)
-    assert "smaller" in checks.warnings(image, LABELS, (40, 60))[0]
-    assert "larger" in checks.warnings(image, LABELS, (5, 20.2))[0]
-    assert (
-        "median diameter is 28 px, that of training images 5 to 20 px" in checks.warnings(image, LABELS, (5, 20.2))[0]
-    )
-    assert checks.warnings(image, LABELS, None) == []
+    (text,) = checks.warnings(image, LABELS, Diameter(31.5, "estimated", sure=False))
+    assert "size of the nuclei is not clear: 31.5 px" in text
+    for pixel_size, micrometres in ((0.05, "1.4"), (2.0, "55.9")):
+        (text,) = checks.warnings(image, LABELS, None, pixel_size)
+        assert f"{pixel_size:g} um the nuclei are {micrometres} um wide" in text
 
 
 @pytest.mark.parametrize("light", [False, True])
 def test_blur_is_noticed(light):
-    (text,) = checks.warnings(pictured(LABELS, light, blur=5), LABELS, (20, 40))
+    (text,) = checks.warnings(pictured(LABELS, light, blur=5), LABELS)
     assert text.startswith("Blurred")
 
 
@@ -89,8 +89,8 @@ def test_a_large_image_gets_the_same_warnings_in_little_memory():
     labels = components(labels > 0, connectivity=4)
     soft = cv2.GaussianBlur(image, (0, 0), 6)
     tracemalloc.start()
-    assert checks.warnings(image, labels, (20, 40)) == []
-    (text,) = checks.warnings(soft, labels, (20, 40))
+    assert checks.warnings(image, labels) == []
+    (text,) = checks.warnings(soft, labels)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert text.startswith("Blurred") and peak < 2 * image.size

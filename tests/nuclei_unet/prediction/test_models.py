@@ -11,13 +11,12 @@ from nuclei_unet.errors import InputError
 from nuclei_unet.files import file_digest
 from nuclei_unet.network.metadata import Adaptation
 from nuclei_unet.prediction import models
-from nuclei_unet.prediction.scale import scale_for
 
 
 def test_what_ships_is_evaluated_and_described():
     metadata, name, digest = models.describe(None)
     assert (name, digest) == ("pretrained", file_digest(models.PRETRAINED))
-    assert metadata.predict and metadata.diameters and metadata.licence.startswith("MIT")
+    assert metadata.predict and metadata.diameter == 24 and metadata.licence.startswith("MIT")
     assert metadata.scores["test"]["instance"]["dsb_score"] > 0.4
     assert models.PRETRAINED.stat().st_size < 12e6
 
@@ -80,13 +79,3 @@ def test_info(capsys, monkeypatch):
     said = capsys.readouterr().out
     for fact in (f"the model with SHA-256 {digest}", "5 images with 1,234 nuclei", "+0.100", "not adapted to"):
         assert fact in said
-
-
-@pytest.mark.parametrize(
-    ("pixel_size", "expected"),
-    [(None, 1), (0.5, 1), (0.16, 1), (0.05, pytest.approx(18.8 / 160, abs=0.01)), (2.0, pytest.approx(4.7, abs=0.01)),
-     (1e-4, 1 / 8), (1e3, 8)],
-)  # fmt: skip
-def test_pixels_that_make_nuclei_unlike_the_training_ones_are_scaled(pixel_size, expected):
-    assert scale_for(pixel_size, models.describe(None)[0].diameters) == expected
-    assert scale_for(pixel_size, None) == 1

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from nuclei_unet.labels import components
 from nuclei_unet.prediction import models
 from nuclei_unet.prediction.predictor import THOROUGH, Predictor
 from nuclei_unet.prediction.tiles import tiles
@@ -12,7 +11,7 @@ from nuclei_unet.prediction.tiles import tiles
 @pytest.fixture(scope="module")
 def predictor(once):
     opened = models.load(threads=2)
-    return Predictor(opened.network, opened.metadata.network, once())
+    return Predictor(opened.network, opened.metadata.but(predict=once()))
 
 
 def noise(*shape):
@@ -50,39 +49,44 @@ class Brightness:
         return {"foreground": images / np.float32(255)}
 
 
-def test_augmentations_are_undone_before_maps_are_averaged(predictor, once, settings):
+def test_augmentations_are_undone_before_maps_are_averaged(described):
     image = noise(128, 256)
     network = Brightness()
-    turned = Predictor(network, settings.train.model, once(augmentations=tuple((1.0, turn) for turn in range(8))))
+    turned = Predictor(network, described(augmentations=tuple((1.0, turn) for turn in range(8))))
     np.testing.assert_allclose(turned.maps(image)["foreground"], image / 255, atol=1e-6)
     assert len(network.shapes) == 8 and len(set(network.shapes)) == 2
     network.shapes.clear()
-    Predictor(network, settings.train.model, once(augmentations=THOROUGH)).maps(image)
-    assert len(network.shapes) == 16 and len({max(shape) for shape in network.shapes}) == 4
+    Predictor(network, described(augmentations=THOROUGH)).maps(image, 0.5)
+    assert len(network.shapes) == 4 and len({max(shape) for shape in network.shapes}) == 4
 
 
-@pytest.mark.parametrize("shape", [(900, 640), (300, 213), (1800, 1280), (1, 1)])
-def test_a_label_image_of_another_size_in_tiles_too(shape, settings, once, monkeypatch):
+@pytest.mark.parametrize("diameter", [6, 24, 30, 150])
+def test_an_image_is_scaled_to_the_usual_size_in_tiles_too(diameter, described, monkeypatch):
     image = np.full((900, 640), 20, np.uint8)
     image[100:140, 100:140] = image[700:760, 500:560] = 200
-
-    def bright(maps, settings, image=None):
-        return components(image > 100, connectivity=4).astype(np.uint16)
-
-    predictor = Predictor(Brightness(), settings.train.model, once())
-    monkeypatch.setattr("nuclei_unet.prediction.predictor.label_nuclei", bright)
-    whole = predictor.labels(image, shape)
-    assert whole.shape == shape
+    network = Brightness()
+    predictor = Predictor(network, described(foreground_threshold=0.4).but(diameter=24))
+    whole = predictor.labels(image, diameter=diameter)
+    assert whole.shape == image.shape and whole.max() == 2
+    assert max(network.shapes[0]) == pytest.approx(900 * 24 / diameter, abs=predictor.multiple)
     monkeypatch.setattr("nuclei_unet.prediction.predictor.TILE", 512)
-    pieces = predictor.labels(image, shape)
-    assert pieces.shape == shape and pieces.max() == whole.max()
-    # Tiles are resized by themselves, so an outline may differ by a pixel.
+    monkeypatch.setattr("nuclei_unet.prediction.predictor.OVERLAP", 32)
+    pieces = predictor.labels(image, diameter=diameter)
+    assert pieces.max() == whole.max()
+    # Tiles are scaled by themselves, so an outline may differ by a pixel.
     assert ((pieces > 0) != (whole > 0)).mean() < 0.003
 
 
-def test_maps_of_tiles_are_those_of_the_image(settings, once):
+def test_what_label_images_are_asked_for_at_another_size(described):
+    image = np.full((90, 64), 20, np.uint8)
+    image[10:40, 10:40] = 200
+    found = Predictor(Brightness(), described()).labels(image, (300, 213))
+    assert found.shape == (300, 213) and found.max() == 1
+
+
+def test_maps_of_tiles_are_those_of_the_image(described):
     image = noise(300, 200)
-    predictor = Predictor(Brightness(), settings.train.model, once())
+    predictor = Predictor(Brightness(), described())
     whole = predictor.maps(image)["foreground"]
     for core, tile in tiles(image.shape, 128, 32):
         inside = tuple(slice(c.start - b.start, c.stop - b.start) for c, b in zip(core, tile, strict=True))

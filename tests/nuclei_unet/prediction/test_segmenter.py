@@ -3,16 +3,19 @@
 import subprocess
 import sys
 
+import cv2
 import numpy as np
 import pytest
 
 from nuclei_unet.errors import InputError
-from nuclei_unet.images import normalize
+from nuclei_unet.evaluation import metrics
+from nuclei_unet.images import normalize, resize
+from nuclei_unet.labels import resize_labels
 from nuclei_unet.prediction import models
 from nuclei_unet.prediction.predictor import Predictor
 from nuclei_unet.prediction.segmenter import Segmenter
-from pipeline.dataset import synthetic
 from tests import ROOT
+from tests.nuclei_unet.nuclei import drawn
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +44,7 @@ def test_any_array_that_is_an_image(shape, dtype, segmenter, opened):
     labels = segmenter(image)
     assert labels.shape == shape[:2] and labels.dtype == np.uint16
     # What the parts make of it, one after the other.
-    predictor = Predictor(opened.network, opened.metadata.network, opened.metadata.predict)
+    predictor = Predictor(opened.network, opened.metadata)
     np.testing.assert_array_equal(labels, predictor.labels(normalize(image, opened.metadata.normalize)))
     table = segmenter.measure(labels, image)
     assert len(table["label"]) == labels.max() == np.unique(labels[labels > 0]).size
@@ -55,16 +58,37 @@ def test_what_is_no_image_is_an_input_error(image, segmenter):
 
 def test_a_network_that_sees_resized_images_labels_at_native_size(opened):
     metadata = opened.metadata
-    small = metadata.but(normalize=metadata.normalize.model_copy(update={"image_size": (16, 16)}))
+    small = metadata.but(normalize=metadata.normalize.model_copy(update={"image_size": (16, 16)}), diameter=None)
     assert Segmenter(opened.network, small)(noise((50, 41), np.uint8)).shape == (50, 41)
+    with pytest.raises(InputError, match="no use for a diameter"):
+        Segmenter(opened.network, small)(noise((50, 41), np.uint8), diameter=20)
 
 
-def test_an_image_seen_at_another_scale_keeps_its_size(segmenter):
-    _, image, _ = next(synthetic.held_out_images(1, 2018))
-    for scale in (0.5, 1.7):
-        labels = segmenter(image, scale=scale)
-        assert labels.shape == image.shape[:2] and labels.any()
-    assert segmenter(np.zeros((1, 1), np.int32), scale=0.1).shape == (1, 1)
+@pytest.mark.parametrize("factor", [0.5, 1, 3, 6])
+def test_nuclei_of_any_size_are_found_and_their_size_is_said(factor, segmenter):
+    truth = drawn((200, 200), *((row, column, 10) for row in range(25, 200, 50) for column in range(25, 200, 50)))
+    image = cv2.GaussianBlur(np.where(truth > 0, 180, 20).astype(np.float32), (0, 0), 1.5)
+    shape = (round(200 * factor),) * 2
+    image, truth = resize(image + noise(image.shape, np.float32) * 10, shape), resize_labels(truth, shape)
+    labels, used = segmenter.find(image)
+    assert labels.max() == 16 and metrics.instance_counts(truth, labels).matched_ious.size == 16
+    assert used.px == pytest.approx(20 * factor, rel=0.25) and (used.source, used.sure) == ("estimated", True)
+    same, given = segmenter.find(image, diameter=used.px)
+    np.testing.assert_array_equal(same, labels)
+    assert given.source == "the user"
+
+
+def test_an_image_keeps_nuclei_of_very_different_sizes(segmenter):
+    small = [(row, column, 5) for row in range(15, 300, 30) for column in range(15, 130, 30)]
+    truth = drawn((300, 300), *small, (80, 220, 30), (200, 220, 30))
+    image = cv2.GaussianBlur(np.where(truth > 0, 180, 20).astype(np.float32), (0, 0), 1)
+    matched = metrics.instance_counts(truth, segmenter(image + noise(image.shape, np.float32) * 10))
+    assert len(matched.matched_ious) >= 0.9 * truth.max() and (np.sort(matched.matched_ious)[-2:] > 0.6).all()
+
+
+def test_any_diameter_is_taken(segmenter):
+    assert segmenter(np.zeros((1, 1), np.int32), diameter=300).shape == (1, 1)
+    assert segmenter(noise((70, 90), np.uint8), diameter=3.3).shape == (70, 90)
 
 
 def test_a_model_that_was_not_evaluated_is_refused(opened):

@@ -31,9 +31,9 @@ class Bright(Predictor):
     """Sees nuclei where it is bright, and their middles where it is brightest."""
 
     def __init__(self, settings):
-        self.predict, self.seen = settings, []
+        self.predict, self.usual, self.seen = settings, None, []
 
-    def maps(self, image, shape=None):
+    def maps(self, image, scale=1.0, shape=None):
         self.seen.append(image.shape)
         return {"foreground": (image > 0).astype(np.float32), "distance": image / np.float32(255)}
 

@@ -14,6 +14,7 @@ def train_params(settings, model_params):
     plain = {
         "precision": "float32",
         "targets": targets.TARGETS,
+        "diameter": None,
         "crop_size": 32,
         "type_balance": 0.0,
         "batch_size": 2,

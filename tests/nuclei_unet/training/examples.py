@@ -28,7 +28,7 @@ def tiny(strategy):
     settings = params.load(PARAMS).train
     network = {"encoder": "none", "stem_stride": 1, "filters": (2, 3), "dropout": (0.0, 0.0)}
     small = {"precision": "float32", "targets": ("foreground", "border"), "crop_size": 32, "batch_size": 4}
-    small |= {"strategy": strategy, "epochs": 4, "steps_per_epoch": 3}
+    small |= {"strategy": strategy, "epochs": 4, "steps_per_epoch": 3, "diameter": None}
     return settings.model_copy(update=small | {"model": settings.model.model_copy(update=network)})
 
 

@@ -5,6 +5,7 @@ import pytest
 
 from nuclei_unet.sample import ArraySample
 from nuclei_unet.training import crops, targets
+from tests.nuclei_unet.nuclei import drawn
 from tests.nuclei_unet.training.examples import AUGMENTED, sample
 
 
@@ -74,6 +75,19 @@ def test_images_that_memory_does_not_hold_give_the_same_crops(memory, train_para
             np.testing.assert_array_equal(ours, theirs)
     # Their file has no name.
     assert list((tmp_path / "new").iterdir()) == []
+
+
+@pytest.mark.parametrize("diameter", [6, 12, 100])
+def test_images_are_brought_to_one_size(diameter, train_params):
+    labels = drawn((60, 90), (15, 20, 5), (40, 60, 5))
+    one = ArraySample("a", "train", "small-fluorescent", (labels > 0) * np.uint8(200), labels)
+    image, maps = crops.Crops([one], train_params(diameter=diameter)).center_crop(0)
+    factor = min(diameter / 10, 3)
+    ((pixels, _),) = crops.Crops([one], train_params(diameter=diameter))._pixels
+    assert pixels.shape == pytest.approx((60 * factor, 90 * factor), rel=0.05)
+    assert image.shape == (32, 32, 1) and maps.shape == (32, 32, 3)
+    empty = ArraySample("b", "train", "small-fluorescent", one.image, np.zeros_like(labels))
+    assert crops.Crops([empty], train_params(diameter=diameter))._pixels[0][0].shape == (60, 90)
 
 
 def test_maps_follow_a_resized_image(train_params):

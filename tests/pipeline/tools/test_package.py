@@ -14,7 +14,6 @@ from ruamel.yaml import YAML
 
 from nuclei_unet.errors import InputError
 from nuclei_unet.network import onnx_file, unet
-from nuclei_unet.network.metadata import Diameters
 from nuclei_unet.prediction import models
 from nuclei_unet.settings import NormalizeSettings
 from pipeline import layout
@@ -57,7 +56,6 @@ def project(tmp_path, monkeypatch, settings):
 
         network = settings.train.model.model_copy(update={"filters": (3, 5), "dropout": (0.0, 0.1)})
         metadata = metadata_of(settings, network, targets, settings.evaluate)
-        sizes = Diameters(low=5, typical=20, high=60)
         normalize = NormalizeSettings.model_validate(metadata.normalize.model_dump() | normalization)
         keras.utils.set_random_seed(1)
         model = unet.build(normalize.channels, targets, network)
@@ -65,7 +63,7 @@ def project(tmp_path, monkeypatch, settings):
             weight.assign(weight + rng.uniform(0.01, 0.05, weight.shape))
         (tmp_path / "models").mkdir()
         images = rng.uniform(0, 255, (2, 32, 48, normalize.channels))
-        metadata = metadata.but(normalize=normalize, diameters=sizes)
+        metadata = metadata.but(normalize=normalize, diameter=20.0)
         onnx_file.save(model, tmp_path / layout.MODEL, metadata, images)
         monkeypatch.setattr(release, "commit", lambda: COMMIT)
         monkeypatch.chdir(tmp_path)
