@@ -15,13 +15,13 @@ from nuclei_unet.batch import pool
 from nuclei_unet.errors import InputError
 from nuclei_unet.network.metadata import Metadata
 from nuclei_unet.prediction import models
-from nuclei_unet.prediction.predictor import AUGMENTATIONS
+from nuclei_unet.prediction.predictor import FAST
 from nuclei_unet.prediction.segmenter import Segmenter
 from nuclei_unet.results.record import STATE, versions
 from nuclei_unet.settings import PredictSettings
 
 # Of the settings, those that decide about results, beside the model.
-DECIDING = ("augmentation", "channel", "axes", "project", "pixel_size", "diameter", "formats")
+DECIDING = ("fast", "channel", "axes", "project", "pixel_size", "diameter", "formats")
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class RunSettings:
 
     folder: Path
     model: Path | str | None = None
-    augmentation: str | None = None
+    fast: bool = False
     channel: str | None = None
     axes: str | None = None
     project: str | None = None
@@ -77,10 +77,9 @@ def choose_model(settings: RunSettings) -> ChosenModel:
     return ChosenModel(path, name, digest, metadata)
 
 
-def predict_settings(metadata: Metadata, augmentation: str | None) -> PredictSettings:
-    """Return a model's own settings, with the test-time augmentations of that name if there is one."""
-    changes = {"augmentations": AUGMENTATIONS[augmentation]} if augmentation else {}
-    return metadata.predict.model_copy(update=changes)
+def predict_settings(metadata: Metadata, fast: bool) -> PredictSettings:
+    """Return a model's own settings, or those of a prediction that is faster."""
+    return metadata.predict.model_copy(update={"augmentations": FAST} if fast else {})
 
 
 def facts(model: ChosenModel, settings: RunSettings) -> dict[str, Any]:
@@ -95,14 +94,14 @@ def facts(model: ChosenModel, settings: RunSettings) -> dict[str, Any]:
 def segmenter(settings: RunSettings) -> tuple[Segmenter, str]:
     """Return the model of a worker's settings, ready to predict, and what computes it. A process loads it once."""
     changed, threads = settings.model.stat().st_mtime_ns, settings.threads or pool.threads()
-    return _loaded(settings.model, changed, threads, settings.augmentation)
+    return _loaded(settings.model, changed, threads, settings.fast)
 
 
 # One: workers of a cluster live long, and a file may hold another model the next time.
 @functools.lru_cache(maxsize=1)
-def _loaded(model: Path, changed: int, threads: int | None, augmentation: str | None) -> tuple[Segmenter, str]:
+def _loaded(model: Path, changed: int, threads: int | None, fast: bool) -> tuple[Segmenter, str]:
     opened = models.load(model, threads=threads, gpu=True)
-    predict = predict_settings(opened.metadata, augmentation)
+    predict = predict_settings(opened.metadata, fast)
     return Segmenter(opened.network, opened.metadata.but(predict=predict)), opened.network.computed_by
 
 

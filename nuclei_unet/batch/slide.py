@@ -200,7 +200,7 @@ def _run(slide: SlideRun, model: ChosenModel, level: Level, settings: RunSetting
             shutil.rmtree(old)
     remove_unfinished(settings.folder)
     slide.state.mkdir(exist_ok=True)
-    predict = run.predict_settings(model.metadata, settings.augmentation)
+    predict = run.predict_settings(model.metadata, settings.fast)
     predictor = Predictor(None, model.metadata.but(predict=predict))  # cutting needs no network
     tiles: Sequence[Tile] = ()
     try:

@@ -40,9 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--pixel-size", type=positive, metavar="UM", help="micrometres; default: from each file")
     add("--diameter", type=positive, metavar="PX",
         help="of a typical nucleus, px (of a slide: at its finest level); default: estimated by image")  # fmt: skip
-    add("--augmentation", choices=("fast", "thorough"),
-        help="test-time augmentation. fast: each image is predicted twice; thorough: sixteen times, some nine times "
-        "slower; default: as the model says")  # fmt: skip
+    add("--fast", action="store_true", help="predict each image once, at a smaller size, instead of twice")
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--jobs", type=count, metavar="N", help="processes, with one image each; default: 1")
     where.add_argument(
@@ -62,7 +60,7 @@ def main(arguments: argparse.Namespace) -> int:
 
     formats = tuple(dict.fromkeys(name for text in arguments.write for name in text.split(",") if name))
     check_writable(formats)
-    chosen = ("folder", "model", "augmentation", "channel", "axes", "project", "pixel_size", "diameter", "overwrite")
+    chosen = ("folder", "model", "fast", "channel", "axes", "project", "pixel_size", "diameter", "overwrite")
     settings = RunSettings(
         **{name: getattr(arguments, name) for name in chosen},
         formats=formats,

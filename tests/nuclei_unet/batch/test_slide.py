@@ -24,7 +24,7 @@ from pipeline.dataset import synthetic
 from tests import ROOT
 
 USUAL = 24  # px, of the nuclei that the pretrained model knows: the slide is not scaled
-OPTIONS = ("predict", "--augmentation", "fast", "--diameter", str(USUAL))
+OPTIONS = ("predict", "--fast", "--diameter", str(USUAL))
 # Cores of 128 px.
 SMALL = {"TILE": 192, "OVERLAP": 32}
 
@@ -162,7 +162,7 @@ def test_the_diameter_is_estimated_as_in_the_whole_image(tmp_path, synthetic_ima
     monkeypatch.setattr(diameter, "SAMPLE", 50_000)  # in windows
     monkeypatch.setattr(diameter, "SIDE", 128)
     path, out = write_slide(tmp_path / "a.zarr", synthetic_image, pixel_size=0.3), tmp_path / "out.zarr"
-    assert call(path, out, options=OPTIONS[:3]) == 0
+    assert call(path, out, options=OPTIONS[:2]) == 0
     want, used = segmenter.find(synthetic_image, pixel_size=0.3)
     np.testing.assert_array_equal(zarr_labels.read(out), want)
     slide_facts = json.loads((out / "run.json").read_text())["slide"]

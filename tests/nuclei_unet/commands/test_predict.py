@@ -38,7 +38,7 @@ def synthetic_image():
 def call(*arguments):
     """Run the command in this process; return its exit code."""
     with pytest.raises(SystemExit) as stopped:
-        main(["predict", "--augmentation", "fast", *map(str, arguments)])
+        main(["predict", "--fast", *map(str, arguments)])
     return stopped.value.code
 
 
@@ -257,7 +257,7 @@ def test_kill_9_leaves_nothing_that_the_next_run_takes_for_a_result(tmp_path, sy
     for number in range(6):
         write_png(tmp_path / f"in/{number}.png", synthetic_image[0])
     out = tmp_path / "results"
-    process = start("--augmentation", "fast", tmp_path / "in", out)
+    process = start("--fast", tmp_path / "in", out)
     while not list(out.glob("[0-9]_labels.tif")) and process.poll() is None:
         time.sleep(0.02)
     process.kill()
@@ -353,7 +353,7 @@ def test_a_folder_name_that_is_not_text_is_printed_somehow(tmp_path, synthetic_i
     images.mkdir()
     # OpenCV itself crashes at such a name.
     (images / "a.png").write_bytes(cv2.imencode(".png", synthetic_image[0])[1])
-    command = [sys.executable, "-m", "nuclei_unet", "predict", "--augmentation", "fast", str(images), str(out)]
+    command = [sys.executable, "-m", "nuclei_unet", "predict", "--fast", str(images), str(out)]
     variables = os.environ | {"PYTHONIOENCODING": "utf-8:strict"}
     done = subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True)
     assert not done.returncode and r"\udcff out" in done.stdout, done.stderr
