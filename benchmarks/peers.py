@@ -24,7 +24,7 @@ from benchmarks.measure import save_table
 from nuclei_unet.evaluation import metrics
 from nuclei_unet.prediction import models
 from nuclei_unet.prediction.otsu import otsu_nuclei
-from nuclei_unet.prediction.predictor import FAST, THOROUGH, Predictor
+from nuclei_unet.prediction.predictor import FAST, Predictor
 from nuclei_unet.sample import Sample
 from pipeline import layout, params
 from pipeline.dataset import processed
@@ -50,8 +50,8 @@ def main() -> None:
     finders: dict[str, Finder] = {
         "Otsu and watershed": lambda sample: otsu_nuclei(sample.image, evaluate),
         "StarDist": stardist(images["train"], images["validation"], minutes),
-        "U-Net, fast (default)": unet(FAST),
-        "U-Net, thorough": unet(THOROUGH),
+        "U-Net": unet(evaluate.augmentations),
+        "U-Net, --fast": unet(FAST),
     }
     rows, speeds, difference = {}, {}, 0.0
     for name, find in finders.items():
@@ -87,7 +87,7 @@ def unet(augmentations: tuple) -> Finder:
     """Return a function from a sample to the U-Net's label image."""
     opened = models.load(layout.MODEL)
     predict = opened.metadata.predict.model_copy(update={"augmentations": augmentations})
-    predictor = Predictor(opened.network, opened.metadata.network, predict)
+    predictor = Predictor(opened.network, opened.metadata.but(predict=predict))
     return lambda sample: predictor.labels(sample.image, sample.labels.shape)
 
 

@@ -9,7 +9,7 @@ image.
 
 With --against, the package and the model of another revision are measured in turn with this one, --rounds times, in one
 run: only pairs that ran beside each other can be compared on a machine that others use, too. Medians count.
-Thorough test-time augmentation gets only the small sets. benchmarks.peers has the speed of StarDist beside ours.
+benchmarks.peers has the speed of StarDist beside ours.
 
 Needs `dvc repro preprocess`. Writes benchmarks/results/prediction.md; takes about 10 minutes on 2 cores.
 """
@@ -53,7 +53,7 @@ def main() -> None:
         images = write_images(Path(temporary))
         rows = []
         for name in arguments.sets:
-            rows += whole_commands(name, images[name], commands(name, checkouts), arguments.rounds)
+            rows += whole_commands(name, images[name], commands(checkouts), arguments.rounds)
     save_table(
         RESULT,
         describe("onnxruntime"),
@@ -72,13 +72,11 @@ def checkout(revision: str, folder: Path) -> Path:
     return folder
 
 
-def commands(name: str, checkouts: dict[str, Path]) -> dict[str, tuple[list[str], Path]]:
-    """Return the commands that predict a set of files, and where each runs."""
+def commands(checkouts: dict[str, Path]) -> dict[str, tuple[list[str], Path]]:
+    """Return the commands that predict files, and where each runs."""
     predict = [sys.executable, "-m", "nuclei_unet", "predict", "--overwrite"]
     runs = {f"nuclei-unet{label}": (predict, folder) for label, folder in checkouts.items()}
-    if name in (ONE, TEST):
-        runs["nuclei-unet, thorough"] = ([*predict, "--augmentation", "thorough"], Path.cwd())
-    return runs
+    return runs | {"nuclei-unet --fast": ([*predict, "--fast"], Path.cwd())}
 
 
 def whole_commands(name: str, images: Path, runs: dict[str, tuple[list[str], Path]], rounds: int) -> list[dict]:

@@ -18,7 +18,7 @@ from pipeline.process import free_port
 from tests import ROOT, dask_cluster
 
 pytestmark = pytest.mark.slow
-OPTIONS = "--fast"
+OPTIONS = ("--fast",)
 
 
 @pytest.fixture(scope="module")
