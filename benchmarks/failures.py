@@ -1,4 +1,4 @@
-"""What goes wrong with the nuclei of each image type, and how large the nuclei are: the numbers in the model card.
+"""What goes wrong with the nuclei of each image type: the numbers in the model card.
 
     python -m benchmarks.failures
 
@@ -31,19 +31,15 @@ def main() -> None:
     """Write tables and picture."""
     worst = worst_by_type(read_results().per_image)
     write_figure(PICTURE, pictures.error_rows, [read_example(row) for row in worst.itertuples()], DPI)
-    samples = [sample for split in layout.SPLITS for sample in processed.read_split(split)]
     pairs = []
-    for sample in samples:
-        if sample.split in layout.SCORED_SPLITS:
-            predicted = processed.read_labels(existing(layout.PREDICTIONS / f"{sample.image_id}.png", "evaluate"))
-            pairs.append((sample.split, sample.image_type, sample.labels, predicted))
+    for sample in (sample for split in layout.SCORED_SPLITS for sample in processed.read_split(split)):
+        predicted = processed.read_labels(existing(layout.PREDICTIONS / f"{sample.image_id}.png", "evaluate"))
+        pairs.append((sample.split, sample.image_type, sample.labels, predicted))
     save_table(
         RESULT,
         "True nuclei: IoU above 0.5 with a prediction (correct), or not (missed, split, merged); predictions that are "
         "no nucleus (false). Area: of a correct nucleus as predicted, divided by the true one, median.",
         outcomes(pairs).set_index("images"),
-        "Diameters of the training nuclei (of circles with their areas), px, at percentiles:",
-        diameters([(s.image_type, s.labels) for s in samples if s.split == "train"]).set_index("image type"),
     )
 
 
@@ -79,17 +75,6 @@ def outcomes(pairs: list[tuple[str, str, np.ndarray, np.ndarray]]) -> pd.DataFra
             shares = {outcome.name.lower(): f"{counts[outcome] / true:.1%}" for outcome in (*OF_TRUTH, Outcome.FALSE)}
             area = {"area": f"{np.median(np.concatenate(ratios)):.2f}"}
             rows.append({"images": split, "image type": name, "nuclei": true} | shares | area)
-    return pd.DataFrame(rows)
-
-
-def diameters(images: list[tuple[str, np.ndarray]]) -> pd.DataFrame:
-    """Return one row an image type, and one of all; `images` are (image type, label image)."""
-    rows = []
-    for name, chosen in by_type(images):
-        areas = np.concatenate([np.bincount(labels.ravel())[1:] for _, labels in chosen])
-        sizes = 2 * np.sqrt(areas[areas > 0] / np.pi)
-        percentiles = {f"{n}%": f"{np.percentile(sizes, n):.0f}" for n in (1, 50, 99)}
-        rows.append({"image type": name, "images": len(chosen), "nuclei": sizes.size} | percentiles)
     return pd.DataFrame(rows)
 
 

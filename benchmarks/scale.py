@@ -1,12 +1,11 @@
 """What do very many images, and very large slides, cost? Time, memory and disk by their number and size.
 
-    python -m benchmarks.scale [images preprocess slides stages] [--counts 1000 5000 20000] [--sides 4096 8192]
+    python -m benchmarks.scale [images preprocess slides] [--counts 1000 5000 20000] [--sides 4096 8192]
 
-Four parts, each a table of its own:
+Three parts, each a table of its own:
   images      `nuclei-unet predict` on many small images (64 x 64, three nuclei and noise), in --jobs processes
   preprocess  the stage, on as many images of 128 x 128
   slides      `nuclei-unet predict slide.zarr out.zarr` on drawn slides of which the middle quarter has nuclei
-  stages      all five stages on 125, 250, 500, 1,000 synthetic images, with one epoch of 20 steps
 So images and preprocess say what an image costs besides its pixels, and whether memory stays flat. For both, seconds =
 start + images * cost is fitted to all counts but the largest, and checked on that one. --scheduler takes the workers of
 a Dask cluster instead of processes here; their memory is not seen.
@@ -31,14 +30,13 @@ import zarr
 from benchmarks.measure import Measured, measure, save_table, write
 from nuclei_unet.formats import kaggle
 from nuclei_unet.formats.run_lengths import encode_run_lengths
-from pipeline import layout, params, process
+from pipeline import layout, process
 from pipeline.dataset import archives, synthetic
 from pipeline.machine import describe
 from pipeline.tools.project import copy_project
 
 RESULTS = Path("benchmarks/results")
 TILE = 1024
-STAGES = ("download", "preprocess", "train", "evaluate", "visualize")
 
 
 def main() -> None:
@@ -170,20 +168,6 @@ def draw_slide(path: Path, side: int) -> Path:
     return path
 
 
-def stages(arguments: argparse.Namespace) -> Iterator[dict]:
-    """Run every stage on synthetic data sets, a fifth of them test images."""
-    for count in (125, 250, 500, 1000):
-        with tempfile.TemporaryDirectory() as name:
-            project = Path(name, "project")
-            copy_project(Path.cwd(), project)
-            path = project / layout.PARAMS
-            drawn = {"download.synthetic.train": count - count // 5, "download.synthetic.test": count // 5}
-            short = {"download.source": "synthetic", "train.epochs": 1, "train.steps_per_epoch": 20}
-            path.write_text(params.override(path.read_text(), drawn | short))
-            for stage in STAGES:
-                yield as_row(run_stage(stage, project), stage=stage, images=count)
-
-
 def run_stage(stage: str, project: Path) -> Measured:
     """Run a stage in a copy of the project."""
     environment = process.environment(MLFLOW_TRACKING_URI=f"sqlite:///{project / layout.STORE}")
@@ -195,7 +179,7 @@ def disk(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-PARTS = {"images": images, "preprocess": preprocess, "slides": slides, "stages": stages}
+PARTS = {"images": images, "preprocess": preprocess, "slides": slides}
 
 
 if __name__ == "__main__":
