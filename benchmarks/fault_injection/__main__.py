@@ -11,6 +11,7 @@ All faults take an hour on 2 cores and write benchmarks/results/fault_injection.
 import argparse
 import shutil
 import signal
+import sys
 import tempfile
 from pathlib import Path
 
@@ -43,6 +44,8 @@ def main() -> None:
     arguments = parser.parse_args()
     for name in set(arguments.names) - set(FAULTS):
         parser.error(f"no fault {name!r}; there are: {'; '.join(FAULTS)}")
+    # Rows are seen as they come, also in a log file of a run that is stopped.
+    sys.stdout.reconfigure(line_buffering=True)
     # A command that a shell starts in the background ignores Ctrl-C, and so would all its child processes.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     chosen = arguments.names or (SHORT if arguments.short else tuple(FAULTS))
