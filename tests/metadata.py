@@ -8,9 +8,5 @@ def metadata_of(settings, network, targets=("foreground", "border"), predict=Non
     """Return the metadata of a network with the committed normalization; `settings` are all parameters."""
     normalize = {key: getattr(settings.preprocess, key) for key in NormalizeSettings.model_fields}
     return Metadata(
-        targets=targets,
-        network=network,
-        normalize=NormalizeSettings(**normalize),
-        predict=predict,
-        data="0" * 64,
+        targets=targets, network=network, normalize=NormalizeSettings(**normalize), predict=predict, data="0" * 64
     )

@@ -39,14 +39,9 @@ def make(tmp_path):
         log.write_text("")
         # What `make test` hands on to its children is not for this one.
         variables = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS"))}
-        done = subprocess.run(
-            ["make", f"PYTHON={fake}", *arguments],
-            cwd=run.folder,
-            env=variables | more,
-            capture_output=True,
-            text=True,
-            start_new_session=True,
-        )
+        options = {"capture_output": True, "text": True, "start_new_session": True}
+        command = ["make", f"PYTHON={fake}", *arguments]
+        done = subprocess.run(command, cwd=run.folder, env=variables | more, **options)
         return done, log.read_text().splitlines()
 
     run.folder = folder

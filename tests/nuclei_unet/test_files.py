@@ -59,10 +59,8 @@ def test_a_full_disk_is_named(writer, name, small_disk):
 
 
 def test_a_full_disk_is_named_for_a_folder(small_disk):
-    with (
-        pytest.raises(OSError, match=r"No space left on device .*: '.*/folder'"),
-        fresh_folder(small_disk / "folder") as folder,
-    ):
+    said = r"No space left on device .*: '.*/folder'"
+    with pytest.raises(OSError, match=said), fresh_folder(small_disk / "folder") as folder:
         write(folder / "a")
     assert not list(small_disk.iterdir())
 

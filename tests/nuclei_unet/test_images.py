@@ -12,13 +12,8 @@ from tests.images import RGB, field
 @pytest.fixture
 def preprocess(settings):
     """Return the committed `preprocess` section with other values for some of its keys."""
-    plain = {
-        "channels": 1,
-        "image_size": None,
-        "invert_light_background": True,
-        "percentiles": (0.0, 100.0),
-        "nucleus_intensity": None,
-    }
+    plain = {"channels": 1, "image_size": None, "percentiles": (0.0, 100.0), "nucleus_intensity": None}
+    plain |= {"invert_light_background": True}
     return lambda **values: settings.preprocess.model_copy(update=plain | values)
 
 
@@ -30,9 +25,13 @@ def test_to_rgb_repeats_grey_and_drops_alpha(image):
     np.testing.assert_array_equal(to_rgb(image), np.dstack([GREY, GREY, GREY]))
 
 
-def test_to_rgb_keeps_colours_and_drops_alpha():
+def test_colours_stay_without_their_alpha(preprocess):
     np.testing.assert_array_equal(to_rgb(RGB), RGB)
     np.testing.assert_array_equal(to_rgb(np.dstack([RGB, [[7, 255]]]).astype(np.uint8)), RGB)
+    # Means 30 and 0; all values 0 ... 60.
+    np.testing.assert_array_equal(normalize(RGB, preprocess()), [[255, 0]])
+    coloured = normalize(RGB, preprocess(channels=3))
+    np.testing.assert_array_equal(coloured, [[[42, 85, 255], [0, 0, 0]]])
 
 
 @pytest.mark.parametrize("shape", [(3,), (2, 2, 5), (2, 2, 3, 1), (0, 5), (4, 0, 3)])
@@ -48,19 +47,6 @@ STRETCHED = [[0, 64], [128, 255], [32, 32]]
 @pytest.mark.parametrize("scale", [np.uint8(1), np.uint16(1000), np.float32(0.5), np.float64(-3) / -1e4])
 def test_normalize_stretches_any_dtype_and_range(scale, preprocess):
     np.testing.assert_array_equal(normalize(GREY * scale, preprocess()), STRETCHED)
-
-
-def test_normalize_of_grey_with_alpha_rgb_and_rgba(preprocess):
-    rgb = np.dstack([GREY, GREY, GREY])
-    for image in (np.dstack([GREY, GREY]), rgb, np.dstack([rgb, GREY])):
-        np.testing.assert_array_equal(normalize(image, preprocess()), STRETCHED)
-
-
-def test_channels_1_is_the_mean_and_3_keeps_colours(preprocess):
-    # Means 30 and 0; all values 0 ... 60.
-    np.testing.assert_array_equal(normalize(RGB, preprocess()), [[255, 0]])
-    coloured = normalize(RGB, preprocess(channels=3))
-    np.testing.assert_array_equal(coloured, [[[42, 85, 255], [0, 0, 0]]])
 
 
 def test_percentiles_clip_outliers(preprocess):
@@ -140,9 +126,7 @@ def test_nuclei_are_brighter_than_their_background(dtype, scale, preprocess):
         assert has_light_background(to_rgb(image)) is light
         seen = normalize(image, preprocess())
         np.testing.assert_array_equal(seen, field(0, 255))
-
-
-def test_inversion_can_be_switched_off(preprocess):
+    # Inversion can be switched off.
     seen = normalize(field(230, 90), preprocess(invert_light_background=False))
     np.testing.assert_array_equal(seen, field(255, 0))
 

@@ -42,10 +42,18 @@ def test_area_and_lengths_in_micrometres_follow_if_the_pixel_size_is_known():
         np.testing.assert_array_equal(table[f"{name}_um"], table[name] / 2)
 
 
-@pytest.mark.parametrize("size", [0, -1, np.nan, np.inf])
-def test_a_pixel_size_that_is_none_is_an_error(size):
-    with pytest.raises(InputError, match="must be a positive number of micrometres"):
-        measure(LABELS, np.ones((10, 12)), pixel_size=size)
+@pytest.mark.parametrize(
+    ("shape", "options", "said"),
+    [
+        *(((10, 12), {"pixel_size": size}, "a positive number of micrometres") for size in (0, -1, np.nan, np.inf)),
+        *((shape, {}, "do not fit an image of shape") for shape in ((10, 11), (12, 10), (10,))),
+        *((shape, {}, "do not fit an image of shape") for shape in ((10, 12, 3, 1), (10, 12, 0))),
+        ((10, 12, 3), {"channels": ("a", "b")}, "2 names for the 3 channels"),
+    ],
+)
+def test_what_does_not_fit_is_an_error(shape, options, said):
+    with pytest.raises(InputError, match=said):
+        measure(LABELS, np.ones(shape), **options)
 
 
 @pytest.mark.parametrize(
@@ -79,11 +87,6 @@ def test_channels_with_names_are_all_measured(names, measured):
     assert [table[f"intensity_mean{name}"][0] for name in measured] == list(range(len(names)))
 
 
-def test_another_number_of_names_than_of_channels_is_an_error():
-    with pytest.raises(InputError, match="2 names for the 3 channels"):
-        measure(LABELS, np.zeros((10, 12, 3)), channels=("a", "b"))
-
-
 def test_an_image_without_nuclei_has_the_same_columns():
     some, none = (measure(labels, np.ones((10, 12)), pixel_size=1) for labels in (LABELS, np.zeros_like(LABELS)))
     assert list(none) == list(some) and {len(column) for column in none.values()} == {0}
@@ -97,23 +100,15 @@ def test_nuclei_of_one_pixel():
     assert all(np.isfinite(column).all() for column in table.values())
 
 
-def test_labels_far_apart_and_above_16_bits_keep_their_numbers():
+def test_large_labels_and_values_stay_what_they_are():
     # A list as long as the highest number would take 32 GB.
     wide = LABELS.astype(np.uint32) * 1_000_000_000
     table, expected = measure(wide, np.ones((10, 12))), measure(LABELS, np.ones((10, 12)))
     assert table.pop("label").tolist() == [1_000_000_000, 4_000_000_000]
     for name, column in table.items():
         np.testing.assert_array_equal(column, expected[name])
-
-
-def test_large_values_of_64_bits():
+    # Values of 64 bits.
     assert measure(LABELS, np.full((10, 12), 1e300))["intensity_sum"].tolist() == pytest.approx([2.4e301, 4e300])
-
-
-@pytest.mark.parametrize("shape", [(10, 11), (12, 10), (10,), (10, 12, 3, 1), (10, 12, 0)])
-def test_an_image_of_another_size_is_an_error(shape):
-    with pytest.raises(InputError, match="do not fit an image of shape"):
-        measure(LABELS, np.zeros(shape))
 
 
 def test_diameters_of_circles_and_labels_with_gaps():

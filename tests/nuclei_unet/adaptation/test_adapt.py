@@ -109,13 +109,10 @@ def test_fine_tuning_is_cross_validated_and_its_weights_are_kept(wide, monkeypat
     assert models.describe(tmp_path / "a.onnx")[0].adapted.steps == 2
 
 
-def test_one_image_is_cut_into_halves(wide):
+def test_one_image_is_cut_into_halves_but_one_nucleus_is_not_cross_validated(wide, normalization):
     adapted = adapt.adapt(wide[:1], settings=CALIBRATE)
     assert adapted.cross_validated and adapted.chosen == calibrate.OFFSET and adapted.metadata.adapted.images == 1
     assert adapted.scores[calibrate.OFFSET]["dsb_score"] > adapted.scores["baseline"]["dsb_score"] + 0.2
-
-
-def test_one_nucleus_gives_an_offset_that_is_not_cross_validated(wide, normalization):
     labels = np.where(wide[0].labels == 1, 1, 0).astype(np.uint16)
     rows, columns = np.nonzero(labels)
     part = (slice(max(rows.min() - 12, 0), rows.max() + 12), slice(max(columns.min() - 12, 0), columns.max() + 12))
@@ -146,11 +143,8 @@ def test_what_cannot_be_adapted(wide, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("scores", "best"),
     [
-        ([0.4, 0.404, 0.404, 0.405], 0),
-        ([0.4, 0.42, 0.424, 0.424], 1),
-        ([0.4, 0.42, 0.43, 0.434], 2),
-        ([0.4, 0.404, 0.408, 0.412], 2),
-        ([0.4, 0.3, 0.3, 0.5], 3),
+        *(([0.4, 0.404, 0.404, 0.405], 0), ([0.4, 0.42, 0.424, 0.424], 1), ([0.4, 0.42, 0.43, 0.434], 2)),
+        *(([0.4, 0.404, 0.408, 0.412], 2), ([0.4, 0.3, 0.3, 0.5], 3)),
     ],
 )
 def test_the_simpler_of_two_that_are_as_good_is_chosen(scores, best):

@@ -32,14 +32,11 @@ def test_the_style_is_how_far_outlines_lie_apart(change):
     assert outline_style(circles(change) * 7, circles()) == outline_style(circles(change), circles())
 
 
-def test_where_neighbours_touch_there_is_no_outline():
+def test_where_neighbours_touch_there_is_no_outline_and_without_a_match_no_style():
     truth, predicted = np.zeros((2, 40, 60), np.uint16)
     truth[5:35, 5:30], truth[5:35, 30:55] = 1, 2
     predicted[7:33, 7:30], predicted[7:33, 30:53] = 1, 2
     assert outline_style(truth, predicted) == pytest.approx(2 * 4 / np.pi, rel=0.01)
-
-
-def test_without_a_match_there_is_no_style():
     assert outline_style(circles(), np.zeros((96, 96), np.uint16)) is None
     assert outline_style(circles(), np.roll(circles(), 24, axis=1)) is None
     everything = np.ones((9, 9), np.uint16)

@@ -26,57 +26,65 @@ def start(settings, model_params, tmp_path_factory):
     return path.read_bytes(), metadata
 
 
-@pytest.fixture
-def tuner(start, monkeypatch):
-    """Return a function that makes a tuner of small crops."""
-    monkeypatch.setattr(finetune, "CROP", 32)
-    monkeypatch.setattr(finetune, "BATCH", 4)
-    return lambda *more: finetune.Finetuner(*start, FOUR, *more)
+def tuner_of(start, *more):
+    """Return a tuner of small crops; its first run takes seconds, later ones do not."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(finetune, "CROP", 32)
+        patch.setattr(finetune, "BATCH", 4)
+        return finetune.Finetuner(*start, FOUR, *more)
+
+
+@pytest.fixture(scope="module")
+def plain(start):
+    return tuner_of(start)
+
+
+@pytest.fixture(scope="module")
+def replaying(start):
+    return tuner_of(start, [sample(9)])
 
 
 def same(one, other):
     return all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
 
 
-def test_stops_do_not_depend_on_later_ones_nor_runs_on_earlier_ones(tuner):
+def test_stops_do_not_depend_on_later_ones_nor_runs_on_earlier_ones(plain, start):
     steps = []
-    first = tuner((), lambda: steps.append(1))
-    start = first.model.get_weights()
-    (two, after_two), (four, after_four) = first.run(TWO, (2, 4))
+    other = tuner_of(start, (), lambda: steps.append(1))
+    before = other.model.get_weights()
+    (two, after_two), (four, after_four) = other.run(TWO, (2, 4))
     assert (two, four) == (2, 4) and len(steps) == 4
-    assert not same(after_two, after_four) and not same(after_two, start)
-    for other in (first, tuner()):
-        ((_, again),) = other.run(TWO, (2,))
+    assert not same(after_two, after_four) and not same(after_two, before)
+    for tuner in (other, plain):
+        ((_, again),) = tuner.run(TWO, (2,))
         assert same(after_two, again)
 
 
-def test_weights_become_an_onnx_file_in_float32_or_eight_bits(tuner):
-    one = tuner([sample(9)])
-    ((_, weights),) = one.run(TWO, (2,))
+def test_weights_become_an_onnx_file_in_float32_or_eight_bits(replaying, monkeypatch):
+    monkeypatch.setattr(finetune, "CROP", 32)
+    ((_, weights),) = replaying.run(TWO, (2,))
     pixels = TWO[0].image[None, :40, :48, None].astype(np.float32)
-    wanted = one.model(pixels)["foreground"]
+    wanted = replaying.model(pixels)["foreground"]
     for samples, atol in (((), 0.01), (TWO, 0.1)):
-        data = one.to_onnx(weights, samples)
-        assert data == one.to_onnx(weights, samples)
+        data = replaying.to_onnx(weights, samples)
+        assert data == replaying.to_onnx(weights, samples)
         maps = OnnxNetwork(data, "a", threads=2)(pixels)["foreground"]
         np.testing.assert_allclose(maps, wanted, atol=atol)
 
 
-def test_every_second_crop_is_a_replay(tuner, monkeypatch):
-    one, numbers = tuner([sample(9)]), []
-    draw = one._replayed.draw
-    monkeypatch.setattr(one._replayed, "draw", lambda n: (numbers.append(n), draw(n))[1])
-    ((_, with_replay),) = one.run(TWO, (2,))
+def test_every_second_crop_is_a_replay(plain, replaying, monkeypatch):
+    numbers, draw = [], replaying._replayed.draw
+    monkeypatch.setattr(replaying._replayed, "draw", lambda n: (numbers.append(n), draw(n))[1])
+    ((_, with_replay),) = replaying.run(TWO, (2,))
     assert sorted(numbers) == [0, 1, 2, 3]  # two batches of four
-    ((_, without),) = tuner().run(TWO, (2,))
+    ((_, without),) = plain.run(TWO, (2,))
     assert not same(with_replay, without)
 
 
-def test_a_loss_that_explodes_is_an_error(tuner, monkeypatch):
-    monkeypatch.setattr(finetune, "LEARNING_RATE", 10.0)
-    monkeypatch.setattr(finetune, "EXPLODED", 0.1)
+def test_a_loss_that_explodes_is_an_error(plain, monkeypatch):
+    monkeypatch.setattr(finetune, "EXPLODED", 0.01)
     with pytest.raises(InputError, match=r"the loss of the fine-tuning became .*; check the labels, or calibrate only"):
-        list(tuner().run(TWO, (4,)))
+        list(plain.run(TWO, (4,)))
 
 
 @pytest.mark.parametrize(("levels", "side"), [(7, 256), (10, 512)])

@@ -52,8 +52,5 @@ def test_processes_end_when_the_block_is_left_by_an_error():
 
 def test_without_dask_a_scheduler_is_refused_with_what_to_install(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "distributed", None)
-    with (
-        pytest.raises(pool.InputError, match=r"nuclei-unet\[dask\]"),
-        pool.open_pool(scheduler="tcp://127.0.0.1:1"),
-    ):
+    with pytest.raises(pool.InputError, match=r"nuclei-unet\[dask\]"), pool.open_pool(scheduler="tcp://127.0.0.1:1"):
         pass

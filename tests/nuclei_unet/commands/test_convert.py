@@ -150,14 +150,12 @@ def test_what_exists_is_not_overwritten(tmp_path):
             run(tmp_path / "in", target, "--to", to)
         assert run(tmp_path / "in", target, "--to", to, "--overwrite") == 0
         assert FORMATS[to].together or (target / "note.txt").read_text() == "mine"
-
-
-def test_masks_are_replaced_but_not_the_image_beside_them(tmp_path):
+    # Masks are replaced, but not the image beside them.
     kaggle.write(tmp_path / "out/a/masks", LABELS)
     (tmp_path / "out/a/images").mkdir()
     (tmp_path / "out/a/images/a.png").write_bytes(png(LABELS % 9))
-    make(tmp_path / "in", a=CORNER)
-    assert run(tmp_path / "in", tmp_path / "out", "--to", "kaggle", "--overwrite") == 0
+    make(tmp_path / "corner", a=CORNER)
+    assert run(tmp_path / "corner", tmp_path / "out", "--to", "kaggle", "--overwrite") == 0
     assert same(kaggle.read_masks(tmp_path / "out/a"), CORNER)
     assert (tmp_path / "out/a/images/a.png").exists()
 
@@ -190,19 +188,16 @@ def test_names_cannot_leave_the_target(tmp_path, name, capsys):
     assert capsys.readouterr().err == f"error: image {name!r}: cannot be the name of a file; rename it\n"
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert sorted(files) == [tmp_path / "in.json", tmp_path / "x/out/good_labels.tif"]
-
-
-def test_names_that_differ_only_in_case(tmp_path, capsys):
+    # Nor may they differ in case alone.
     coco.write(tmp_path / "in.json", [("A", LABELS), ("a", LABELS)])
-    assert run(tmp_path / "in.json", tmp_path / "out", "--to", "tiff") == 1
+    assert run(tmp_path / "in.json", tmp_path / "case", "--to", "tiff") == 1
     assert "image 'a': differs from 'A' only in case" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("source", "arguments", "match"),
     [
-        ("absent", ["--to", "tiff"], "no such file or folder"),
-        ("absent", ["--to", "tiff", "--from", "coco"], "no such file or folder"),
+        *(("absent", ["--to", "tiff", *more], "no such file or folder") for more in ([], ["--from", "coco"])),
         ("empty", ["--to", "tiff"], "no files of a format"),
         ("empty", ["--to", "tiff", "--from", "geojson"], "no label images of the format geojson"),
         ("mixed", ["--to", "tiff"], r"several formats \(tiff, geojson\); say which"),

@@ -16,9 +16,6 @@ def counts(truth, predicted):
     return metrics.instance_counts(row(truth), row(predicted))
 
 
-# ---- pixels
-
-
 def test_pixel_counts_and_scores():
     found = metrics.pixel_counts(row("0011110"), row("0100220"))
     assert found == PixelCounts(true_positive=2, false_positive=1, false_negative=2)
@@ -40,21 +37,14 @@ def test_pixel_scores_at_the_edges(truth, predicted, scores):
     assert list(found.values()) == scores
 
 
-# ---- overlaps
-
-
-def test_gaps_in_labels_change_nothing():
+def test_gaps_in_labels_and_images_without_background():
     with_gaps = metrics.overlap_matrix(row("0553330"), row("0099777"))
     # In ascending order: truth 3 and 5, predicted 7 and 9.
     np.testing.assert_array_equal(with_gaps, [[1, 1, 0], [0, 2, 1], [1, 0, 1]])
     assert counts("0553330", "0099777") == counts("0112220", "0022111")
-
-
-def test_images_without_background():
     matrix = metrics.overlap_matrix(row("1122"), row("3344"))
     np.testing.assert_array_equal(matrix, [[0, 0, 0], [0, 2, 0], [0, 0, 2]])
     np.testing.assert_array_equal(metrics.overlap_matrix(row("11"), row("00")), [[0], [2]])
-    assert counts("1122", "3344") == InstanceCounts(2, 2, (1.0, 1.0))
 
 
 def test_ious_of_the_pairs_that_touch():
@@ -62,9 +52,7 @@ def test_ious_of_the_pairs_that_touch():
     found = metrics.overlaps(row("0112220"), row("0011222")).of_nuclei()
     assert list(zip(found.true.tolist(), found.predicted.tolist(), strict=True)) == [(1, 1), (2, 1), (2, 2)]
     np.testing.assert_allclose(found.ious(), [1 / 3, 1 / 4, 2 / 4])
-
-
-def test_overlaps_of_empty_images():
+    # Of empty images.
     assert metrics.overlaps(row("00"), row("12")).of_nuclei().ious().size == 0
     found = metrics.overlaps(np.zeros((0, 5), np.uint16), np.zeros((0, 5), np.uint16))
     assert found.pixels.size == 0 and found.true_areas.size == found.predicted_areas.size == 1
@@ -84,13 +72,11 @@ def test_other_shapes_are_refused(shapes):
             function(truth, predicted)
 
 
-# ---- instances
-
-
 @pytest.mark.parametrize(
     ("truth", "predicted", "n_truth", "n_predicted", "ious"),
     [
         ("0110220", "0220110", 2, 2, (1, 1)),  # perfect, whatever the numbers
+        ("1122", "3344", 2, 2, (1, 1)),
         ("0000", "0000", 0, 0, ()),
         ("0000", "0110", 0, 1, ()),
         ("0110", "0000", 1, 0, ()),
@@ -112,9 +98,6 @@ def test_average_precision_by_hand():
     assert metrics.average_precision(found, 0.6) == 2 / 5  # 0.6 is not above 0.6
     assert metrics.average_precision(found, 0.75) == 1 / 6
     assert metrics.average_precision(found, 0.9) == 0
-
-
-def test_average_precision_below_half_is_refused():
     with pytest.raises(ValueError, match="below 0.5"):
         metrics.average_precision(InstanceCounts(1, 1, (1.0,)), 0.45)
 
@@ -163,8 +146,5 @@ def test_bootstrap_interval_holds_the_mean_and_narrows_with_more_images():
     assert metrics.bootstrap_interval(scores) == (low, high)
     few = metrics.bootstrap_interval(scores[:10])
     assert few[1] - few[0] > 2 * (high - low)
-
-
-@pytest.mark.parametrize("values", [[0.3], [0.3, 0.3]])
-def test_bootstrap_interval_without_spread(values):
-    assert metrics.bootstrap_interval(values) == pytest.approx((0.3, 0.3))
+    for alike in ([0.3], [0.3, 0.3]):
+        assert metrics.bootstrap_interval(alike) == pytest.approx((0.3, 0.3))

@@ -19,10 +19,10 @@ def test_count_takes_the_truth_first():
 def test_a_set_of_images_averages_some_scores_and_pools_others():
     found = scores.of_images([PERFECT, MERGED])
     assert tuple(found) == scores.GROUPS
-    assert found["instance"]["dsb_score"] == 0.5
+    assert found["instance"]["dsb_score"] == 0.5 and found["instance"]["count_error"] == 0.25
     assert found["instance"]["ap50"] == pytest.approx(2 / (2 + 1 + 2))
     assert found["instance"]["pq"] == pytest.approx(2 / (2 + (1 + 2) / 2), abs=1e-6)
-    assert found["pixel"]["iou"] == pytest.approx((1 + 64 / 80) / 2)
+    assert found["pixel"]["iou"] == pytest.approx((1 + 64 / 80) / 2) and found["pixel"]["recall"] == 1
     assert found["pixel_pooled"]["iou"] == pytest.approx(128 / 144, abs=1e-6)
     assert found["instance"]["dsb_score_low"] == 0 and found["instance"]["dsb_score_high"] == 1
 

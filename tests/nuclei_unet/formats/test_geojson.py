@@ -80,31 +80,24 @@ def test_a_single_feature(tmp_path):
     assert geojson.read(tmp_path / "a.json").tolist() == [[12, 12], [12, 12]]
 
 
-def broken(ring):
-    return json.dumps([feature(A), feature({"type": "Polygon", "coordinates": ring})])
+def broken(rings):
+    return json.dumps([feature(A), feature({"type": "Polygon", "coordinates": rings})])
+
+
+NO_RINGS = (
+    *(None, 7, [[1, 2]], [[[1, 2], [3]]], [[[1, "x"], [3, 4]]], [[{"x": 1}]], [[]]),
+    *([square(0, 0, 1, float("nan"))], [square(0, 0, 1, 1e300)]),
+)
 
 
 @pytest.mark.parametrize(
     ("text", "match"),
     [
-        ("", "not JSON"),
-        ("{", "not JSON"),
-        ("[" * 100_000, "not JSON"),
+        *((text, "not JSON") for text in ("", "{", "[" * 100_000)),
         ("\x00\xff", "not"),
-        ("3", "not GeoJSON"),
-        ("{}", "not GeoJSON"),
-        ("[1]", "not GeoJSON"),
-        ('{"type": "FeatureCollection"}', "not GeoJSON"),
+        *((text, "not GeoJSON") for text in ("3", "{}", "[1]", '{"type": "FeatureCollection"}')),
         ('{"type": "FeatureCollection", "features": {}}', "not GeoJSON"),
-        (broken(None), "feature 2: its coordinates"),
-        (broken(7), "feature 2: its coordinates"),
-        (broken([[1, 2]]), "feature 2: its coordinates"),
-        (broken([[[1, 2], [3]]]), "feature 2: its coordinates"),
-        (broken([[[1, "x"], [3, 4]]]), "feature 2: its coordinates"),
-        (broken([[{"x": 1}]]), "feature 2: its coordinates"),
-        (broken([[]]), "feature 2: its coordinates"),
-        (broken([square(0, 0, 1, float("nan"))]), "feature 2: its coordinates"),
-        (broken([square(0, 0, 1, 1e300)]), "feature 2: its coordinates"),
+        *((broken(rings), "feature 2: its coordinates") for rings in NO_RINGS),
         (broken([square(0, 0, 1e6, 1e6)]), "1000000 x 1000000 pixels"),
         (json.dumps([{"type": "Feature", "geometry": {"type": "Polygon"}}]), "feature 1: its coordinates"),
     ],

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from shapely import MultiPolygon, Polygon
+from shapely import MultiPolygon, Point, Polygon
 
 from nuclei_unet.errors import InputError
 from nuclei_unet.formats import geometry
@@ -61,21 +61,16 @@ def test_pixels_whose_centre_lies_inside(vertices):
     polygon = Polygon(vertices)
     labels = rasterise({1: [[np.array(vertices)]]}, (6, 6))
     if polygon.is_valid:
-        from shapely import Point
-
         for row, column in np.ndindex(6, 6):
             centre = Point(column + 0.5, row + 0.5)
             if polygon.boundary.distance(centre) > 1e-6:
                 assert labels[row, column] == polygon.contains(centre)
 
 
-def test_the_first_nucleus_keeps_its_pixels_and_parts_of_one_add_up():
+def test_the_first_nucleus_keeps_its_pixels_parts_of_one_add_up_and_what_lies_outside_is_cut_off():
     square = np.array([[0, 0], [2, 0], [2, 2], [0, 2]])
     labels = rasterise({2: [[square]], 1: [[square + 1], [square + 1.1]]}, (3, 3))
     assert labels.tolist() == [[2, 2, 0], [2, 2, 1], [0, 1, 1]]
-
-
-def test_what_lies_outside_is_cut_off():
     square = np.array([[-1e9, -1e9], [2, -1e9], [2, 2.0], [-1e9, 2]])
     assert rasterise({1: [[square]]}, (3, 3)).tolist() == [[1, 1, 0], [1, 1, 0], [0, 0, 0]]
 

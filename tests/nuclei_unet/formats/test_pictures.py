@@ -24,11 +24,8 @@ def only(path):
 @pytest.mark.parametrize(
     ("name", "array"),
     [
-        ("a.png", RGB),
-        ("a.png", RGB[..., 0]),
-        ("a.png", np.dstack([RGB, RGB[..., :1]])),
-        ("a.bmp", RGB),
-        ("a.BMP", RGB[..., 0]),
+        *(("a.png", array) for array in (RGB, RGB[..., 0], np.dstack([RGB, RGB[..., :1]]))),
+        *(("a.bmp", RGB), ("a.BMP", RGB[..., 0])),
     ],
 )
 def test_pictures_come_back_as_rgb(tmp_path, name, array):
@@ -49,16 +46,13 @@ def test_a_png_of_16_bits_and_one_with_a_palette(tmp_path):
     np.testing.assert_array_equal(only(tmp_path / "palette.png").load(), np.asarray(few.convert("RGB")))
 
 
-def test_jpegs_grey_and_colour(tmp_path):
+def test_jpegs_grey_colour_and_turned(tmp_path):
     smooth = cv2.GaussianBlur(RGB, (0, 0), 8)
     image = only(write_jpeg(tmp_path / "a.jpg", smooth[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 100]))
     assert image.axes == "YXS" and np.abs(image.load().astype(int) - smooth).max() < 30
     assert only(write_jpeg(tmp_path / "grey.jpeg", smooth[..., 0])).axes == "YX"
-
-
-def test_orientation_tags_are_ignored(tmp_path):
     exif = Image.Exif()
-    exif[0x0112] = 6  # turn by 90 degrees
+    exif[0x0112] = 6  # turn by 90 degrees; that is ignored
     Image.fromarray(RGB).save(tmp_path / "turned.jpg", exif=exif)
     assert only(tmp_path / "turned.jpg").shape == (40, 60, 3)
 
@@ -85,16 +79,13 @@ def test_a_thumbnails_end_is_not_the_pictures_end(tmp_path):
         open_images(tmp_path / "b.jpg")
 
 
-def test_a_bmp_that_is_cut_short_is_refused(tmp_path):
+def test_a_bmp_that_is_cut_short_is_refused_with_run_lengths_too(tmp_path):
     Image.fromarray(RGB).save(tmp_path / "a.bmp")
     data = (tmp_path / "a.bmp").read_bytes()
     for length in (3, 20, 60, len(data) // 2, len(data) - 1):
         (tmp_path / "a.bmp").write_bytes(data[:length])
         with pytest.raises(InputError, match="cut short"):
             open_images(tmp_path / "a.bmp")
-
-
-def test_a_bmp_with_run_lengths_that_end_too_early_is_refused(tmp_path):
     palette = bytes(range(256)) * 4
     rows = b"\x08\x07\0\0" * 8 + b"\0\1"  # eight rows of eight times 7
     header = struct.pack("<iiHHIIiiII", 8, 8, 1, 8, 1, len(rows), 0, 0, 256, 0)

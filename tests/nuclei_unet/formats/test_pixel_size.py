@@ -6,24 +6,11 @@ from nuclei_unet.formats.imagefile import micrometres, square
 @pytest.mark.parametrize(
     ("length", "unit", "expected"),
     [
-        (0.5, "µm", 0.5),  # micro sign
-        (0.5, "μm", 0.5),  # Greek mu
-        (0.5, "\\u00B5m", 0.5),
-        (0.5, "micron", 0.5),
-        (0.5, "um", 0.5),
-        (0.5, "micrometer", 0.5),
-        (250, "nm", 0.25),
-        (2.5e-7, "m", 0.25),
-        (0.001, "mm", 1),
-        (0.0001, "cm", 1),
-        (1, "inch", 25_400),
-        (1, "pixel", None),
-        (1, "reference frame", None),
-        (1, "", None),
-        (0, "µm", None),
-        (-1, "µm", None),
-        (float("nan"), "µm", None),
-        (float("inf"), "µm", None),
+        # With the micro sign, and with a Greek mu.
+        *((0.5, unit, 0.5) for unit in ("µm", "μm", "\\u00B5m", "micron", "um", "micrometer")),
+        *((250, "nm", 0.25), (2.5e-7, "m", 0.25), (0.001, "mm", 1), (0.0001, "cm", 1), (1, "inch", 25_400)),
+        *((1, unit, None) for unit in ("pixel", "reference frame", "")),
+        *((length, "µm", None) for length in (0, -1, float("nan"), float("inf"))),
     ],
 )
 def test_units(length, unit, expected):

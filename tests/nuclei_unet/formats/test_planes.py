@@ -22,14 +22,25 @@ def names(file, **options):
     return [plane.suffix for plane in planes(file, **options)]
 
 
-def test_a_plain_image_is_one_plane():
-    for axes, shape in (("YX", (4, 5)), ("YXS", (4, 5, 3)), ("YXS", (4, 5, 4))):
-        file = image(axes, shape)
-        (plane,) = planes(file)
-        chosen, everything = plane.read()
-        assert (plane.suffix, plane.channels) == ("", ())
-        np.testing.assert_array_equal(chosen, file.load())
-        np.testing.assert_array_equal(everything, file.load())
+@pytest.mark.parametrize(
+    ("axes", "shape", "seen"),
+    [
+        *(
+            (axes, shape, lambda array: array)
+            for axes, shape in (("YX", (4, 5)), ("YXS", (4, 5, 3)), ("YXS", (4, 5, 4)))
+        ),
+        ("SYX", (3, 4, 5), lambda array: np.moveaxis(array, 0, -1)),  # planar colours
+        ("YXS", (4, 5, 2), lambda array: array[..., 0]),  # grey, without its alpha
+        ("CYXS", (2, 4, 5, 3), lambda array: array[1]),
+    ],
+)
+def test_an_image_without_further_axes_is_one_plane(axes, shape, seen):
+    channels = ("H&E", "DAPI") if "C" in axes else ()
+    file = image(axes, shape, channels)
+    (plane,) = planes(file)
+    assert plane.suffix == "" and (channels or plane.channels == ())
+    for array in plane.read():
+        np.testing.assert_array_equal(array, seen(file.load()))
 
 
 def test_suffixes_count_only_axes_with_more_than_one_entry():
@@ -69,26 +80,6 @@ def test_projections():
     assert planes(image("YX", (4, 5)), project="mean")[0].read()[0].dtype == np.uint16
     with pytest.raises(InputError, match="median: give max or mean"):
         planes(stack, project="median")
-
-
-def test_planar_colours_become_pixels():
-    file = image("SYX", (3, 4, 5))
-    chosen, everything = planes(file)[0].read()
-    np.testing.assert_array_equal(chosen, np.moveaxis(file.load(), 0, -1))
-    np.testing.assert_array_equal(everything, chosen)
-
-
-def test_alpha_of_grey_is_left_out():
-    file = image("YXS", (4, 5, 2))
-    for array in planes(file)[0].read():
-        np.testing.assert_array_equal(array, file.load()[..., 0])
-
-
-def test_colours_in_channels():
-    file = image("CYXS", (2, 4, 5, 3), ("H&E", "DAPI"))
-    chosen, everything = planes(file)[0].read()
-    np.testing.assert_array_equal(chosen, file.load()[1])
-    np.testing.assert_array_equal(everything, chosen)
 
 
 @pytest.mark.parametrize(
@@ -167,9 +158,11 @@ def test_what_cannot_be_segmented_is_refused(file, said):
         planes(file)
 
 
-def test_a_large_scan_is_allowed():
+def test_a_large_scan_and_other_types_of_numbers_are_allowed():
     scan = np.broadcast_to(np.uint16(0), (4, 30_000, 30_000))
     assert len(planes(image("CYX", scan.shape, ("DAPI", "a", "b", "c"), array=scan))) == 1
+    for dtype in (np.int64, np.uint64, np.float16, np.float64, ">u2"):
+        assert planes(image("YX", (4, 5), dtype=dtype))[0].read()[0].dtype == np.dtype(dtype)
 
 
 def test_only_what_is_asked_for_is_read():
@@ -180,8 +173,3 @@ def test_only_what_is_asked_for_is_read():
     assert not asked
     found[4].read()
     assert asked == [{"T": 1, "Z": 1}]
-
-
-def test_other_types_of_numbers_pass():
-    for dtype in (np.int64, np.uint64, np.float16, np.float64, ">u2"):
-        assert planes(image("YX", (4, 5), dtype=dtype))[0].read()[0].dtype == np.dtype(dtype)

@@ -1,6 +1,5 @@
 import sys
 
-import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -46,9 +45,7 @@ def test_files_keep_their_names(tree):
 def test_patterns(tree):
     assert found("a/*.tif") == [("a/img2.tif", "img2.tif"), ("a/img10.tif", "img10.tif")]
     assert found("a/img?.tif") == [("a/img2.tif", "img2.tif")]
-    assert found("a/*") == [
-        (f"a/{name}", name) for name in ["b[1].jpg", "cells.zarr", "img2.TIF", "img2.tif", "img10.tif"]
-    ]
+    assert [name for _, name in found("a/*")] == ["b[1].jpg", "cells.zarr", "img2.TIF", "img2.tif", "img10.tif"]
     assert found("**/*.png") == [("a/deep/er/x.png", "a/deep/er/x.png")]
     assert found("a/**/x.png") == [("a/deep/er/x.png", "deep/er/x.png")]
     assert found("a/**") == found("a")
@@ -59,9 +56,9 @@ def test_each_file_once(tree):
     assert found("a/img2.tif", "a/img*.tif", "a/../a/img2.tif") == found("a/img*.tif")
     (tree / "link.tif").symlink_to(tree / "a/img2.tif")
     assert found("a/img2.tif", "link.tif") == [("a/img2.tif", "img2.tif")]
-
-
-def test_the_same_name_in_two_folders(tree):
+    (tree / "b" / "again").symlink_to(tree / "b")
+    assert found("b") == [("b/img2.tif", "img2.tif")]
+    # The same name in two folders is told apart.
     assert found("a/img2.tif", "b") == [("a/img2.tif", "a/img2.tif"), ("b/img2.tif", "b/img2.tif")]
 
 
@@ -80,19 +77,9 @@ def test_what_cannot_be_found(tree, given, said):
         find_images(["a", given])
 
 
-def test_a_folder_that_links_to_itself(tree):
-    (tree / "b" / "again").symlink_to(tree / "b")
-    assert found("b") == [("b/img2.tif", "img2.tif")]
-
-
 def test_the_content_decides(tmp_path):
-    cv2.imwrite(str(tmp_path / "a.png"), GREY)
-    (tmp_path / "a.png").rename(tmp_path / "a.tif")
-    cv2.imwrite(str(tmp_path / "b.tif"), GREY)
-    (tmp_path / "b.tif").rename(tmp_path / "b.png")
-    Image.fromarray(GREY).save(tmp_path / "c.bmp")
-    (tmp_path / "c.bmp").rename(tmp_path / "c.czi")
-    for name in ("a.tif", "b.png", "c.czi"):
+    for form, name in (("png", "a.tif"), ("tiff", "b.png"), ("bmp", "c.czi")):
+        Image.fromarray(GREY).save(tmp_path / name, form)
         (image,) = open_images(tmp_path / name)
         np.testing.assert_array_equal(image.load(), GREY)
 

@@ -32,11 +32,7 @@ def write(folder: Path, *names: str) -> None:
 @pytest.mark.parametrize(
     ("file", "name"),
     [
-        ("a.TIFF", "a"),
-        ("a.png", "a"),
-        ("a-labels.ome.tif", "a"),
-        ("a_cp_masks.png", "a"),
-        ("a Label.png", "a"),
+        *((file, "a") for file in ("a.TIFF", "a.png", "a-labels.ome.tif", "a_cp_masks.png", "a Label.png")),
         ("well 1/plate_2/a_labelled.png", "well 1/plate_2/a"),
         ("a.b_c_seg.tif", "a.b_c"),
         ("_labels.tif", "_labels"),

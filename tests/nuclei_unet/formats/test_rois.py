@@ -38,21 +38,24 @@ def test_coordinates_up_to_imagejs_limit(tmp_path):
         rois.write(tmp_path / "b.zip", np.zeros((60_536, 1), np.uint8))
 
 
+def box(**values):
+    return roifile.ImagejRoi(roitype=roifile.ROI_TYPE.RECT, **values)
+
+
 def test_rois_of_other_programs(tmp_path):
+    points = np.array([[0.6, 0], [2.4, 0], [2.4, 2.2], [0.6, 2.2]], np.float32)
+    found = {
+        "x": roifile.ImagejRoi.frompoints(points, name="x"),
+        "y": box(left=1, top=1, right=4, bottom=3, name="x"),
+        "z": roifile.ImagejRoi(roitype=roifile.ROI_TYPE.LINE, x2=9, y2=9),
+        "text": box(subtype=roifile.ROI_SUBTYPE.TEXT, right=9, bottom=9),
+    }
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
-        points = np.array([[0.6, 0], [2.4, 0], [2.4, 2.2], [0.6, 2.2]], np.float32)
-        archive.writestr("x.roi", roifile.ImagejRoi.frompoints(points, name="x").tobytes())
-        box = roifile.ImagejRoi(roitype=roifile.ROI_TYPE.RECT, left=1, top=1, right=4, bottom=3, name="x")
-        archive.writestr("y.roi", box.tobytes())
-        line = roifile.ImagejRoi(roitype=roifile.ROI_TYPE.LINE, x2=9, y2=9)
-        archive.writestr("z.roi", line.tobytes())
-        text = roifile.ImagejRoi(roitype=roifile.ROI_TYPE.RECT, subtype=roifile.ROI_SUBTYPE.TEXT, right=9, bottom=9)
-        archive.writestr("text.roi", text.tobytes())
+        for name, roi in found.items():
+            archive.writestr(f"{name}.roi", roi.tobytes())
         archive.writestr("note.txt", "no ROI")
     assert rois.read(tmp_path / "a.zip").tolist() == [[0, 1, 0, 0], [0, 1, 2, 2], [0, 2, 2, 2]]
-    (tmp_path / "12.roi").write_bytes(roifile.ImagejRoi(
-        roitype=roifile.ROI_TYPE.RECT, left=0, top=1, right=1, bottom=2, name="12"
-    ).tobytes())  # fmt: skip
+    (tmp_path / "12.roi").write_bytes(box(left=0, top=1, right=1, bottom=2, name="12").tobytes())
     assert rois.read(tmp_path / "12.roi", (2, 2)).tolist() == [[0, 0], [12, 0]]
 
 

@@ -67,11 +67,9 @@ def test_parquet_is_the_csv_with_types(tmp_path):
     assert read["label"].dtype == np.int64 and read["label"].tolist() == TABLE["label"].tolist()
     assert read["area"].dtype == np.float64 and read["area"][1] == 0.333333333 and pd.isna(read["area"][2])
 
-
-def test_parquet_of_a_table_without_rows(tmp_path):
     (tmp_path / "t.csv").write_bytes(csv_bytes({name: column[:0] for name, column in TABLE.items()}))
-    parquet_tables.write_csv(tmp_path / "t.csv", tmp_path / "t.parquet")
-    assert list(pd.read_parquet(tmp_path / "t.parquet")) == list(TABLE)
+    parquet_tables.write_csv(tmp_path / "t.csv", tmp_path / "empty")
+    assert list(pd.read_parquet(tmp_path / "empty")) == list(TABLE)
 
 
 def test_parquet_without_pyarrow_says_what_to_install(monkeypatch, tmp_path):
@@ -81,7 +79,6 @@ def test_parquet_without_pyarrow_says_what_to_install(monkeypatch, tmp_path):
 
 
 def test_a_very_long_table_becomes_a_folder_that_reads_like_one_file(tmp_path, monkeypatch):
-    pytest.importorskip("pyarrow")
     monkeypatch.setattr(parquet_tables, "PART", 1000)
     table = {"image": np.array(["a"] * 200_000, object), "label": np.arange(200_000), "area": np.arange(200_000) / 7}
     (tmp_path / "t.csv").write_bytes(csv_bytes(table))

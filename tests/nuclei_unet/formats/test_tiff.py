@@ -35,9 +35,6 @@ def same(path, array, axes, given=None):
     return image
 
 
-# By other writers than tifffile.
-
-
 @pytest.mark.parametrize("compression", [1, 5, 8, 32773])  # none, LZW, deflate, PackBits
 @pytest.mark.parametrize(
     ("array", "axes"),
@@ -51,13 +48,16 @@ def test_what_opencv_writes(tmp_path, compression, array, axes):
     same(path, array, axes)
 
 
-def test_jpeg_inside_tiff_is_rgb(tmp_path):
+def test_byte_order_and_bigtiff(tmp_path):
+    for more in ({}, {"bigtiff": True, "compression": "zlib"}):
+        tifffile.imwrite(tmp_path / "a.tif", GREY, byteorder=">", **PLAIN, **more)
+        same(tmp_path / "a.tif", GREY, "YX")
+
+
+def test_jpeg_inside_tiff_and_colour_tables_become_rgb(tmp_path):
     smooth = cv2.GaussianBlur(RGB, (0, 0), 8)
     Image.fromarray(smooth).save(tmp_path / "a.tif", compression="jpeg", quality=100)
     assert np.abs(only(tmp_path / "a.tif").load().astype(int) - smooth).max() < 30
-
-
-def test_colour_tables_become_colours(tmp_path):
     few = Image.fromarray(RGB).quantize(16)
     few.save(tmp_path / "a.tif")
     same(tmp_path / "a.tif", np.asarray(few.convert("RGB")), "YXS")
@@ -66,9 +66,8 @@ def test_colour_tables_become_colours(tmp_path):
 def test_a_colour_table_for_display_changes_no_grey_value(tmp_path):
     table = np.zeros((3, 256), np.uint16)
     table[2] = np.arange(256) * 257  # blue, as Fiji shows DAPI
-    tifffile.imwrite(
-        tmp_path / "a.tif", RGB[..., 0], photometric="palette", colormap=table, description="ImageJ=1.54f\n"
-    )
+    options = {"photometric": "palette", "colormap": table, "description": "ImageJ=1.54f\n"}
+    tifffile.imwrite(tmp_path / "a.tif", RGB[..., 0], **options)
     same(tmp_path / "a.tif", RGB[..., 0], "YX")
 
 
@@ -85,9 +84,6 @@ def test_pages_of_several_sizes_are_scenes(tmp_path):
     images = open_images(tmp_path / "a.tif")
     assert [(image.scene, image.axes) for image in images] == [("scene0", "YXS"), ("scene1", "YX")]
     np.testing.assert_array_equal(images[1].load(), GREY[:30])
-
-
-# Axes.
 
 
 @pytest.mark.parametrize("compression", [None, "zlib"])
@@ -122,14 +118,10 @@ def test_axes_that_do_not_fit_are_refused(tmp_path):
             open_images(tmp_path / "a.tif", axes)
 
 
-def test_planar_colours(tmp_path):
-    tifffile.imwrite(tmp_path / "a.tif", np.moveaxis(RGB, -1, 0), photometric="rgb", planarconfig="separate")
-    image = same(tmp_path / "a.tif", np.moveaxis(RGB, -1, 0), "SYX")
-    np.testing.assert_array_equal(planes(image)[0].read()[0], RGB)
-
-
-def test_three_channels_are_not_rgb(tmp_path):
+def test_planar_colours_are_rgb_but_three_channels_are_not(tmp_path):
     three = np.moveaxis(RGB, -1, 0)
+    tifffile.imwrite(tmp_path / "rgb.tif", three, photometric="rgb", planarconfig="separate")
+    np.testing.assert_array_equal(planes(same(tmp_path / "rgb.tif", three, "SYX"))[0].read()[0], RGB)
     tifffile.imwrite(tmp_path / "a.tif", three, photometric="minisblack", metadata={"axes": "CYX"})
     assert only(tmp_path / "a.tif").channels == ("0", "1", "2")
     # Samples of grey: channels too, whether stored pixel by pixel or plane by plane.
@@ -138,9 +130,6 @@ def test_three_channels_are_not_rgb(tmp_path):
     np.testing.assert_array_equal(image.load(C=1), RGB[..., 1])
     tifffile.imwrite(tmp_path / "c.tif", three, photometric="minisblack", planarconfig="separate")
     np.testing.assert_array_equal(same(tmp_path / "c.tif", three, "CYX").load(C=2), three[2])
-
-
-# ImageJ.
 
 
 @pytest.mark.parametrize("compression", [None, "zlib"])
@@ -176,15 +165,12 @@ def test_what_is_no_pixel_size(tmp_path):
     assert size is None and "0.5 x 0.25 µm are not square" in source
 
 
-@pytest.mark.parametrize(("unit", "per_unit", "expected"), [(2, 50_800, 0.5), (3, 40_000, 0.25)])
-def test_tiffs_own_resolution(tmp_path, unit, per_unit, expected):
-    size, source = resolution(tmp_path / "a.tif", None, resolution=(per_unit, per_unit), resolutionunit=unit)
-    assert size == pytest.approx(expected) and source == "TIFF resolution"
-
-
-@pytest.mark.parametrize(("unit", "per_unit"), [(2, 72), (2, 300), (2, 1200), (3, 118), (1, 40_000), (3, 10**9)])
-def test_resolutions_of_printers_mean_nothing(tmp_path, unit, per_unit):
-    assert resolution(tmp_path / "a.tif", None, resolution=(per_unit, per_unit), resolutionunit=unit)[0] is None
+def test_tiffs_own_resolution_counts_unless_it_is_that_of_a_printer(tmp_path):
+    sizes = {(2, 50_800): 0.5, (3, 40_000): 0.25}
+    for unit, per_unit in (*sizes, (2, 72), (2, 300), (2, 1200), (3, 118), (1, 40_000), (3, 10**9)):
+        size, source = resolution(tmp_path / "a.tif", None, resolution=(per_unit, per_unit), resolutionunit=unit)
+        assert size == (pytest.approx(sizes[unit, per_unit]) if (unit, per_unit) in sizes else None)
+        assert size is None or source == "TIFF resolution"
 
 
 # OME-TIFF, with handwritten metadata.
@@ -236,22 +222,20 @@ def test_series_are_scenes_each_with_its_own_metadata(tmp_path):
     second = pixels((30, 20, 1, 1, 1), channels("c") + '<TiffData IFD="2" PlaneCount="1"/>', 'PhysicalSizeX="1"')
     write_ome(tmp_path / "a.ome.tif", [*HYPER[0, 0], GREY[:20, :30]], first, second)
     images = open_images(tmp_path / "a.ome.tif")
-    assert [(image.scene, image.channels, image.pixel_size) for image in images] == [
-        ("scene0", ("a", "b"), 0.25),
-        ("scene1", ("c",), None),
-    ]
+    about = [(image.scene, image.channels, image.pixel_size) for image in images]
+    assert about == [("scene0", ("a", "b"), 0.25), ("scene1", ("c",), None)]
     np.testing.assert_array_equal(images[1].load(C=0), GREY[:20, :30])
 
 
 def test_series_beside_the_image_are_left_out(tmp_path):
     image = pixels((60, 40, 1, 1, 1), '<TiffData IFD="0" PlaneCount="1"/>')
-    label = pixels((30, 20, 1, 1, 1), '<TiffData IFD="1" PlaneCount="1"/>').replace(
-        "<Image", '<Image Name="label image"'
-    )
-    kept = pixels((20, 20, 1, 1, 1), '<TiffData IFD="2" PlaneCount="1"/>').replace(
-        "<Image", '<Image Name="macrophages"'
-    )
-    write_ome(tmp_path / "a.ome.tif", [GREY, GREY[:20, :30], GREY[:20, :20]], image, label, kept)
+    others = [
+        pixels((width, 20, 1, 1, 1), f'<TiffData IFD="{at}" PlaneCount="1"/>').replace(
+            "<Image", f'<Image Name="{name}"'
+        )
+        for at, width, name in ((1, 30, "label image"), (2, 20, "macrophages"))
+    ]
+    write_ome(tmp_path / "a.ome.tif", [GREY, GREY[:20, :30], GREY[:20, :20]], image, *others)
     assert [image.shape for image in open_images(tmp_path / "a.ome.tif")] == [(40, 60), (20, 20)]
 
 
@@ -273,9 +257,8 @@ def test_an_image_in_several_files_belongs_to_the_first(tmp_path):
         for at in range(2)
     )
     for at in range(2):
-        text = OME.format(pixels((60, 40, 1, 2, 1), channels("a", "b") + data)).replace(
-            "<OME", f'<OME UUID="urn:uuid:{at}"'
-        )
+        text = OME.format(pixels((60, 40, 1, 2, 1), channels("a", "b") + data))
+        text = text.replace("<OME", f'<OME UUID="urn:uuid:{at}"')
         tifffile.imwrite(tmp_path / f"{at}.ome.tif", HYPER[0, 0, at], description=text, metadata=None)
     same(tmp_path / "0.ome.tif", HYPER[0, 0], "CYX")
     assert open_images(tmp_path / "1.ome.tif") == []
@@ -284,9 +267,6 @@ def test_an_image_in_several_files_belongs_to_the_first(tmp_path):
     np.testing.assert_array_equal(image.load(C=0), HYPER[0, 0, 0])
     with pytest.raises(InputError, match="a plane of the image is missing"):
         image.load(C=1)
-
-
-# Damaged files.
 
 
 @pytest.mark.parametrize("silence", ["disabled", "level"])
@@ -402,11 +382,9 @@ def test_without_imagecodecs(tmp_path):
     cv2.imwrite(str(tmp_path / "lzw.tif"), GREY)
     Image.fromarray(RGB).save(tmp_path / "jpeg.tif", compression="jpeg")
     tifffile.imwrite(tmp_path / "zlib.tif", GREY, compression="zlib")
-    names = ["lzw.tif", "jpeg.tif", "zlib.tif"]
-    done = subprocess.run(
-        [sys.executable, "-c", LACKING, *names],
-        **{"cwd": tmp_path, "capture_output": True, "text": True, "env": {**os.environ, "PYTHONPATH": str(ROOT)}},
-    )
+    command = [sys.executable, "-c", LACKING, "lzw.tif", "jpeg.tif", "zlib.tif"]
+    variables = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=variables)
     needs = "its compression needs imagecodecs: pip install 'nuclei-unet[codecs]'"
     assert done.stdout.splitlines() == [f"lzw.tif: {needs}", f"jpeg.tif: {needs}", "(40, 60)"]
     assert done.stderr == ""
@@ -420,10 +398,3 @@ def test_no_file_stays_open_and_logging_is_left_as_it_was(tmp_path):
     image.load(T=1)
     assert (list(logger.handlers), logger.propagate) == before
     assert image.load.args[1].filehandle.closed
-
-
-def test_byte_order_and_bigtiff(tmp_path):
-    tifffile.imwrite(tmp_path / "a.tif", GREY, byteorder=">", **PLAIN)
-    tifffile.imwrite(tmp_path / "b.btf", GREY, byteorder=">", bigtiff=True, compression="zlib", **PLAIN)
-    same(tmp_path / "a.tif", GREY, "YX")
-    same(tmp_path / "b.btf", GREY, "YX")

@@ -50,15 +50,12 @@ def test_scenes_that_overlap_and_colours_of_czi(tmp_path):
     np.testing.assert_array_equal(image.load(), RGB)
 
 
-def test_tiles_of_czi_are_joined(tmp_path):
-    with czi.create_czi(str(tmp_path / "a.czi")) as document:
+def test_tiles_of_czi_are_joined_unless_they_mix_grey_and_colour(tmp_path):
+    with czi.create_czi(str(tmp_path / "tiles.czi")) as document:
         document.write(ARRAY[0, 0, 0, :, :30, None], location=(-5, 3))
         document.write(ARRAY[0, 0, 0, :, 30:, None], location=(25, 3))
-    (image,) = open_images(tmp_path / "a.czi")
+    (image,) = open_images(tmp_path / "tiles.czi")
     np.testing.assert_array_equal(image.load(), ARRAY[0, 0, 0])
-
-
-def test_a_czi_that_mixes_grey_and_colour(tmp_path):
     with czi.create_czi(str(tmp_path / "a.czi")) as document:
         document.write(RGB, plane={"C": 0})
         document.write(RGB[..., :1], plane={"C": 1})

@@ -52,10 +52,7 @@ def test_a_network_with_it_takes_all_sizes_that_it_says(model_params):
     model = unet.build(1, ("foreground", "distance"), params)
     imagenet.load(model)
     maps = model(np.zeros((1, 16, 48, 1), np.float32))
-    assert {name: tuple(values.shape) for name, values in maps.items()} == {
-        "foreground": (1, 16, 48, 1),
-        "distance": (1, 16, 48, 1),
-    }
+    assert {name: tuple(values.shape) for name, values in maps.items()} == dict.fromkeys(maps, (1, 16, 48, 1))
     with pytest.raises(ValueError, match="this encoder needs a stem_stride of 2 and at most four filters"):
         type(params)(**params.model_dump() | {"stem_stride": 1})
 

@@ -24,16 +24,14 @@ def whole(long_training):
     return trained(long_training, calls, log_picture=pictures.__setitem__), calls, pictures
 
 
-def test_the_history_has_a_row_an_epoch(whole):
-    (_, history), calls, _ = whole
+def test_the_history_has_a_row_an_epoch_and_some_have_pictures(whole, long_training):
+    (_, history), calls, pictures = whole
     assert history.epoch.tolist() == [1, 2, 3, 4] and np.isfinite(history.to_numpy(float)).all()
     metrics = {"loss", "val_loss", "foreground_iou", "val_foreground_iou", "foreground_dice", "learning_rate"}
     assert metrics <= set(history.columns)
     assert [epoch for epoch, _ in calls] == [1, 2, 3, 4] and calls[0][1]["loss"] == history.loss[0]
 
-
-def test_pictures_show_the_network_learn(whole, long_training):
-    pictures = whole[-1]
+    # Pictures show the network learn.
     assert list(pictures) == [1, 2, 4]  # and the last of the four
     assert {(pixels.shape, pixels.dtype.name) for pixels in pictures.values()} == {((36, 3 * 36, 3), "uint8")}
     image, truth, predicted = np.split(pictures[4], 3, axis=1)
@@ -79,9 +77,8 @@ def test_a_loss_that_explodes_stops(loss):
 
 def test_weights_that_are_no_numbers_after_a_last_step_that_was_fine_stop(train_params):
     # The loss of a step is that of the weights before it: of a single step, a finite one. All of it is warm-up.
-    params = train_params(
-        targets=("foreground",), steps_per_epoch=1, learning_rate=1e38, schedule="cosine", optimizer="adam"
-    )
+    rate = {"learning_rate": 1e38, "schedule": "cosine", "optimizer": "adam"}
+    params = train_params(targets=("foreground",), steps_per_epoch=1, **rate)
     with pytest.raises(InputError, match="train.learning_rate: the validation loss became nan at step 1"):
         trained(params)
 

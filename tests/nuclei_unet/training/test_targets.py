@@ -7,23 +7,18 @@ from nuclei_unet.training.targets import target_maps
 from tests.nuclei_unet.nuclei import SEPARATE, TOUCHING, drawn
 
 
-def test_foreground_is_where_labels_are():
+def test_foreground_is_where_labels_are_and_touching_nuclei_have_a_border_between_them():
     targets = target_maps(TOUCHING)
     assert targets.shape == (60, 80, 3) and targets.dtype == np.uint8
     np.testing.assert_array_equal(targets[..., 0], np.where(TOUCHING > 0, 255, 0))
-
-
-def test_touching_nuclei_have_a_border_between_them():
-    border = target_maps(TOUCHING)[..., 1]
+    border = targets[..., 1]
     assert set(np.unique(border)) == {0, 255}
     _, columns = np.nonzero(border)
     assert columns.min() > 30 and columns.max() < 47
     # All along where both labels meet, to either side.
     sides = (TOUCHING[:, :-1] != TOUCHING[:, 1:]) & (TOUCHING[:, :-1] > 0) & (TOUCHING[:, 1:] > 0)
     assert sides.any() and border[:, :-1][sides].all() and border[:, 1:][sides].all()
-
-
-def test_separate_nuclei_have_none():
+    # Separate nuclei have none.
     assert not target_maps(SEPARATE)[..., 1].any()
     np.testing.assert_array_equal(target_maps(np.zeros((3, 5), np.uint16)), np.zeros((3, 5, 3)))
 
@@ -35,9 +30,7 @@ def test_distance_is_full_inside_each_nucleus_and_falls_to_its_edge():
     assert [distance[labels == number].max() for number in (1, 2, 3)] == [255, 255, 255]
     middle = distance[30, 6:21].astype(int)
     assert middle[0] < 40 and (np.diff(middle) >= 0).all() and middle[-1] >= 250
-
-
-def test_distance_drops_between_touching_nuclei():
+    # It drops between touching nuclei.
     distance = target_maps(TOUCHING)[30, 20:60, 2].astype(int)
     meeting = int(np.flatnonzero(np.diff(TOUCHING[30, 20:60].astype(int)))[0])
     assert distance[meeting : meeting + 2].max() < 60 < distance[meeting - 8] and distance[meeting + 9] > 60

@@ -29,13 +29,8 @@ def quarters(image):
     return [image[y : y + height, x : x + width] for y in (0, height) for x in (0, width)]
 
 
-def test_quarters_of_a_frame_belong_together():
-    first, second = smooth(2, 120, 160)
-    assert group([*quarters(first), *quarters(second)]) == [0, 0, 0, 0, 1, 1, 1, 1]
-
-
-@pytest.mark.parametrize("chunk", [1, 3])
-def test_comparing_a_few_at_a_time_changes_nothing(chunk, monkeypatch):
+@pytest.mark.parametrize("chunk", [1, 3, frames.CHUNK])
+def test_quarters_of_a_frame_belong_together_however_many_are_compared_at_a_time(chunk, monkeypatch):
     images = [crop for image in smooth(3, 120, 160) for crop in quarters(image)]
     monkeypatch.setattr(frames, "CHUNK", chunk)
     assert group(images) == [0] * 4 + [1] * 4 + [2] * 4
@@ -50,13 +45,10 @@ def test_chance_joins_few_of_many_tiles_and_frames_stay_whole():
     assert len(sizes) > 850 and sizes.max() < 20
 
 
-def test_crops_of_different_shape_are_no_neighbours():
+def test_crops_of_different_shape_one_image_none_and_tiny_ones():
     (image,) = smooth(1, 100, 100)
     assert group([image[:50], image[50:]]) == [0, 0]
     assert group([image[:50], image[50:, :99]]) == [0, 1]
-
-
-def test_one_image_none_and_tiny_ones():
     assert group([]) == []
     assert group(noise(6, 60, 80)) == list(range(6))
     assert group([np.full((9, 9, 3), 7, np.uint8)] * 3) == [0, 1, 2]
@@ -89,13 +81,12 @@ def test_published_mosaics_are_whole(published_training, known_groups):
 def test_published_split_cuts_no_mosaic(published_training, known_groups, settings):
     image_types = [image_type for image_type, _ in published_training.values()]
     found = frames.group_frames([borders for _, borders in published_training.values()])
-    chosen = frames.split_by_frame(
-        found, image_types, settings.preprocess.validation_fraction, settings.preprocess.seed
-    )
+    fraction = settings.preprocess.validation_fraction
+    chosen = frames.split_by_frame(found, image_types, fraction, settings.preprocess.seed)
     mosaics = known_groups.loc[list(published_training), "mosaic"].to_numpy()
     known = ~np.isnan(mosaics)
     assert chosen[known].any() and not set(mosaics[known & chosen]) & set(mosaics[known & ~chosen])
-    assert abs(chosen.mean() - settings.preprocess.validation_fraction) < 0.02
+    assert abs(chosen.mean() - fraction) < 0.02
 
 
 # 30 frames of 1 to 5 images, two image_types.
@@ -113,13 +104,10 @@ def test_split_is_near_the_fraction_in_each_kind_and_cuts_no_frame(fraction):
         assert abs(chosen[members].sum() - fraction * members.sum()) <= 2.5
 
 
-def test_a_kind_of_one_frame_stays_in_training():
+def test_a_kind_of_one_frame_stays_in_training_and_a_frame_has_the_kind_of_most_of_its_images():
     chosen = frames.split_by_frame(np.array([0, 0, 1, 1, 2]), ["rare", "rare", "a", "a", "a"], 0.9, seed=0)
     assert not chosen[:2].any()
     assert chosen[2:].sum() in (1, 2)
-
-
-def test_a_frame_has_the_kind_of_most_of_its_images():
     # By image, "b" would have two frames to choose from; by frame it has one, which stays in training.
     chosen = frames.split_by_frame(np.array([0, 0, 0, 1, 2, 3]), ["a", "a", "b", "b", "a", "a"], 0.9, seed=0)
     assert not chosen[3]

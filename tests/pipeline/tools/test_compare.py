@@ -48,22 +48,11 @@ def test_images_that_changed_most():
 def test_parameters_that_differ():
     before = params.flatten({"train": {"seed": 1, "model": {"filters": [16, 32]}, "old": None}})
     after = params.flatten({"train": {"seed": 2, "model": {"filters": [16, 32]}}, "verify": {"new": True}})
-    assert compare.changed_parameters(before, after) == [
-        ("train.seed", "1", "2"),
-        ("train.old", "null", "–"),
-        ("verify.new", "–", "true"),
-    ]
+    changed = [("train.seed", "1", "2"), ("train.old", "null", "–"), ("verify.new", "–", "true")]
+    assert compare.changed_parameters(before, after) == changed
 
 
 def test_what_html_could_mean_is_escaped():
-    html = page(
-        compare.TEMPLATE,
-        revision="<script>",
-        commit="abc",
-        headline="h",
-        parameters=[],
-        scores=[],
-        differences=[],
-        pictures={"curves": ""},
-    )
+    empty = dict.fromkeys(("parameters", "scores", "differences"), ())
+    html = page(compare.TEMPLATE, revision="<script>", commit="abc", headline="h", pictures={"curves": ""}, **empty)
     assert "<script>" not in html and "&lt;script&gt;" in html and "The difference is in the code or the data" in html

@@ -87,7 +87,13 @@ def digests(fields):
     return [found for value in fields for found in digests(value)] if isinstance(fields, list) else []
 
 
-def test_what_is_in_it(project, tmp_path, capsys):
+def readme(**audit):
+    results = read_results()
+    results.audit.update(audit)
+    return zoo.readme(models.describe(layout.PACKAGE)[0], results)
+
+
+def test_what_is_in_it_and_its_readme_has_scores_recipe_and_limits(project, tmp_path, capsys):
     project()
     package.main()
     assert "nuclei-unet.bioimageio.zip: " in capsys.readouterr().out
@@ -102,6 +108,17 @@ def test_what_is_in_it(project, tmp_path, capsys):
     for name in fields["covers"]:
         height, width, _ = cv2.imdecode(np.frombuffer(files[name["source"]], np.uint8), cv2.IMREAD_COLOR).shape
         assert width == 2 * height
+
+    text = files["README.md"].decode()
+    assert text == readme() and "## Validation" in text and "## Limits" in text
+    assert "| DSB score | 0.432 | 0.211 | 0.432 | 0.211 |" in text and "| Pixel Dice | 0.900 |  | 0.900 |  |" in text
+    assert "| purple-on-white | 2 | 0.800 | 0.400 | 0.200 |" in text
+    assert "Depth = distance - 0.5 x border" in text and "0.5 and 99.8 percentiles" in text
+    assert f"--model {layout.PACKAGE}" in text and COMMIT in text
+    assert re.findall(r"!\[.*\]\((.*)\)", text) == [fields["covers"][0]["source"]]
+    # Synthetic images are no evidence, and no data set of others.
+    synthetic = readme(source="synthetic")
+    assert "**This copy was trained on synthetic images." in synthetic and "BBBC038v1, public" not in synthetic
 
 
 @pytest.mark.parametrize("targets", [TARGETS, TARGETS[:1]], ids=len)
@@ -120,13 +137,6 @@ def test_it_is_the_model_that_was_evaluated(targets, project):
     assert image.shape == (1, *package.TEST_SIZE, 1) and maps.shape == (1, *package.TEST_SIZE, len(targets))
 
 
-def test_a_release_is_a_copy_that_names_its_commit(project, tmp_path, monkeypatch):
-    project()
-    monkeypatch.setattr(models, "PRETRAINED", tmp_path / "pretrained/model.onnx")
-    release.main()
-    assert models.describe(None)[0] == models.describe(layout.MODEL)[0].but(commit=COMMIT)
-
-
 @pytest.mark.interop
 @pytest.mark.parametrize("normalization", NORMALIZATIONS, ids=str)
 def test_the_zoos_tool_passes_it(normalization, project, guest):
@@ -139,28 +149,6 @@ def test_the_zoos_tool_passes_it(normalization, project, guest):
     assert any("Run onnx inference for inputs with batch_size: 2" in name for name in said["tests"])
     warnings = [text for text in said["warnings"] if not text.startswith("('training_data'")]
     assert all("sample_tensor" in text or "all elements agree" in text for text in warnings), warnings
-
-
-def readme(**audit):
-    results = read_results()
-    results.audit.update(audit)
-    return zoo.readme(models.describe(layout.PACKAGE)[0], results)
-
-
-def test_the_readme_has_scores_recipe_and_limits(project):
-    project()
-    package.main()
-    files, fields = opened()
-    text = files["README.md"].decode()
-    assert text == readme() and "## Validation" in text and "## Limits" in text
-    assert "| DSB score | 0.432 | 0.211 | 0.432 | 0.211 |" in text and "| Pixel Dice | 0.900 |  | 0.900 |  |" in text
-    assert "| purple-on-white | 2 | 0.800 | 0.400 | 0.200 |" in text
-    assert "Depth = distance - 0.5 x border" in text and "0.5 and 99.8 percentiles" in text
-    assert f"--model {layout.PACKAGE}" in text and COMMIT in text
-    assert re.findall(r"!\[.*\]\((.*)\)", text) == [fields["covers"][0]["source"]]
-    # Synthetic images are no evidence, and no data set of others.
-    synthetic = readme(source="synthetic")
-    assert "**This copy was trained on synthetic images." in synthetic and "BBBC038v1, public" not in synthetic
 
 
 @pytest.mark.parametrize("normalization", NORMALIZATIONS, ids=str)
@@ -177,8 +165,11 @@ def test_the_readme_names_the_steps_that_no_field_says(normalization, project):
     assert "invert the image" in text
 
 
-def test_a_missing_file_is_named_and_the_last_package_stays(project):
+def test_a_release_names_its_commit_and_without_a_model_the_last_package_stays(project, tmp_path, monkeypatch):
     project()
+    monkeypatch.setattr(models, "PRETRAINED", tmp_path / "pretrained/model.onnx")
+    release.main()
+    assert models.describe(None)[0] == models.describe(layout.MODEL)[0].but(commit=COMMIT)
     layout.PACKAGE.write_bytes(b"the last one")
     layout.MODEL.unlink()
     with pytest.raises(InputError, match=r"models/model.onnx: .*stage evaluate writes it, run `dvc repro`"):

@@ -28,9 +28,8 @@ def test_what_the_schema_allows():
     assert tables.keys(text) == [("a", None, ""), ("a.b", "1", "Above. beside"), ("evaluate", None, "")]
     one = {"type": "number", "exclusiveMinimum": 0, "maximum": 10_000}
     assert tables.allowed(one, {}) == "above 0 to 10,000"
-    assert tables.allowed({"anyOf": [{"prefixItems": [one, {"const": 3}]}, {"type": "null"}]}, {}) == (
-        "[above 0 to 10,000, `3`], or `null`"
-    )
+    pair = {"anyOf": [{"prefixItems": [one, {"const": 3}]}, {"type": "null"}]}
+    assert tables.allowed(pair, {}) == "[above 0 to 10,000, `3`], or `null`"
 
 
 @pytest.mark.parametrize("text", ["", "<!-- results:x -->", "<!-- /results:x --><!-- results:x -->"])

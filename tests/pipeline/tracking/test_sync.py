@@ -34,7 +34,9 @@ def runs(store="mlflow.db"):
     return client.search_runs([client.get_experiment_by_name("nuclei-unet").experiment_id])
 
 
-def test_all_stages_use_the_run_of_the_model(project):
+def test_all_stages_use_the_run_of_the_model_and_a_store_without_it_gets_it_from_the_files(
+    project, tmp_path, monkeypatch
+):
     train(project)
     assert evaluate(project) and visualize(project)
     (run,) = runs()
@@ -55,29 +57,21 @@ def test_all_stages_use_the_run_of_the_model(project):
     loaded = mlflow.keras.load_model(f"models:/{trained.model_id}")
     assert sorted(loaded.output_names) == sorted(project.train.targets)
 
+    # What is there is not sent again.
+    with monkeypatch.context() as patch:
+        for name in ("log_batch", "log_artifact", "set_tag", "create_run", "update_run", "set_terminated"):
+            patch.setattr(mlflow.MlflowClient, name, lambda *_, name=name, **__: pytest.fail(name))
+        patch.setattr(mlflow.MlflowClient, "log_inputs", lambda *_, **__: pytest.fail("log_inputs"))
+        sync(project)
 
-def test_what_is_there_is_not_sent_again(project, monkeypatch):
-    train(project)
-    evaluate(project), visualize(project)
-    for name in ("log_batch", "log_artifact", "set_tag", "create_run", "update_run", "set_terminated", "log_inputs"):
-        monkeypatch.setattr(mlflow.MlflowClient, name, lambda *_, name=name, **__: pytest.fail(name))
-    sync(project)
-    monkeypatch.undo()
-
-
-def test_a_run_that_a_store_lacks_is_made_again_from_the_files(project, tmp_path, monkeypatch):
-    train(project)
-    evaluate(project), visualize(project)
+    # A run that a store lacks is made again from the files.
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/other.db")
     sync(project)
     (run,) = runs("other.db")
     assert run.info.status == "FINISHED" and curve(run, "other.db") == [(1, 2.0), (2, 1.0)]
     assert run.data.tags["rebuilt_from_files"] == "true" and run.data.metrics["test/pixel/iou"] == 0.8
 
-
-def test_a_model_of_another_training_is_not_taken(project, capsys):
-    train(project)
-    evaluate(project), visualize(project)
+    # A model of another training is not taken.
     write_model(small(seed=2))
     with pytest.raises(InputError, match=r"model.onnx: not made from .*trained.keras"):
         sync(project)
@@ -164,6 +158,7 @@ def test_a_server_gets_everything_by_its_address_alone(project, tmp_path, monkey
     port = free_port()
     address = f"http://127.0.0.1:{port}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+    (tmp_path / "mlflow.db").unlink()
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "120")
     with mlflow_server(tmp_path / "server", port):
         train(project)
