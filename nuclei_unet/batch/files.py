@@ -194,10 +194,13 @@ def segment_plane(plane: Plane, result: Result, settings: RunSettings) -> Result
                if form.name == "tiff" or (form.name in settings.formats and not form.together)]  # fmt: skip
     for form in written:
         form.write(settings.folder, result.name, labels, **known)
-    tables.keep_rows(settings.folder, result.name, table)
+    used = {"typical_diameter": diameter.px or np.nan, "typical_diameter_from": diameter.source}
+    tables.keep_rows(
+        settings.folder, result.name, table | {key: np.full(len(table["label"]), value) for key, value in used.items()}
+    )
     return replace(
         result,
-        diameter=diameter.px,
+        diameter=diameter.px or None,
         diameter_from=diameter.source,
         computed_by=computed_by,
         height=labels.shape[0],

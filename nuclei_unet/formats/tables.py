@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-TYPES = {"image": "string", "label": "int64"}  # of columns that are no floats
+TYPES = {"image": "string", "label": "int64", "typical_diameter_from": "string"}  # of columns that are no floats
 # Spreadsheets run a cell that starts with one of these as a formula, quoted or not (OWASP, "CSV Injection").
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\n")
 
