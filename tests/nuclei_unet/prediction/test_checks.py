@@ -71,7 +71,7 @@ def test_an_unclear_size_and_a_pixel_size_that_cannot_be():
     image = pictured(LABELS)
     (text,) = checks.warnings(image, LABELS, Diameter(31.5, "estimated", sure=False))
     assert "size of the nuclei is not clear: 31.5 px" in text
-    for pixel_size, micrometres in ((0.05, "1.4"), (2.0, "55.9")):
+    for pixel_size, micrometres in ((0.05, "1.39"), (2.0, "55.7")):
         (text,) = checks.warnings(image, LABELS, None, pixel_size)
         assert f"{pixel_size:g} um the nuclei are {micrometres} um wide" in text
 
