@@ -13,8 +13,8 @@ import numpy as np
 NUCLEUS = 8.0
 # An estimate is final if it moved by less than this factor since the look before; after three looks it is unsure.
 SETTLED, LOOKS = 1.25, 3
-# Images are not scaled by more, nor by less than its inverse.
-LARGEST_SCALE = 8.0
+# Images are shrunk this many times at most, and enlarged: below 8 px, what looks like nuclei is noise more often.
+SHRUNK, ENLARGED = 8, 3
 # An image of more pixels is judged by those of a grid of windows in which most is to be seen.
 SAMPLE, SIDE, GRID, BUSIEST = 2**21, 512, 8, 8
 
@@ -48,21 +48,21 @@ def estimate(look: Callable[[float], float | None], usual: float, guess: float |
     """
 
     def within(px: float) -> float:
-        return min(max(px, usual / LARGEST_SCALE), usual * LARGEST_SCALE)
+        return min(max(px, usual / ENLARGED), usual * SHRUNK)
 
     first = within(guess or usual)
-    for factor in (1, 4, 1 / 4):  # if nothing is found, a coarser view and a finer one
-        expected, seen = first, look(within(first * factor))
-        if seen is not None:
-            expected = within(first * factor)
+    for expected in (first, within(4 * first), within(first / 4)):  # as expected, coarser, finer
+        if (seen := look(expected)) is not None:
             break
+    else:
+        return Diameter(round(first, 1), UNKNOWN, sure=False)
     for _ in range(LOOKS - 1):
-        if seen is None or _settled(seen, expected):
+        if _settled(seen, expected):
             break
         expected = within(seen)
-        seen = look(expected)
-    if seen is None:
-        return Diameter(round(expected, 1), ESTIMATED if expected != first else UNKNOWN, sure=False)
+        if (again := look(expected)) is None:
+            return Diameter(round(expected, 1), ESTIMATED, sure=False)
+        seen = again
     return Diameter(round(within(seen), 1), ESTIMATED, _settled(seen, expected))
 
 

@@ -27,10 +27,11 @@ def answers(*sizes):
         ((31,), 30, [30], Diameter(31, "estimated")),
         # Nothing is found at first: coarser, then finer.
         ((None, 80), None, [24, 96], Diameter(80, "estimated")),
-        ((None, None, 7), None, [24, 96, 6], Diameter(7, "estimated")),
-        ((None, None, None), None, [24, 96, 6], Diameter(24, "nothing found", sure=False)),
+        ((None, None, 9), None, [24, 96, 8], Diameter(9, "estimated")),
+        ((None, None, None), None, [24, 96, 8], Diameter(24, "nothing found", sure=False)),
         ((60, None), None, [24, 60], Diameter(60, "estimated", sure=False)),
-        # Not beyond eight times.
+        # Not beyond limits.
+        ((2, 2), 1, [8, 8, 8], Diameter(8, "estimated", sure=False)),
         ((1000, 1000), 5000, [192, 192, 192], Diameter(192, "estimated", sure=False)),
     ],
 )
