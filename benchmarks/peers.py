@@ -48,7 +48,7 @@ def main() -> None:
     evaluate = params.load().evaluate
     images = {split: processed.read_split(split) for split in layout.SPLITS}
     finders: dict[str, Finder] = {
-        "Otsu and watershed": lambda sample: otsu_nuclei(sample.image, evaluate),
+        "Otsu and watershed": lambda sample: otsu_nuclei(sample.image),
         "StarDist": stardist(images["train"], images["validation"], minutes),
         "U-Net": unet(evaluate.augmentations),
         "U-Net, --fast": unet(FAST),

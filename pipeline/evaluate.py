@@ -117,7 +117,7 @@ def score(sample: Sample, segmenter: Segmenter) -> tuple[np.ndarray, scores.Imag
     """Predict the label image of one image, which is already normalized, and count."""
     image, truth = sample.image, sample.labels
     predicted = segmenter.predictor.labels(image, truth.shape)
-    otsu = resize_labels(otsu_nuclei(image, segmenter.metadata.predict), truth.shape)
+    otsu = resize_labels(otsu_nuclei(image), truth.shape)
     counts = scores.ImageCounts(
         sample.image_id,
         sample.split,

@@ -8,10 +8,11 @@ from skimage.segmentation import watershed
 
 from nuclei_unet.images import blur
 from nuclei_unet.labels import components, without_small
-from nuclei_unet.settings import PredictSettings
+
+SMALLEST = 30  # px; what is smaller is dropped
 
 
-def otsu_nuclei(image: np.ndarray, settings: PredictSettings) -> np.ndarray:
+def otsu_nuclei(image: np.ndarray) -> np.ndarray:
     """Segment by Otsu's threshold, then a watershed on the distance to the edge.
 
     `image` is uint8 (H, W) or (H, W, 3) with light nuclei, as the network sees it. Returns a label image as
@@ -26,4 +27,4 @@ def otsu_nuclei(image: np.ndarray, settings: PredictSettings) -> np.ndarray:
     seeds = np.zeros(mask.shape, np.int32)
     peaks = peak_local_max(distance, min_distance=5, labels=components(mask, connectivity=8))
     seeds[tuple(peaks.T)] = np.arange(1, len(peaks) + 1)
-    return without_small(watershed(-distance, seeds, mask=mask), settings.min_area)
+    return without_small(watershed(-distance, seeds, mask=mask), SMALLEST)
