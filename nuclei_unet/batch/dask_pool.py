@@ -91,7 +91,9 @@ class DaskPool(Pool):
         """Leave the cluster. Its workers finish what they have begun, and get nothing more."""
         self.client.close(timeout=5)
 
-    stop = close
+    def stop(self, wait):
+        """Leave the cluster."""
+        self.close()
 
 
 def _connected(address: str):

@@ -82,9 +82,9 @@ class Pool:
         """End when everything is done."""
         self._pool.shutdown()
 
-    def stop(self) -> None:
-        """Stop at once, whatever is being done. A thread cannot be stopped, only its process."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+    def stop(self, wait: bool) -> None:
+        """Begin nothing more, and stop what is being done. Threads cannot be stopped: `wait` for them, or not."""
+        self._pool.shutdown(wait=wait, cancel_futures=True)
 
 
 def address(given: str | None) -> str | None:
@@ -140,8 +140,9 @@ def open_pool(jobs: int = 1, scheduler: str | None = None, threads: int = 1) -> 
         pool = _Processes(jobs) if jobs > 1 else _Threads(threads)
     try:
         yield pool
-    except BaseException:
-        pool.stop()
+    except BaseException as error:
+        # A thread that still writes would leave something behind; but Ctrl-C ends the process at once.
+        pool.stop(wait=not isinstance(error, KeyboardInterrupt))
         raise
     pool.close()
 
@@ -182,7 +183,7 @@ class _Processes(Pool):
         if self._pool:
             self._pool.shutdown()
 
-    def stop(self):
+    def stop(self, wait):
         if self._pool:
             self._alive.close()
             self._pool.shutdown(cancel_futures=True)

@@ -11,8 +11,8 @@ import numpy as np
 
 # Nuclei of most animal cells are 5 to 12 micrometres wide.
 NUCLEUS = 8.0
-# An estimate is final if it moved by less than this factor since the look before; after three looks it is unsure.
-SETTLED, LOOKS = 1.25, 3
+# An estimate is final if it moved by less than this factor since the look before; after four looks it is unsure.
+SETTLED, LOOKS = 1.25, 4
 # Images are shrunk this many times at most, and enlarged: below 8 px, what looks like nuclei is noise more often.
 SHRUNK, ENLARGED = 8, 3
 # An image of more pixels is judged by those of a grid of windows in which most is to be seen.

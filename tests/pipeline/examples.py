@@ -2,7 +2,6 @@
 
 import json
 import zipfile
-from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -20,8 +19,8 @@ class OneMap:
     """A stand-in for the segmenter: the foreground is what is bright; at any size asked for."""
 
     def __init__(self, settings):
-        self.settings = self.predict = settings
-        self.predictor, self.metadata = self, SimpleNamespace(predict=settings)
+        self.settings = settings.model_copy(update={"min_area": 0})
+        self.predictor = self
 
     def labels(self, image, shape):
         bright = resize_labels((image > 128).astype(np.uint16), shape)

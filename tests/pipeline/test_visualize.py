@@ -118,6 +118,9 @@ def test_a_damaged_file_is_named(project):
         ("by_type.csv", "", "not a CSV table.*--force evaluate"),
         ("scores.json", "{", "not valid JSON"),
     ):
-        (project / "reports" / name).write_text(text)
+        path = project / "reports" / name
+        before = path.read_text()
+        path.write_text(text)
         with pytest.raises(InputError, match=f"{name}: {message}"):
             visualize.main()
+        path.write_text(before)

@@ -22,7 +22,7 @@ def seen(truth, at=CIRCLES, threshold_at=0.0, specks=()):
     foreground = np.clip(0.5 - (outside + threshold_at) / 10, 0, 1).astype(np.float16)
     for row, column in specks:
         foreground[row : row + 7, column : column + 7] = 1
-    return Annotated({"foreground": foreground}, np.zeros((96, 96), np.uint8), truth)
+    return Annotated({"foreground": foreground}, np.zeros((96, 96), np.uint8), truth, 1.0)
 
 
 @pytest.mark.parametrize("change", [-2, -1, 0, 0.5, 1, 2])

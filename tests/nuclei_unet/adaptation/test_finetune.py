@@ -95,5 +95,5 @@ def test_crops_fit_any_network(settings, levels, side):
 
 
 def test_tiles_to_calibrate_on_are_spread_over_all_images():
-    tiles = finetune._tiles([sample(n, (600, 700)) for n in range(4)])
+    tiles = finetune._tiles([sample(n, (600, 700)).image for n in range(4)])
     assert len(tiles) == 12 and max(tile.shape for tile in tiles) == (256, 256)

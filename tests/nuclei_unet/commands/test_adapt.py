@@ -63,7 +63,7 @@ def test_what_helps_is_written_and_said(lab, tmp_path, capsys):
     assert list(rows) == ["baseline", "offset only"]
     metadata = models.describe(out)[0]
     offset = metadata.predict.outline_offset
-    assert f"Chosen: offset only (outline_offset 0 -> {offset:g}).\n" in said and offset == pytest.approx(1, abs=0.3)
+    assert f"Chosen: offset only (outline_offset 0 -> {offset:g}).\n" in said and offset == pytest.approx(1.4, abs=0.4)
     before, after = metadata.adapted.before, metadata.adapted.after
     assert f"It helped by {after - before:+.3f}: {before:.3f} -> {after:.3f} on images that it was not adapted" in said
     assert rows["baseline"][0] == f"{before:.3f}" and rows["offset only"][0] == f"{after:.3f}"
@@ -110,9 +110,8 @@ def test_labels_may_have_any_format_that_convert_reads(lab, tmp_path, form):
     pairs = adapt.find(requested(images, folder, "--out", "a.onnx"))
     assert [pair.name for pair in pairs] == ["0", "1", "2"] and len({pair.frame for pair in pairs}) == 3
     for number, pair in enumerate(pairs):
-        pixels, size = pair.read()
+        pixels = pair.read()
         np.testing.assert_array_equal(pixels, image(number)[0])
-        assert size is None
         assert (pair.labels(pixels.shape) > 0).sum() == (truth[number] > 0).sum()
 
 
@@ -162,7 +161,7 @@ def test_axes_and_the_format_of_labels_can_be_said(lab, tmp_path):
         adapt.find(requested(*paths))
     pairs = adapt.find(requested(*paths, "--axes", "ZYX"))
     assert [pair.name for pair in pairs] == ["images-0_z0", "images-1_z0"]
-    assert pairs[0].read()[0].shape == (96, 112) and pairs[0].labels((96, 112)).max() == 7
+    assert pairs[0].read().shape == (96, 112) and pairs[0].labels((96, 112)).max() == 7
 
 
 def test_an_interrupted_run_leaves_nothing_behind(lab, tmp_path, monkeypatch, capsys):

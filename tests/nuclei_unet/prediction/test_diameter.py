@@ -23,7 +23,7 @@ def answers(*sizes):
         ((22,), None, [24], Diameter(22, "estimated")),
         ((40, 44), None, [24, 40], Diameter(44, "estimated")),
         ((60, 90, 100), None, [24, 60, 90], Diameter(100, "estimated")),
-        ((60, 90, 140), None, [24, 60, 90], Diameter(140, "estimated", sure=False)),
+        ((31, 45, 64, 90), None, [24, 31, 45, 64], Diameter(90, "estimated", sure=False)),
         ((31,), 30, [30], Diameter(31, "estimated")),
         # Nothing is found at first: coarser, then finer.
         ((None, 80), None, [24, 96], Diameter(80, "estimated")),
@@ -31,8 +31,8 @@ def answers(*sizes):
         ((None, None, None), None, [24, 96, 8], Diameter(24, "nothing found", sure=False)),
         ((60, None), None, [24, 60], Diameter(60, "estimated", sure=False)),
         # Not beyond limits.
-        ((2, 2), 1, [8, 8, 8], Diameter(8, "estimated", sure=False)),
-        ((1000, 1000), 5000, [192, 192, 192], Diameter(192, "estimated", sure=False)),
+        ((2, 2, 2), 1, [8] * 4, Diameter(8, "estimated", sure=False)),
+        ((1000, 1000, 1000), 5000, [192] * 4, Diameter(192, "estimated", sure=False)),
     ],
 )
 def test_looks_until_the_estimate_settles(sizes, guess, expected, said):

@@ -21,7 +21,6 @@ def test_otsu_finds_drawn_nuclei(truth):
     assert_same_nuclei(labels, truth)
     coloured = np.dstack([grey, grey, grey])
     np.testing.assert_array_equal(otsu_nuclei(coloured), labels)
-    assert not otsu_nuclei(grey * (truth == 1) * (np.cumsum(truth == 1).reshape(truth.shape) < 25)).any()
 
 
 @pytest.mark.parametrize("image", [np.zeros((1, 1)), np.full((7, 9), 255), np.full((7, 9, 3), 40)])

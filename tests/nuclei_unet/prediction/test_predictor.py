@@ -60,12 +60,12 @@ def test_augmentations_are_undone_before_maps_are_averaged(described):
     assert network.shapes == [(64, 128), (48, 96)]  # filled up to what the network can halve
 
 
-@pytest.mark.parametrize("diameter", [6, 24, 30, 150])
+@pytest.mark.parametrize("diameter", [12, 24, 30, 150])
 def test_an_image_is_scaled_to_the_usual_size_in_tiles_too(diameter, described, monkeypatch):
     image = np.full((900, 640), 20, np.uint8)
     image[100:140, 100:140] = image[700:760, 500:560] = 200
     network = Brightness()
-    predictor = Predictor(network, described(foreground_threshold=0.4).but(diameter=24))
+    predictor = Predictor(network, described(foreground_threshold=0.4, min_area=0).but(diameter=24))
     whole = predictor.labels(image, diameter=diameter)
     assert whole.shape == image.shape and whole.max() == 2
     assert max(network.shapes[0]) == pytest.approx(900 * 24 / diameter, abs=predictor.multiple)

@@ -64,14 +64,14 @@ def test_a_network_that_sees_resized_images_labels_at_native_size(opened):
         Segmenter(opened.network, small)(noise((50, 41), np.uint8), diameter=20)
 
 
-@pytest.mark.parametrize("factor", [0.5, 1, 3, 6])
+@pytest.mark.parametrize("factor", [0.5, 1, 2, 4])
 def test_nuclei_of_any_size_are_found_and_their_size_is_said(factor, segmenter):
     truth = drawn((200, 200), *((row, column, 10) for row in range(25, 200, 50) for column in range(25, 200, 50)))
     image = cv2.GaussianBlur(np.where(truth > 0, 180, 20).astype(np.float32), (0, 0), 1.5)
     shape = (round(200 * factor),) * 2
     image, truth = resize(image + noise(image.shape, np.float32) * 10, shape), resize_labels(truth, shape)
     labels, used = segmenter.find(image)
-    assert labels.max() == 16 and metrics.instance_counts(truth, labels).matched_ious.size == 16
+    assert labels.max() == 16 and len(metrics.instance_counts(truth, labels).matched_ious) == 16
     assert used.px == pytest.approx(20 * factor, rel=0.25) and (used.source, used.sure) == ("estimated", True)
     same, given = segmenter.find(image, diameter=used.px)
     np.testing.assert_array_equal(same, labels)
