@@ -92,7 +92,9 @@ class Predictor:
     def _look(self, image: np.ndarray, scale: float) -> np.ndarray:
         """Return the diameters of the nuclei found in a small view, px of the image."""
         small = resize(image, _sides(image.shape, scale))
-        labels = label_nuclei(self._averaged(small, 1.0, small.shape[:2], ((1.0, 0),)), self.predict, enlarged=LOOK)
+        # What the network sees: where somebody wants outlines to lie must not change the scale.
+        predict = self.predict.model_copy(update={"outline_offset": 0.0})
+        labels = label_nuclei(self._averaged(small, 1.0, small.shape[:2], ((1.0, 0),)), predict, enlarged=LOOK)
         return diameters(labels) / scale
 
     def cut(self, shape: tuple[int, int], scale: float) -> list[Tile]:

@@ -82,7 +82,7 @@ def evaluate(settings):
 
 def test_images_without_nuclei_are_valid(evaluate):
     nothing = np.zeros((96, 96), np.uint16)
-    empty = Annotated({"foreground": np.zeros((96, 96), np.float16)}, np.zeros((96, 96), np.uint8), nothing)
+    empty = Annotated({"foreground": np.zeros((96, 96), np.float16)}, np.zeros((96, 96), np.uint8), nothing, 1.0)
     trials = Trials([empty, seen(circles(1))])
     assert trials.score(evaluate(), [0]) == 1 and trials.style(evaluate(), [0]) == 0
     assert calibrate(trials, evaluate(), [0, 1], search=False).outline_offset == pytest.approx(1, abs=0.3)
