@@ -57,7 +57,7 @@ class Predictor:
         image's. `diameter` is that of the typical nucleus in px, None: estimated. An image larger than a tile is
         processed tile by tile, so memory grows only by the image and its label image.
         """
-        scale = self.scale(diameter or self.diameter([image[there] for there in windows(image.shape[:2])]).px)
+        scale = self.scale(diameter or self.diameter_of(image).px)
         if shape not in (None, image.shape[:2]):
             return self.part(image, scale, shape)
         tiles = self.cut(image.shape[:2], scale)
@@ -88,6 +88,10 @@ class Predictor:
             return float(np.median(sizes)) if sizes.size else None
 
         return estimate(look, self.usual, guess)
+
+    def diameter_of(self, image: np.ndarray, guess: float | None = None) -> Diameter:
+        """Estimate the diameter of the typical nucleus of an image; see `diameter`."""
+        return self.diameter([image[there] for there in windows(image.shape[:2])], guess)
 
     def _look(self, image: np.ndarray, scale: float) -> np.ndarray:
         """Return the diameters of the nuclei found in a small view, px of the image."""

@@ -10,7 +10,7 @@ from nuclei_unet.images import normalize
 from nuclei_unet.measurements import measure
 from nuclei_unet.network.metadata import Metadata
 from nuclei_unet.prediction import models
-from nuclei_unet.prediction.diameter import Diameter, from_pixel_size, windows
+from nuclei_unet.prediction.diameter import Diameter, from_pixel_size
 from nuclei_unet.prediction.predictor import Network, Predictor
 from nuclei_unet.settings import PredictSettings
 
@@ -67,12 +67,8 @@ class Segmenter:
         if diameter and self.metadata.diameter is None:
             raise InputError("the model takes images at their own size, so it has no use for a diameter")
         seen = normalize(image, self.metadata.normalize)
-        used = Diameter(diameter) if diameter else self._estimated(seen, pixel_size)
+        used = Diameter(diameter) if diameter else self.predictor.diameter_of(seen, from_pixel_size(pixel_size))
         return self.predictor.labels(seen, image.shape[:2], used.px), used
-
-    def _estimated(self, seen: np.ndarray, pixel_size: float | None) -> Diameter:
-        parts = [seen[there] for there in windows(seen.shape[:2])]
-        return self.predictor.diameter(parts, from_pixel_size(pixel_size))
 
     @staticmethod
     def measure(
