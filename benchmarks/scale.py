@@ -1,24 +1,21 @@
 """What do very many images, and very large slides, cost? Time, memory and disk by their number and size.
 
-    python -m benchmarks.scale [images preprocess slides] [--counts 1000 5000 20000] [--sides 4096 8192]
+    python -m benchmarks.scale [images slides] [--counts 1000 5000 20000] [--sides 4096 8192]
 
-Three parts, each a table of its own:
-  images      `nuclei-unet predict` on many small images (64 x 64, three nuclei and noise), in --jobs processes
-  preprocess  the stage, on as many images of 128 x 128
-  slides      `nuclei-unet predict slide.zarr out.zarr` on drawn slides of which the middle quarter has nuclei
-So images and preprocess say what an image costs besides its pixels, and whether memory stays flat. For both, seconds =
-start + images * cost is fitted to all counts but the largest, and checked on that one. --scheduler takes the workers of
-a Dask cluster instead of processes here; their memory is not seen.
+Two parts, each a table of its own:
+  images  `nuclei-unet predict` on many small images (64 x 64, three nuclei and noise), in --jobs processes
+  slides  `nuclei-unet predict slide.zarr out.zarr` on drawn slides of which the middle quarter has nuclei
+So images says what an image costs besides its pixels, and whether memory stays flat: seconds = start + images * cost
+is fitted to all counts but the largest, and checked on that one. --scheduler takes the workers of a Dask cluster
+instead of processes here; their memory is not seen.
 
 Writes benchmarks/results/scale-PART.md. 20,000 images take about 10 minutes on 2 cores, a slide of 32,768 x 32,768 six.
 """
 
 import argparse
-import csv
 import json
 import sys
 import tempfile
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,12 +25,8 @@ import pandas as pd
 import zarr
 
 from benchmarks.measure import Measured, measure, save_table, write
-from nuclei_unet.formats import kaggle
-from nuclei_unet.formats.run_lengths import encode_run_lengths
-from pipeline import layout, process
-from pipeline.dataset import archives, synthetic
+from pipeline.dataset import synthetic
 from pipeline.machine import describe
-from pipeline.tools.project import copy_project
 
 RESULTS = Path("benchmarks/results")
 TILE = 1024
@@ -53,7 +46,7 @@ def main() -> None:
         for row in PARTS[part](arguments):
             rows.append(row)
             table = pd.DataFrame(rows)
-            says = cost(table) if part in ("images", "preprocess") else ""
+            says = cost(table) if part == "images" else ""
             shown = table.set_index(table.columns[0])
             save_table(RESULTS / f"scale-{part}.md", describe("distributed", "onnxruntime"), shown, says, digits=",.4g")
 
@@ -83,16 +76,15 @@ def predict(arguments: argparse.Namespace, source: Path, target: Path) -> Measur
     return measure([sys.executable, "-m", "nuclei_unet", "predict", *where, source, target], target.parent / "log")
 
 
-def draw(number: int, side: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return image `number`, uint8 (side, side), and its label image: three nuclei and noise; no two are equal."""
+def draw(number: int) -> np.ndarray:
+    """Return image `number`, uint8 (64, 64): three nuclei and noise; no two are equal."""
     rng = np.random.default_rng(number)
-    labels = np.zeros((side, side), np.uint16)
-    for label, (x, y) in enumerate([(16, 16), (44, 20), (28, 46)], 1):
+    nuclei = np.zeros((64, 64), np.float32)
+    for x, y in ((16, 16), (44, 20), (28, 46)):
         centre = (x + int(rng.integers(-4, 5)), y + int(rng.integers(-4, 5)))
-        cv2.ellipse(labels, centre, (int(rng.integers(6, 10)), 7), float(rng.uniform(0, 180)), 0, 360, label, -1)
-    # Of a brightness of its own, so that few look as if they were cut from the same frame.
-    light = cv2.GaussianBlur((labels > 0).astype(np.float32) * 100 + rng.uniform(10, 100), (0, 0), 1.2)
-    return np.clip(light + rng.normal(0, 1.5, labels.shape), 0, 255).astype(np.uint8), labels
+        cv2.ellipse(nuclei, centre, (int(rng.integers(6, 10)), 7), float(rng.uniform(0, 180)), 0, 360, 100, -1)
+    light = cv2.GaussianBlur(nuclei + rng.uniform(10, 100), (0, 0), 1.2)
+    return np.clip(light + rng.normal(0, 1.5, light.shape), 0, 255).astype(np.uint8)
 
 
 def images(arguments: argparse.Namespace) -> Iterator[dict]:
@@ -100,42 +92,10 @@ def images(arguments: argparse.Namespace) -> Iterator[dict]:
     for count in arguments.counts:
         with tempfile.TemporaryDirectory() as name:
             for number in range(count):
-                write(Path(name, "images", f"{number // 1000:04}", f"{number:06}.png"), draw(number, 64)[0])
+                write(Path(name, "images", f"{number // 1000:04}", f"{number:06}.png"), draw(number))
             results = Path(name, "results")
             measured = predict(arguments, Path(name, "images"), results)
             yield as_row(measured, images=count) | {"disk, kB an image": disk(results) / count / 1e3}
-
-
-def preprocess(arguments: argparse.Namespace) -> Iterator[dict]:
-    """Run the stage on zips of many images, and 10 test images."""
-    for count in arguments.counts:
-        with tempfile.TemporaryDirectory() as name:
-            project = Path(name, "project")
-            copy_project(Path.cwd(), project)
-            write_raw(project / layout.RAW, count)
-            measured = run_stage("preprocess", project)
-            yield as_row(measured, images=count) | {"disk, kB an image": disk(project / layout.PROCESSED) / count / 1e3}
-
-
-def write_raw(raw: Path, count: int) -> None:
-    """Write what `preprocess` reads."""
-    raw.mkdir(parents=True)
-    runs = []
-    for archive, numbers in ((layout.TRAIN_ARCHIVE, range(count)), (layout.TEST_ARCHIVE, range(count, count + 10))):
-        with zipfile.ZipFile(raw / archive.name, "w") as zipped:
-            for number in numbers:
-                image, labels = draw(number, 128)
-                name = f"image{number:06}"
-                zipped.writestr(archives.image_member(name), cv2.imencode(".png", image)[1].tobytes())
-                for label in range(1, 4):
-                    mask = labels == label
-                    if archive == layout.TRAIN_ARCHIVE:
-                        png = cv2.imencode(".png", mask.astype(np.uint8) * 255)[1].tobytes()
-                        zipped.writestr(f"{name}/masks/{label}.png", png)
-                    else:
-                        runs.append([name, encode_run_lengths(mask), *mask.shape, "Public"])
-    with (raw / layout.SOLUTION.name).open("w", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerows([(*kaggle.COLUMNS, "Usage"), *runs])
 
 
 def slides(arguments: argparse.Namespace) -> Iterator[dict]:
@@ -168,18 +128,12 @@ def draw_slide(path: Path, side: int) -> Path:
     return path
 
 
-def run_stage(stage: str, project: Path) -> Measured:
-    """Run a stage in a copy of the project."""
-    environment = process.environment(MLFLOW_TRACKING_URI=f"sqlite:///{project / layout.STORE}")
-    return measure([sys.executable, "-m", f"pipeline.{stage}"], project / "log", cwd=project, env=environment)
-
-
 def disk(folder: Path) -> int:
     """Return the bytes of a folder's files."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-PARTS = {"images": images, "preprocess": preprocess, "slides": slides}
+PARTS = {"images": images, "slides": slides}
 
 
 if __name__ == "__main__":
