@@ -1,8 +1,7 @@
 """Train one network on several machines, with the crops, steps and results of one, up to rounding.
 
-All machines run the same program. TF_CONFIG lists their addresses and says which one this is; under SLURM's `srun` its
-own variables say the same. Each worker draws its share of each batch; gradients, the statistics of batch normalization
-and the measured losses are summed over all. Only the chief, worker 0, validates and writes; the others get from it what
+All machines run the same program. TF_CONFIG lists their addresses and says which one this is. Each worker draws its
+share of each batch; gradients, the statistics of batch normalization and the measured losses are summed over all. Only the chief, worker 0, validates and writes; the others get from it what
 they need to take the same decisions. Keras' `fit` cannot do it (keras-team/keras#20585): a loop is in its place.
 """
 
@@ -21,10 +20,6 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-# Private: the public SlurmClusterResolver sorts machines by name, so node10 comes before node9 and numbers no longer
-# fit, and it asks nvidia-smi, which is not everywhere.
-from tensorflow.python.distribute.cluster_resolver import slurm_cluster_resolver as slurm
-
 # Private: how often and how patiently workers ask for each other is set nowhere else.
 from tensorflow.python.distribute.collective_all_reduce_strategy import CollectiveAllReduceExtended
 
@@ -40,7 +35,6 @@ from nuclei_unet.training.crops import Crops, as_dataset
 
 FORM = '{"cluster": {"worker": ["host:port", "host:port"]}, "task": {"type": "worker", "index": 0}}'
 INSTEAD = "or set train.strategy to auto"
-PORT = 8888  # of the first worker on each machine under SLURM, as TensorFlow has it
 # How long to wait for the others at the start, s: they may stand in a queue.
 PATIENCE = 600
 # Seconds between two questions whether the others are alive, seconds to wait for an answer, and how many to wait for:
@@ -62,22 +56,19 @@ class Team:
 
 
 def team() -> Team:
-    """Return the workers that the environment names. Raises InputError if it names none, or not as it should."""
-    if "TF_CONFIG" in os.environ:
-        name, (addresses, index) = "TF_CONFIG", _from_tf_config(os.environ["TF_CONFIG"])
-    elif "SLURM_STEP_NODELIST" in os.environ:
-        name, (addresses, index) = "SLURM_STEP_NODELIST", _from_slurm()
-    else:
+    """Return the workers that TF_CONFIG names. Raises InputError if it names none, or not as it should."""
+    if "TF_CONFIG" not in os.environ:
         raise InputError(
-            "train.strategy: multiworker needs TF_CONFIG, which names all workers and says which one this is, or "
-            f"SLURM's srun; see docs/gpu-server.md, {INSTEAD}"
+            "train.strategy: multiworker needs TF_CONFIG, which names all workers and says which one this is; see "
+            f"docs/gpu-server.md, {INSTEAD}"
         )
+    addresses, index = _from_tf_config(os.environ["TF_CONFIG"])
     if len(addresses) < 2:
-        raise InputError(f"{name}: names one worker only; name all that train together, {INSTEAD}")
+        raise InputError(f"TF_CONFIG: names one worker only; name all that train together, {INSTEAD}")
     if len(set(addresses)) < len(addresses):
-        raise InputError(f"{name}: names a worker twice; give each its own host:port")
+        raise InputError("TF_CONFIG: names a worker twice; give each its own host:port")
     if not 0 <= index < len(addresses):
-        raise InputError(f"{name}: there is no worker {index} among {len(addresses)}; they are counted from 0")
+        raise InputError(f"TF_CONFIG: there is no worker {index} among {len(addresses)}; they are counted from 0")
     return Team(tuple(addresses), index)
 
 
@@ -93,19 +84,6 @@ def _from_tf_config(text: str) -> tuple[list[str], int]:
     if not whole:
         raise InputError(f"TF_CONFIG: not of the form {FORM}; correct it, {INSTEAD}")
     return addresses, index
-
-
-def _from_slurm() -> tuple[list[str], int]:
-    try:
-        hosts = slurm.expand_hostlist(os.environ["SLURM_STEP_NODELIST"])
-        counts = slurm.expand_tasks_per_node(os.environ["SLURM_STEP_TASKS_PER_NODE"])
-        addresses = [f"{host}:{PORT + n}" for host, count in zip(hosts, counts, strict=True) for n in range(count)]
-        return addresses, int(os.environ["SLURM_PROCID"])
-    except (KeyError, ValueError):
-        raise InputError(
-            "train.strategy: SLURM_STEP_NODELIST, SLURM_STEP_TASKS_PER_NODE and SLURM_PROCID do not say who the "
-            f"workers are; start this with srun, set TF_CONFIG, {INSTEAD}"
-        ) from None
 
 
 @dataclass(frozen=True)

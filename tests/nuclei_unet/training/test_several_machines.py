@@ -11,12 +11,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from nuclei_unet.errors import InputError
 from nuclei_unet.network import runtime
 from nuclei_unet.training import fit, several_machines
 from pipeline.process import free_port
 from tests import ROOT
 from tests.nuclei_unet.training import examples
+from tests.refusals import refused
 
 # A worker: its number, the epoch in whose end it dies (0: none), and what its state is called.
 WORKER = """
@@ -59,17 +59,11 @@ def team_of(number, ports):
 def workers(folder, dies=(0, 0), names=(STATE, STATE), ports=None, count=2):
     """Run workers in one folder to their ends; return the ports, and each one's exit code, stdout and stderr."""
     ports = ports or [free_port(), free_port()]
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-c", WORKER, str(ROOT), str(number), str(dies[number]), names[number]],
-            cwd=folder,
-            env=os.environ | {"TF_CONFIG": team_of(number, ports)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for number in range(count)
-    ]
+    started = []
+    for number in range(count):
+        command = [sys.executable, "-c", WORKER, str(ROOT), str(number), str(dies[number]), names[number]]
+        options = {"cwd": folder, "env": os.environ | {"TF_CONFIG": team_of(number, ports)}, "text": True}
+        started.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options))
     try:
         said = [process.communicate(timeout=240) for process in started]
     finally:
@@ -150,15 +144,9 @@ def test_a_port_that_is_taken_is_named(tmp_path):
     assert code == 1 and stderr.startswith(said) and stderr.count("\n") == 1
 
 
-@pytest.fixture
-def no_team(monkeypatch):
-    for name in ("TF_CONFIG", "SLURM_STEP_NODELIST", "SLURM_STEP_TASKS_PER_NODE", "SLURM_PROCID"):
-        monkeypatch.delenv(name, raising=False)
-
-
-def test_a_missing_team(no_team):
-    with pytest.raises(InputError, match="^train.strategy: multiworker needs TF_CONFIG, .* set train.strategy to auto"):
-        several_machines.team()
+def test_a_missing_team(monkeypatch):
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    refused("^train.strategy: multiworker needs TF_CONFIG, .* set train.strategy to auto", several_machines.team)
 
 
 @pytest.mark.parametrize(
@@ -172,32 +160,11 @@ def test_a_missing_team(no_team):
         ('{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 2}}', "there is no worker 2"),
     ],
 )
-def test_a_damaged_team(text, said, no_team, monkeypatch):
+def test_a_damaged_team(text, said, monkeypatch):
     monkeypatch.setenv("TF_CONFIG", text)
-    with pytest.raises(InputError, match=f"^TF_CONFIG: {said}") as caught:
-        several_machines.team()
-    assert "\n" not in str(caught.value)
-
-
-def test_a_team_of_slurm(no_team, monkeypatch):
-    for name, value in {"STEP_NODELIST": "node[9-10],gpu1", "STEP_TASKS_PER_NODE": "2(x2),1", "PROCID": "2"}.items():
-        monkeypatch.setenv(f"SLURM_{name}", value)
-    addresses = ("node9:8888", "node9:8889", "node10:8888", "node10:8889", "gpu1:8888")
-    assert several_machines.team() == several_machines.Team(addresses, 2)
-    assert not several_machines.team().is_chief
-    # What was set by hand counts.
-    monkeypatch.setenv("TF_CONFIG", team_of(0, (1, 2)))
-    assert several_machines.team() == several_machines.Team(("localhost:1", "localhost:2"), 0)
-
-
-@pytest.mark.parametrize(("nodes", "tasks"), [("node[9-", "1"), ("node9,node10", "1"), ("node9,node10", "x")])
-def test_damaged_variables_of_slurm(nodes, tasks, no_team, monkeypatch):
-    for name, value in {"STEP_NODELIST": nodes, "STEP_TASKS_PER_NODE": tasks, "PROCID": "0"}.items():
-        monkeypatch.setenv(f"SLURM_{name}", value)
-    with pytest.raises(InputError, match="^train.strategy: SLURM_STEP_NODELIST, .* do not say who the workers are"):
-        several_machines.team()
+    refused(f"^TF_CONFIG: {said}", several_machines.team)
 
 
 def test_a_batch_that_cannot_be_shared(settings):
-    with pytest.raises(InputError, match="train.batch_size: 16 crops cannot be shared evenly by 3 devices of 3"):
-        several_machines.start(several_machines.Team(("a:1", "b:1", "c:1"), 0), settings.train)
+    said = "train.batch_size: 16 crops cannot be shared evenly by 3 devices of 3"
+    refused(said, several_machines.start, several_machines.Team(("a:1", "b:1", "c:1"), 0), settings.train)
