@@ -105,22 +105,22 @@ def process(
     for image_id, result in zip(masks, bar, strict=True):
         if isinstance(result, workers.Lost):
             raise InputError(f"{archive}: image {image_id}: {result.reason}")
-        image, found = result
+        image, its_faults = result
         if image is not None and image.digest in by_digest:
             twin = by_digest[image.digest]
-            found.append(Fault("duplicate_image", image.image_id, f"has the same pixels as {twin}"))
+            its_faults.append(Fault("duplicate_image", image.image_id, f"has the same pixels as {twin}"))
             for name in ("images", "labels"):
                 (folder / name / f"{image.image_id}.png").unlink()
         elif image is not None:
             by_digest[image.digest] = image.image_id
             images.append(image)
-        for fault in found:
+        for fault in its_faults:
             if getattr(settings.on_fault, fault.fault) == "fail":
                 raise InputError(
                     f"{archive}: image {fault.image_id}: {fault.detail}; fix it, or set "
                     f"preprocess.on_fault.{fault.fault} to skip to leave it out"
                 )
-        faults += found
+        faults += its_faults
     return images, faults
 
 

@@ -89,9 +89,9 @@ def _ranks(labels: np.ndarray) -> tuple[np.ndarray, int]:
 
 def overlap_matrix(truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     """Return the pixels that each pair of labels shares, int64 (n_true + 1, n_predicted + 1); see `Overlaps`."""
-    found = overlaps(truth, predicted)
-    matrix = np.zeros((found.true_areas.size, found.predicted_areas.size), np.int64)
-    matrix[found.true, found.predicted] = found.pixels
+    shared = overlaps(truth, predicted)
+    matrix = np.zeros((shared.true_areas.size, shared.predicted_areas.size), np.int64)
+    matrix[shared.true, shared.predicted] = shared.pixels
     return matrix
 
 
@@ -106,9 +106,9 @@ class InstanceCounts:
 
 def instance_counts(truth: np.ndarray, predicted: np.ndarray) -> InstanceCounts:
     """Match nuclei of two label images (H, W) at an IoU strictly above 0.5, where none can match twice."""
-    found = overlaps(truth, predicted).of_nuclei()
-    ious = found.ious()
-    return InstanceCounts(found.true_areas.size - 1, found.predicted_areas.size - 1, tuple(ious[ious > 0.5].tolist()))
+    shared = overlaps(truth, predicted).of_nuclei()
+    ious = shared.ious()
+    return InstanceCounts(shared.true_areas.size - 1, shared.predicted_areas.size - 1, tuple(ious[ious > 0.5].tolist()))
 
 
 def average_precision(counts: InstanceCounts, threshold: float) -> float:
@@ -151,7 +151,7 @@ def bootstrap_interval(values: Sequence[float], confidence: float = 0.95) -> tup
     from scipy.stats import bootstrap  # takes 0.35 s
 
     # Seeded, so the same scores give the same interval.
-    found = bootstrap(
+    resampled = bootstrap(
         (values,),
         np.mean,
         confidence_level=confidence,
@@ -159,7 +159,7 @@ def bootstrap_interval(values: Sequence[float], confidence: float = 0.95) -> tup
         rng=2018,
         batch=max(2**22 // len(values), 1),  # 10,000 samples of 10,000 images at once would take 800 MB
     )
-    return float(found.confidence_interval.low), float(found.confidence_interval.high)
+    return float(resampled.confidence_interval.low), float(resampled.confidence_interval.high)
 
 
 def pooled(counts: Iterable[InstanceCounts]) -> InstanceCounts:

@@ -32,11 +32,11 @@ def errors(truth: np.ndarray, predicted: np.ndarray) -> tuple[np.ndarray, np.nda
     -------
     Outcomes of the true and of the predicted nuclei, uint8 (n_truth,) and (n_predicted,), labels in ascending order.
     """
-    found = overlaps(truth, predicted).of_nuclei()
-    t, p, matched = found.true, found.predicted, found.ious() > 0.5
-    n_true, n_predicted = found.true_areas.size, found.predicted_areas.size
-    in_prediction = found.pixels * 2 > found.true_areas[t]  # most of the true nucleus
-    in_truth = found.pixels * 2 > found.predicted_areas[p]  # most of the predicted one
+    shared = overlaps(truth, predicted).of_nuclei()
+    t, p, matched = shared.true, shared.predicted, shared.ious() > 0.5
+    n_true, n_predicted = shared.true_areas.size, shared.predicted_areas.size
+    in_prediction = shared.pixels * 2 > shared.true_areas[t]  # most of the true nucleus
+    in_truth = shared.pixels * 2 > shared.predicted_areas[p]  # most of the predicted one
     merging = np.bincount(p[in_prediction], minlength=n_predicted) >= 2
     merging[p[matched]] = False
     divided = np.bincount(t[in_truth], minlength=n_true) >= 2

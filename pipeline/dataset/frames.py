@@ -82,10 +82,10 @@ def group_frames(tiles: list[Borders]) -> np.ndarray:
 
 def _neighbours(below: "_Meetings", right: "_Meetings") -> np.ndarray:
     """Return the pairs of tiles that touched in their source frame, in any order, int (n, 2)."""
-    found = []
+    pairs = []
     for along, across in ((below, right), (right, below)):
         links = along.strong()
-        found.append(links)
+        pairs.append(links)
         # A weak link counts only in a square with a strong one, so weak ones are looked for around strong ones: all
         # weak ones are many. The opposite side of the square lies after this one, or before it.
         linked = np.unique(links)
@@ -98,8 +98,8 @@ def _neighbours(below: "_Meetings", right: "_Meetings") -> np.ndarray:
                 c, d = along.weak(beside[a], beside[b])
                 square = (c != b) & (d != a) & (c != d)
                 for side in ((a, c), (b, d), (c, d)):
-                    found.append(np.column_stack(np.broadcast_arrays(*side))[square])
-    return np.unique(np.concatenate(found), axis=0)
+                    pairs.append(np.column_stack(np.broadcast_arrays(*side))[square])
+    return np.unique(np.concatenate(pairs), axis=0)
 
 
 class _Meetings:
@@ -128,25 +128,25 @@ class _Meetings:
 
     def _strong(self, tiles: np.ndarray, starts: "_Lines") -> tuple[np.ndarray, np.ndarray]:
         """Return pairs (n, 2), the ends of which are of these tiles, and their correlations (n,)."""
-        found, values = [np.zeros((0, 2), int)], [np.zeros(0, np.float32)]
+        pairs, values = [np.zeros((0, 2), int)], [np.zeros(0, np.float32)]
         for ends, near in _near(tiles, self._ends, starts):
             alike = self._ends.sharp[ends] @ starts.sharp[near].T
             rows, columns = np.nonzero(alike >= STRONG)
             kept = self._smooth(ends[rows], near[columns], starts)
             rows, columns = rows[kept], columns[kept]
-            found.append(np.column_stack([ends[rows], near[columns]]))
+            pairs.append(np.column_stack([ends[rows], near[columns]]))
             values.append(alike[rows, columns])
-        return np.concatenate(found), np.concatenate(values)
+        return np.concatenate(pairs), np.concatenate(values)
 
     def _weak_enough(self) -> float:
         """Return the correlation of weak links at which few squares come by chance."""
         # A chance square has three weak links: from and to the strong one, and between what they lead to.
-        shifted, found = self._starts.shifted(), np.zeros(len(WEAK_STEPS))
+        shifted, counts = self._starts.shifted(), np.zeros(len(WEAK_STEPS))
         for ends, starts in _near(self._sample, self._ends, shifted):
             rows, columns = self._may_meet(ends, starts, shifted, WEAK)
             alike = (self._ends.whole[ends[rows]] * shifted.whole[starts[columns]]).sum(axis=1)
-            found += [(alike >= weak).sum() for weak in WEAK_STEPS]
-        share = found / (len(self._sample) * len(self._all))
+            counts += [(alike >= weak).sum() for weak in WEAK_STEPS]
+        share = counts / (len(self._sample) * len(self._all))
         few = share**3 * len(self._all) ** 2 <= CHANCE_SQUARES
         return WEAK_STEPS[np.argmax(few)] if few.any() else WEAK_STEPS[-1]
 
@@ -170,9 +170,9 @@ class _Meetings:
         wanted = np.zeros(len(self._all), bool)
         wanted[starts] = True
         after = [self.after[end] for end in ends]
-        found = np.concatenate([self._all[:0], *after])
-        kept = wanted[found]
-        return np.repeat(ends, [len(one) for one in after])[kept], found[kept]
+        candidates = np.concatenate([self._all[:0], *after])
+        kept = wanted[candidates]
+        return np.repeat(ends, [len(one) for one in after])[kept], candidates[kept]
 
     def _may_meet(
         self, ends: np.ndarray, starts: np.ndarray, lines: "_Lines", weak: float
@@ -186,13 +186,13 @@ class _Meetings:
 
     def _smooth(self, ends: np.ndarray, starts: np.ndarray, lines: "_Lines") -> np.ndarray:
         """Tell of each pair if the change across the border is like that between lines inside the tiles, bool (n,)."""
-        found = np.zeros(len(ends), bool)
+        alike = np.zeros(len(ends), bool)
         for first in range(0, len(ends), PAIRS):
             end, start = ends[first : first + PAIRS], starts[first : first + PAIRS]
             across = np.abs(self._ends.outermost[end] - lines.outermost[start]).mean(axis=1)
             inside = (self._ends.inside[end] + lines.inside[start]) / 2
-            found[first : first + PAIRS] = across / (inside + FLAT) <= MAX_STEP
-        return found & (ends != starts)
+            alike[first : first + PAIRS] = across / (inside + FLAT) <= MAX_STEP
+        return alike & (ends != starts)
 
 
 @dataclass(frozen=True)

@@ -45,13 +45,13 @@ def main() -> None:
         table = compare(old_hashes, hashes((clone / layout.DVC_LOCK).read_text()))
         differences = compare_scores(old_scores, (clone / layout.SCORES_FILE).read_text())
     same, largest = int((table["identical"] == "yes").sum()), differences["difference"].abs().max()
-    found = (
+    summary = (
         f"{same} of {len(table)} outputs are identical; the largest difference of a score is {largest:.4f} "
         f"(verify.score_tolerance allows {tolerance})."
     )
     if largest:
-        found = f"{differences.to_markdown(index=False, floatfmt='.4f')}\n\n{found}"
-    text = f"{machine.describe('dvc')}\n\n{table.to_markdown(index=False)}\n\n{found}\n"
+        summary = f"{differences.to_markdown(index=False, floatfmt='.4f')}\n\n{summary}"
+    text = f"{machine.describe('dvc')}\n\n{table.to_markdown(index=False)}\n\n{summary}\n"
     print(f"\n{text}")
     if arguments.output:
         arguments.output.write_text(text)
