@@ -23,6 +23,9 @@ SAMPLE = 2**18
 WINDOWS, WINDOW_SIDE = 6, 256
 # By this factor, nuclei may be smaller or larger than usual before the pixel size is doubted.
 CONTRADICTION = 3.0
+# What is found in a picture of something else, or in a stain or channel that the network does not know, agrees less with
+# its own map of distances. See docs/recipe.md for how many it names, and accuses.
+FAMILIAR = 0.88
 # Edges are sought this far outside and inside of outlines, px.
 OUTSIDE, INSIDE = 2, 3
 
@@ -39,33 +42,38 @@ def warnings(
     diameter : of the typical nucleus, for which the image was scaled; None if it was not
     pixel_size : of the file, in micrometres; None if unknown
     """
-    found = []
+    said = []
     sizes = diameters(labels)
     if not sizes.size:
-        found.append("No nuclei were found.")
+        said.append("No nuclei were found.")
     if image.ndim == 3:
         image = image[..., :3] if image.shape[2] >= 3 else image[..., 0]  # alpha is no sign of anything
     low, high = image.min(), image.max()
     if low == high:
-        return [*found, f"All pixels have the same value, {low:g}."]
+        return [*said, f"All pixels have the same value, {low:g}."]
     share, extreme = saturation(image, labels)
     if share > (SATURATED_NUCLEI if sizes.size else SATURATED_IMAGE):
         where = "the nuclei's area" if sizes.size else "the image"
-        found.append(f"Saturated: {share:.0%} of {where} has the {extreme} value that occurs; intensities are cut off.")
+        said.append(f"Saturated: {share:.0%} of {where} has the {extreme} value that occurs; intensities are cut off.")
     if not sizes.size:
-        return found
+        return said
     size = float(np.median(sizes))
-    if diameter and not diameter.sure:
-        found.append(f"The size of the nuclei is not clear: {diameter.px:g} px was taken; give their diameter.")
+    if diameter and diameter.agreement is not None and diameter.agreement < FAMILIAR:
+        said.append(
+            "Unlike what the model knows: what it found has not the form of nuclei. Look at the outlines; try another "
+            "channel or a diameter, or adapt the model."
+        )
+    elif diameter and not diameter.sure:
+        said.append(f"The size of the nuclei is not clear: {diameter.px:g} px was taken; give their diameter.")
     expected = from_pixel_size(pixel_size)
     if expected and not 1 / CONTRADICTION <= size / expected <= CONTRADICTION:
-        found.append(
+        said.append(
             f"By the pixel size of {pixel_size:.3g} um the nuclei are {size * pixel_size:.3g} um wide, which is "
             "unusual; check it."
         )
     if edge_width(image, labels, size) > WIDEST_EDGE:
-        found.append("Blurred: the edges of the nuclei are much softer than in the images the model was trained on.")
-    return found
+        said.append("Blurred: the edges of the nuclei are much softer than in the images the model was trained on.")
+    return said
 
 
 def saturation(image: np.ndarray, labels: np.ndarray) -> tuple[float, str]:

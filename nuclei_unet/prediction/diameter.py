@@ -4,6 +4,7 @@ The network knows nuclei of one size, so each image is scaled until its typical 
 pixel size says is a first guess. Cellpose does the same (Stringer et al. 2021), with a network of its own.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -13,6 +14,9 @@ import numpy as np
 NUCLEUS = 8.0
 # An estimate is final if it moved by less than this factor since the look before; after four looks it is unsure.
 SETTLED, LOOKS = 1.25, 4
+# Spots inside of large nuclei, and lumps of such spots, look like nuclei, too. From this many times as far away, whole
+# nuclei may be seen. They are taken if the network's map agrees with them by this much more.
+AFAR, CLEARER = (2, 4, 8), 0.01
 # Images are shrunk this many times at most, and enlarged: below 8 px, what looks like nuclei is noise more often.
 SHRUNK, ENLARGED = 8, 3
 # An image of more pixels is judged by those of a grid of windows in which most is to be seen.
@@ -23,11 +27,15 @@ ESTIMATED, GIVEN, UNKNOWN = "estimated", "the user", "nothing found"
 
 @dataclass(frozen=True)
 class Diameter:
-    """The equivalent diameter of an image's typical nucleus, the median one, in px of the image; and who says so."""
+    """The equivalent diameter of an image's typical nucleus, the median one, in px of the image; and who says so.
+
+    `agreement` is that of the last look, see `Look`; None if there was none.
+    """
 
     px: float
     source: str = GIVEN
     sure: bool = True
+    agreement: float | None = None
 
 
 # What a network that takes images at their own size makes of any.
@@ -39,35 +47,53 @@ def from_pixel_size(pixel_size: float | None) -> float | None:
     return NUCLEUS / pixel_size if pixel_size else None
 
 
-def estimate(look: Callable[[float], float | None], usual: float, guess: float | None = None) -> Diameter:
+@dataclass(frozen=True)
+class Look:
+    """What is seen in an image that is scaled for nuclei of `expected` px."""
+
+    expected: float
+    diameter: float | None  # the median one of the nuclei that are found, px; None: nothing is
+    agreement: float  # of the network's map of distances with that of these nuclei, 0 ... 1
+
+    @property
+    def settled(self) -> bool:
+        """Whether the nuclei have about the size that was expected."""
+        return self.diameter is not None and 1 / SETTLED <= self.diameter / self.expected <= SETTLED
+
+
+def estimate(
+    look: Callable[[float], Look], usual: float, guess: float | None = None, widest: float = math.inf
+) -> Diameter:
     """Estimate the diameter of the typical nucleus, px, in a few looks at an image.
 
-    `look(expected)` returns the median diameter of the nuclei that the network finds in the image scaled so that
-    nuclei of `expected` px would have their `usual` size; None if it finds none. The first look expects `guess` px, or
-    nuclei of the usual size.
+    `look(expected)` scales the image so that nuclei of `expected` px have their `usual` size. The first look expects
+    `guess` px, or nuclei of the usual size. From afar, no nuclei are expected that are wider than `widest` px.
     """
 
     def within(px: float) -> float:
         return min(max(px, usual / ENLARGED), usual * SHRUNK)
 
+    def followed(seen: Look) -> Look:
+        for _ in range(LOOKS - 1):
+            if seen.settled or (again := look(within(seen.diameter))).diameter is None:
+                break
+            seen = again
+        return seen
+
     first = within(guess or usual)
     for expected in (first, within(4 * first), within(first / 4)):  # as expected, coarser, finer
-        if (seen := look(expected)) is not None:
+        if (seen := look(expected)).diameter is not None:
             break
     else:
         return Diameter(round(first, 1), UNKNOWN, sure=False)
-    for _ in range(LOOKS - 1):
-        if _settled(seen, expected):
-            break
-        expected = within(seen)
-        if (again := look(expected)) is None:
-            return Diameter(round(expected, 1), ESTIMATED, sure=False)
-        seen = again
-    return Diameter(round(within(seen), 1), ESTIMATED, _settled(seen, expected))
-
-
-def _settled(seen: float, expected: float) -> bool:
-    return 1 / SETTLED <= seen / expected <= SETTLED
+    seen = followed(seen)
+    expected = [factor * seen.diameter for factor in AFAR]
+    afar = max(
+        (look(px) for px in expected if px <= min(widest, usual * SHRUNK)), key=lambda one: one.agreement, default=seen
+    )
+    if afar.agreement > seen.agreement + CLEARER and (afar := followed(afar)).agreement > seen.agreement + CLEARER:
+        seen = afar
+    return Diameter(round(within(seen.diameter), 1), ESTIMATED, seen.settled, round(seen.agreement, 3))
 
 
 def windows(shape: tuple[int, int]) -> list[tuple[slice, slice]]:

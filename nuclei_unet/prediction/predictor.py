@@ -8,9 +8,10 @@ from typing import Protocol
 import numpy as np
 
 from nuclei_unet.images import resize
+from nuclei_unet.labels import relative_distance
 from nuclei_unet.measurements import diameters
 from nuclei_unet.network.metadata import Metadata
-from nuclei_unet.prediction.diameter import OWN_SIZE, Diameter, busiest, estimate, windows
+from nuclei_unet.prediction.diameter import OWN_SIZE, Diameter, Look, busiest, estimate, windows
 from nuclei_unet.prediction.instances import label_nuclei
 from nuclei_unet.prediction.tiles import Tile, cut, match, paint, relative
 from nuclei_unet.settings import Augmentation
@@ -83,23 +84,32 @@ class Predictor:
             return OWN_SIZE
         chosen = busiest(parts)
 
-        def look(expected: float) -> float | None:
-            sizes = np.concatenate([self._look(part, self.scale(expected) * LOOK) for part in chosen])
-            return float(np.median(sizes)) if sizes.size else None
+        def look(expected: float) -> Look:
+            looks = [self._look(part, self.scale(expected) * LOOK) for part in chosen]
+            sizes = np.concatenate([sizes for sizes, _ in looks])
+            shared, total = np.sum([overlap for _, overlap in looks], axis=0)
+            return Look(expected, float(np.median(sizes)) if sizes.size else None, float(shared / max(total, 1e-6)))
 
-        return estimate(look, self.usual, guess)
+        return estimate(look, self.usual, guess, widest=min(chosen[0].shape[:2]))
 
     def diameter_of(self, image: np.ndarray, guess: float | None = None) -> Diameter:
         """Estimate the diameter of the typical nucleus of an image; see `diameter`."""
         return self.diameter([image[there] for there in windows(image.shape[:2])], guess)
 
-    def _look(self, image: np.ndarray, scale: float) -> np.ndarray:
-        """Return the diameters of the nuclei found in a small view, px of the image."""
+    def _look(self, image: np.ndarray, scale: float) -> tuple[np.ndarray, tuple[float, float]]:
+        """Return what is found in a small view: diameters, px of the image, and the two parts of a soft Dice.
+
+        That is how well the map of distances agrees with what it would be if the nuclei found were the true ones. Where
+        the network sees what it knows, from near spots and lumps to nuclei at the wrong size, the two differ.
+        """
         small = resize(image, _sides(image.shape, scale))
         # What the network sees: where somebody wants outlines to lie must not change the scale.
         predict = self.predict.model_copy(update={"outline_offset": 0.0})
-        labels = label_nuclei(self._averaged(small, 1.0, small.shape[:2], ((1.0, 0),)), predict, enlarged=LOOK)
-        return diameters(labels) / scale
+        maps = self._averaged(small, 1.0, small.shape[:2], ((1.0, 0),))
+        labels = label_nuclei(maps, predict, enlarged=LOOK)
+        seen, ideal = maps.get("distance", maps["foreground"]), relative_distance(labels)
+        overlap = 2 * float((seen * ideal).sum()), float((seen * seen).sum() + (ideal * ideal).sum())
+        return diameters(labels) / scale, overlap
 
     def cut(self, shape: tuple[int, int], scale: float) -> list[Tile]:
         """Return the tiles of an image of this height and width that the network sees at this scale."""

@@ -1,4 +1,4 @@
-"""The `evaluate` section, for images as they are and for maps drawn by hand."""
+"""The `evaluate` section, for images as they are."""
 
 import pytest
 
@@ -16,16 +16,3 @@ def once(settings):
 def described(settings, once):
     """Return the metadata of a network that takes images at their own size, with `once` of other values."""
     return lambda **values: metadata_of(settings, settings.train.model, predict=once(**values))
-
-
-@pytest.fixture
-def evaluate(settings):
-    """Return an `evaluate` section with other values for some of its keys."""
-    plain = {
-        "foreground_threshold": 0.5,
-        "border_weight": 1.0,
-        "min_area": 0,
-        "smoothing": 0.5,
-        "prominence": 0.05,
-    }
-    return lambda **values: settings.evaluate.model_copy(update=plain | values)

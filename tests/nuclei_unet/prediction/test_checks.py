@@ -22,20 +22,15 @@ def pictured(labels, light=False, dtype=np.uint8, blur=1.2):
     return (image * (np.iinfo(dtype).max // 255)).astype(dtype) if np.dtype(dtype).kind == "u" else image.astype(dtype)
 
 
-def in_form(grey, form):
-    if form == "grey":
-        return grey
-    alpha = np.full(grey.shape, 255, grey.dtype)
-    return np.dstack({"grey+alpha": [grey, alpha], "rgb": [grey] * 3, "rgba": [*[grey] * 3, alpha]}[form])
-
-
 @pytest.mark.parametrize(
     ("form", "light", "dtype"),
     [("grey", False, np.uint8), ("grey+alpha", True, np.uint16), ("rgb", True, np.float32), ("rgba", False, np.uint16)],
 )
 def test_a_good_image_gets_no_warning(form, light, dtype):
-    image = in_form(pictured(LABELS, light, dtype), form)
-    assert checks.warnings(image, LABELS, Diameter(28.0), 0.3) == []
+    grey = pictured(LABELS, light, dtype)
+    alpha = np.full(grey.shape, 255, grey.dtype)
+    parts = {"grey": [grey], "grey+alpha": [grey, alpha], "rgb": [grey] * 3, "rgba": [*[grey] * 3, alpha]}[form]
+    assert checks.warnings(np.dstack(parts).squeeze(), LABELS, Diameter(28.0), 0.3) == []
 
 
 @pytest.mark.parametrize("value", [0, 7, 255])
@@ -71,6 +66,10 @@ def test_an_unclear_size_and_a_pixel_size_that_cannot_be():
     image = pictured(LABELS)
     (text,) = checks.warnings(image, LABELS, Diameter(31.5, "estimated", sure=False))
     assert "size of the nuclei is not clear: 31.5 px" in text
+    # One cause, one warning.
+    (text,) = checks.warnings(image, LABELS, Diameter(31.5, "estimated", sure=False, agreement=0.8))
+    assert text.startswith("Unlike what the model knows")
+    assert checks.warnings(image, LABELS, Diameter(31.5, "estimated", agreement=0.95)) == []
     for pixel_size, micrometres in ((0.05, "1.39"), (2.0, "55.7")):
         (text,) = checks.warnings(image, LABELS, None, pixel_size)
         assert f"{pixel_size:g} um the nuclei are {micrometres} um wide" in text

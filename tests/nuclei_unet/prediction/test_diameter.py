@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from nuclei_unet.prediction.diameter import Diameter, busiest, estimate, from_pixel_size, windows
+from nuclei_unet.prediction.diameter import Diameter, Look, busiest, estimate, from_pixel_size, windows
 
 
 def answers(*sizes):
@@ -12,33 +12,52 @@ def answers(*sizes):
 
     def look(px):
         expected.append(px)
-        return left.pop(0)
+        return Look(px, left.pop(0), 0.9)
 
     return look, expected
 
 
+def said(px, sure=True, agreement=0.9):
+    return Diameter(px, "estimated", sure, agreement)
+
+
 @pytest.mark.parametrize(
-    ("sizes", "guess", "expected", "said"),
+    ("sizes", "guess", "expected", "diameter"),
     [
-        ((22,), None, [24], Diameter(22, "estimated")),
-        ((40, 44), None, [24, 40], Diameter(44, "estimated")),
-        ((60, 90, 100), None, [24, 60, 90], Diameter(100, "estimated")),
-        ((31, 45, 64, 90), None, [24, 31, 45, 64], Diameter(90, "estimated", sure=False)),
-        ((31,), 30, [30], Diameter(31, "estimated")),
+        ((22,), None, [24], said(22)),
+        ((40, 44), None, [24, 40], said(44)),
+        ((60, 90, 100), None, [24, 60, 90], said(100)),
+        ((31, 45, 64, 90), None, [24, 31, 45, 64], said(90, sure=False)),
+        ((31,), 30, [30], said(31)),
         # Nothing is found at first: coarser, then finer.
-        ((None, 80), None, [24, 96], Diameter(80, "estimated")),
-        ((None, None, 9), None, [24, 96, 8], Diameter(9, "estimated")),
+        ((None, 80), None, [24, 96], said(80)),
+        ((None, None, 9), None, [24, 96, 8], said(9)),
         ((None, None, None), None, [24, 96, 8], Diameter(24, "nothing found", sure=False)),
-        ((60, None), None, [24, 60], Diameter(60, "estimated", sure=False)),
+        ((60, None), None, [24, 60], said(60, sure=False)),
         # Not beyond limits.
-        ((2, 2, 2), 1, [8] * 4, Diameter(8, "estimated", sure=False)),
-        ((1000, 1000, 1000), 5000, [192] * 4, Diameter(192, "estimated", sure=False)),
+        ((2, 2, 2), 1, [8] * 4, said(8, sure=False)),
+        ((1000, 1000, 1000), 5000, [192] * 4, said(192, sure=False)),
     ],
 )
-def test_looks_until_the_estimate_settles(sizes, guess, expected, said):
+def test_looks_until_the_estimate_settles(sizes, guess, expected, diameter):
     look, asked = answers(*sizes, *sizes[-1:])
-    assert estimate(look, 24, guess) == said
+    assert estimate(look, 24, guess, widest=0) == diameter
     assert asked == expected
+
+
+@pytest.mark.parametrize(("clearer", "px"), [(0.02, 100), (0.005, 14), (-0.1, 14)])
+def test_whole_nuclei_are_taken_for_their_spots_if_they_agree_better(clearer, px):
+    asked = []
+
+    def look(expected):
+        asked.append(expected)
+        return Look(expected, 100, 0.95 + clearer) if expected > 50 else Look(expected, 14, 0.95)
+
+    assert estimate(look, 24) == said(px, agreement=0.95 + max(clearer, 0) * (px == 100))
+    assert asked[:5] == [24, 14, 28, 56, 112]
+    asked.clear()
+    assert estimate(look, 24, widest=40) == said(14, agreement=0.95)
+    assert asked == [24, 14, 28]
 
 
 def test_a_pixel_size_is_a_guess():

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from nuclei_unet.labels import fill_holes
-from nuclei_unet.prediction import instances
 from nuclei_unet.prediction.instances import label_nuclei
 from nuclei_unet.training.targets import TARGETS, target_maps
 from tests.nuclei_unet.nuclei import SEPARATE, TOUCHING, assert_same_nuclei, drawn
@@ -14,13 +13,10 @@ def as_maps(targets, names=TARGETS):
     return {name: targets[..., i].astype(np.float32) / 255 for i, name in enumerate(TARGETS) if name in names}
 
 
-# ---- label_nuclei
-
-
 @pytest.mark.parametrize("truth", [TOUCHING, SEPARATE, drawn((90, 90), (30, 30, 15), (30, 58, 15), (55, 44, 15))])
 @pytest.mark.parametrize("names", [TARGETS, ("foreground", "border"), ("foreground", "distance")])
 def test_perfect_maps_give_the_nuclei_back(truth, names, evaluate):
-    labels = instances.label_nuclei(as_maps(target_maps(truth), names), evaluate())
+    labels = label_nuclei(as_maps(target_maps(truth), names), evaluate())
     assert labels.dtype == np.uint16
     assert set(np.unique(labels)) == set(range(truth.max() + 1))
     np.testing.assert_array_equal(labels > 0, truth > 0)
@@ -29,35 +25,34 @@ def test_perfect_maps_give_the_nuclei_back(truth, names, evaluate):
 
 def test_foreground_alone_gives_connected_components(evaluate):
     maps = as_maps(target_maps(TOUCHING), ("foreground",))
-    np.testing.assert_array_equal(instances.label_nuclei(maps, evaluate()), TOUCHING > 0)
+    np.testing.assert_array_equal(label_nuclei(maps, evaluate()), TOUCHING > 0)
     maps = as_maps(target_maps(SEPARATE), ("foreground",))
-    np.testing.assert_array_equal(instances.label_nuclei(maps, evaluate()), SEPARATE)
+    np.testing.assert_array_equal(label_nuclei(maps, evaluate()), SEPARATE)
 
 
 def test_corners_do_not_connect(evaluate):
-    labels = instances.label_nuclei({"foreground": np.eye(3, dtype=np.float32)}, evaluate())
+    labels = label_nuclei({"foreground": np.eye(3, dtype=np.float32)}, evaluate())
     np.testing.assert_array_equal(labels, np.diag([1, 2, 3]))
 
 
 def test_thresholds_are_strict(evaluate):
     foreground = np.array([[0.5, 0, 0.51]], np.float32)
-    np.testing.assert_array_equal(instances.label_nuclei({"foreground": foreground}, evaluate()), [[0, 0, 1]])
+    np.testing.assert_array_equal(label_nuclei({"foreground": foreground}, evaluate()), [[0, 0, 1]])
 
 
 @pytest.mark.parametrize("names", [("foreground",), ("foreground", "border"), TARGETS])
 @pytest.mark.parametrize("shape", [(1, 1), (12, 9)])
 def test_nothing_and_everything(names, shape, evaluate):
     nothing = {name: np.zeros(shape, np.float32) for name in names}
-    np.testing.assert_array_equal(instances.label_nuclei(nothing, evaluate()), np.zeros(shape))
+    np.testing.assert_array_equal(label_nuclei(nothing, evaluate()), np.zeros(shape))
     everything = nothing | {"foreground": np.ones(shape, np.float32)}
-    np.testing.assert_array_equal(instances.label_nuclei(everything, evaluate()), np.ones(shape))
+    np.testing.assert_array_equal(label_nuclei(everything, evaluate()), np.ones(shape))
 
 
 def test_a_component_without_seed_is_kept_whole(evaluate):
     maps = as_maps(target_maps(SEPARATE))
     maps["distance"][SEPARATE == 1] = 0.2
-    labels = instances.label_nuclei(maps, evaluate())
-    assert_same_nuclei(labels, SEPARATE, iou=0.99)
+    assert_same_nuclei(label_nuclei(maps, evaluate()), SEPARATE, iou=0.99)
 
 
 def test_a_maximum_needs_prominence_to_be_a_nucleus(evaluate):
@@ -67,27 +62,24 @@ def test_a_maximum_needs_prominence_to_be_a_nucleus(evaluate):
     depth = mask * 0.3
     depth[3:6, 3:6], depth[3:6, 14:17] = 0.9, 0.5
     maps = {"foreground": mask, "distance": depth}
-    assert instances.label_nuclei(maps, evaluate(smoothing=0, prominence=0.19)).max() == 2
-    assert instances.label_nuclei(maps, evaluate(smoothing=0, prominence=0.21)).max() == 1
+    assert label_nuclei(maps, evaluate(smoothing=0, prominence=0.19)).max() == 2
+    assert label_nuclei(maps, evaluate(smoothing=0, prominence=0.21)).max() == 1
 
 
 def test_border_weight_0_ignores_the_border(evaluate):
     maps = as_maps(target_maps(TOUCHING), ("foreground", "border"))
-    assert instances.label_nuclei(maps, evaluate(border_weight=1)).max() == 2
-    assert instances.label_nuclei(maps, evaluate(border_weight=0)).max() == 1
+    assert label_nuclei(maps, evaluate(border_weight=1)).max() == 2
+    assert label_nuclei(maps, evaluate(border_weight=0)).max() == 1
 
 
 def test_holes_are_filled_unless_they_hold_another_nucleus(evaluate):
     ring = np.pad(np.zeros((3, 3), np.float32), 1, constant_values=1)
-    assert instances.label_nuclei({"foreground": ring}, evaluate()).all()
+    assert label_nuclei({"foreground": ring}, evaluate()).all()
     labels = np.pad(np.zeros((3, 3), np.int32), 1, constant_values=1)
     labels[2, 2] = 2
     filled = fill_holes(labels)
     assert filled[2, 2] == 2 and (filled == 1).sum() == 24
     assert labels[1, 1] == 0  # the argument is left as it was
-
-
-# ---- outlines at the image's edges
 
 
 def blurred_disc(radius, edge, shape=(64, 64)):
@@ -140,5 +132,4 @@ def test_levels_end_where_probabilities_do(threshold, settings):
 @pytest.mark.parametrize("value", [0, 1])
 def test_outlines_where_there_is_no_edge(value, settings):
     flat = np.full((20, 20), 77, np.uint8)
-    found = label_nuclei({"foreground": np.full((20, 20), value, np.float32)}, settings.evaluate, flat)
-    assert (found == value).all()
+    assert (label_nuclei({"foreground": np.full((20, 20), value, np.float32)}, settings.evaluate, flat) == value).all()

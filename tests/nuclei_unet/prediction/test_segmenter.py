@@ -6,21 +6,21 @@ import sys
 import cv2
 import numpy as np
 import pytest
+from skimage import data
 
-from nuclei_unet.errors import InputError
 from nuclei_unet.evaluation import metrics
 from nuclei_unet.images import normalize, resize
 from nuclei_unet.labels import resize_labels
-from nuclei_unet.prediction import models
+from nuclei_unet.prediction import checks, models
 from nuclei_unet.prediction.predictor import Predictor
 from nuclei_unet.prediction.segmenter import Segmenter
 from tests import ROOT
 from tests.nuclei_unet.nuclei import drawn
+from tests.refusals import refused
 
 
 @pytest.fixture(scope="module")
 def opened():
-    """Return the pretrained model."""
     return models.load(threads=2)
 
 
@@ -46,22 +46,20 @@ def test_any_array_that_is_an_image(shape, dtype, segmenter, opened):
     # What the parts make of it, one after the other.
     predictor = Predictor(opened.network, opened.metadata)
     np.testing.assert_array_equal(labels, predictor.labels(normalize(image, opened.metadata.normalize)))
-    table = segmenter.measure(labels, image)
-    assert len(table["label"]) == labels.max() == np.unique(labels[labels > 0]).size
+    assert len(segmenter.measure(labels, image)["label"]) == labels.max() == np.unique(labels[labels > 0]).size
 
 
 @pytest.mark.parametrize("image", [np.full((9, 9), np.nan), np.zeros((9, 9, 5)), np.zeros((0, 9)), np.zeros(9)])
 def test_what_is_no_image_is_an_input_error(image, segmenter):
-    with pytest.raises(InputError):
-        segmenter(image)
+    refused(None, segmenter, image)
 
 
 def test_a_network_that_sees_resized_images_labels_at_native_size(opened):
     metadata = opened.metadata
     small = metadata.but(normalize=metadata.normalize.model_copy(update={"image_size": (16, 16)}), diameter=None)
-    assert Segmenter(opened.network, small)(noise((50, 41), np.uint8)).shape == (50, 41)
-    with pytest.raises(InputError, match="no use for a diameter"):
-        Segmenter(opened.network, small)(noise((50, 41), np.uint8), diameter=20)
+    segmenter, image = Segmenter(opened.network, small), noise((50, 41), np.uint8)
+    assert segmenter(image).shape == (50, 41)
+    refused("no use for a diameter", segmenter, image, diameter=20)
 
 
 @pytest.mark.parametrize("factor", [0.5, 1, 2, 4])
@@ -86,14 +84,35 @@ def test_an_image_keeps_nuclei_of_very_different_sizes(segmenter):
     assert len(matched.matched_ious) >= 0.9 * truth.max() and (np.sort(matched.matched_ious)[-2:] > 0.6).all()
 
 
+@pytest.mark.parametrize("diameter", [50, 110])
+def test_spots_inside_of_large_nuclei_are_not_taken_for_nuclei(diameter, segmenter):
+    places = range(diameter, 6 * diameter, round(1.5 * diameter))
+    truth = drawn((6 * diameter,) * 2, *((row, column, diameter // 2) for row in places for column in places))
+    image = np.where(truth > 0, 90, 10).astype(np.uint8)
+    rng, spots = np.random.default_rng(0), np.zeros_like(image)
+    for x, y in rng.integers(0, len(image), (1000, 2)).tolist():  # as in mouse cells
+        cv2.circle(spots, (x, y), round(diameter * rng.uniform(0.03, 0.07)), 120, -1)
+    image = cv2.GaussianBlur(image + np.where(truth > 0, spots, 0).astype(np.float32), (0, 0), diameter / 50)
+    labels, used = segmenter.find(image + noise(image.shape, np.float32) * 5)
+    assert used.sure and used.px == pytest.approx(diameter, rel=0.15)
+    assert len(metrics.instance_counts(truth, labels).matched_ious) == truth.max()
+    assert checks.warnings(image, labels, used) == []
+
+
+@pytest.mark.parametrize("picture", [data.text, data.page, data.gravel, data.grass])
+def test_pictures_of_something_else_are_named(picture, segmenter):
+    image = picture()[:256, :256]
+    labels, used = segmenter.find(image)
+    assert any(text.startswith("Unlike what the model knows") for text in checks.warnings(image, labels, used))
+
+
 def test_any_diameter_is_taken(segmenter):
     assert segmenter(np.zeros((1, 1), np.int32), diameter=300).shape == (1, 1)
     assert segmenter(noise((70, 90), np.uint8), diameter=3.3).shape == (70, 90)
 
 
 def test_a_model_that_was_not_evaluated_is_refused(opened):
-    with pytest.raises(InputError, match="trained but not evaluated"):
-        Segmenter(opened.network, opened.metadata.but(predict=None))
+    refused("trained but not evaluated", Segmenter, opened.network, opened.metadata.but(predict=None))
 
 
 def test_the_library_starts_without_tensorflow_and_the_project(tmp_path):

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from nuclei_unet.evaluation import metrics
-from nuclei_unet.prediction import predictor as predict
 from nuclei_unet.prediction.instances import label_nuclei
 from nuclei_unet.prediction.predictor import Predictor
 from nuclei_unet.prediction.tiles import tiles
@@ -18,13 +17,6 @@ def test_cores_tile_the_image_and_lie_in_their_tiles(shape):
         for inner, outer, side in zip(core, tile, shape, strict=True):
             assert outer.start == max(inner.start - 16, 0) and outer.stop == min(inner.stop + 16, side)
     assert (covered == 1).all()
-
-
-@pytest.fixture
-def small_tiles(monkeypatch):
-    """Let 192 pixels be a tile: cores of 128 pixels."""
-    monkeypatch.setattr(predict, "TILE", 192)
-    monkeypatch.setattr(predict, "OVERLAP", 32)
 
 
 class Bright(Predictor):
