@@ -69,7 +69,9 @@ def diameters(labels: np.ndarray) -> np.ndarray:
     """Return the equivalent diameter of each nucleus in px, float64 (n,): that of a circle of the same area."""
     count = int(labels.max()) + 1
     # In strips: bincount makes a copy with eight bytes a pixel.
-    areas = sum(np.bincount(labels[top : top + 512].ravel(), minlength=count) for top in range(0, len(labels), 512))
+    areas = np.zeros(count, np.int64)
+    for top in range(0, len(labels), 512):
+        areas += np.bincount(labels[top : top + 512].ravel(), minlength=count)
     return 2 * np.sqrt(areas[1:][areas[1:] > 0] / np.pi)
 
 

@@ -16,14 +16,14 @@ BASELINE, OFFSET, CALIBRATED = "baseline", "offset only", "calibrated"
 
 def baseline(study: Study) -> Variant:
     """Change nothing: the model as it is, which the ways of adapting it must beat."""
-    predict = study.metadata.predict
+    predict = study.metadata.chosen
     counts = [study.trials.counts(index, predict) for index in range(len(study.parts))]
     return Variant(BASELINE, counts, lambda: (predict, study.data))
 
 
 def calibrated(study: Study, *, search: bool) -> Variant:
     """Move all outlines in or out; with `search`, choose threshold, prominence and smallest area, too."""
-    trials, predict = study.trials, study.metadata.predict
+    trials, predict = study.trials, study.metadata.chosen
     everything = range(len(study.parts))
     return Variant(
         CALIBRATED if search else OFFSET,
@@ -36,7 +36,7 @@ def cross_validated(study: Study, trials: Trials, *, search: bool) -> list[Count
     """Return the counts of each image of `trials` with the settings that score best on the images of other folds."""
     counts: dict[int, Counts] = {}
     for held_out, others in study.splits:
-        chosen = calibrate(trials, study.metadata.predict, others, search=search)
+        chosen = calibrate(trials, study.metadata.chosen, others, search=search)
         counts |= {index: trials.counts(index, chosen) for index in held_out}
     return [counts[index] for index in sorted(counts)]
 

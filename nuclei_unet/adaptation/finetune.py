@@ -62,7 +62,7 @@ def fine_tuned(study: Study) -> Variant | None:
 
     def finish():
         ((_, final),) = tuner.run(study.samples, [steps])
-        settings = calibrate(trials, study.metadata.predict, range(len(study.parts)), search=study.enough)
+        settings = calibrate(trials, study.metadata.chosen, range(len(study.parts)), search=study.enough)
         return settings, tuner.to_onnx(final, study.samples)
 
     return Variant(NAME, cross_validated(study, trials, search=study.enough), finish, steps)
@@ -74,7 +74,7 @@ def _trained_on_folds(tuner: "Finetuner", study: Study) -> tuple[dict[tuple[int,
     Row 0 is the network as it was, row n that after the n-th of the stops. For this choice networks are in float32,
     and with few augmentations of each image, which is much faster.
     """
-    settings, stops = study.metadata.predict.model_copy(update={"augmentations": FAST}), study.settings.stops
+    settings, stops = study.metadata.chosen.model_copy(update={"augmentations": FAST}), study.settings.stops
 
     def score(current: list[np.ndarray], which: Sequence[int]) -> list[float]:
         predictor = Predictor(_network(tuner.to_onnx(current), study), study.metadata.but(predict=settings))

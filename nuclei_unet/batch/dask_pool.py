@@ -38,7 +38,7 @@ class DaskPool(Pool):
         print(f"on the Dask cluster of {address}, dashboard: {self.client.dashboard_link}", flush=True)
 
     @property
-    def at_work(self) -> int:
+    def at_work(self) -> int:  # type: ignore[override]
         """The number of all workers' threads; workers that join late get their share."""
         return max(sum(self.client.nthreads().values()), 1)
 

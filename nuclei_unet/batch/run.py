@@ -79,7 +79,7 @@ def choose_model(settings: RunSettings) -> ChosenModel:
 
 def predict_settings(metadata: Metadata, fast: bool) -> PredictSettings:
     """Return a model's own settings, or those of a prediction that is faster."""
-    return metadata.predict.model_copy(update={"augmentations": FAST} if fast else {})
+    return metadata.chosen.model_copy(update={"augmentations": FAST} if fast else {})
 
 
 def facts(model: ChosenModel, settings: RunSettings) -> dict[str, Any]:

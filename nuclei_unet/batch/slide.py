@@ -319,10 +319,11 @@ class Numbering:
         for number, box in zip(numbers[1:].tolist(), ndimage.find_objects(part), strict=True):
             if box is not None and 0 < number <= count:
                 owner = bisect_left(self._last, number)
-                self._windows[owner] = tuple(
+                rows, columns = (
                     slice(min(old.start, new.start + at.start), max(old.stop, new.stop + at.start))
                     for old, new, at in zip(self._windows[owner], box, tile.window, strict=True)
                 )
+                self._windows[owner] = rows, columns
 
     def shares(self) -> list[Share]:
         """Return the nuclei that each tile brought in."""
@@ -341,5 +342,5 @@ def _write_labels(pool: Pool, slide: SlideRun, tiles: Sequence[Tile], folder: Pa
     shapes = [array.shape for array in zarr_labels.open_arrays(labels)]
     step = slide_tasks.AT_ONCE - 1
     for level in range(step, len(shapes) - 1, step):
-        tasks = [(level, part, ()) for part, _ in cores(shapes[level], SIDE, 0)]
+        tasks = [(level, part, []) for part, _ in cores(shapes[level], SIDE, 0)]
         list(_each(pool, slide_tasks.write, tasks, slide, "shrinking"))

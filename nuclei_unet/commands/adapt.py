@@ -101,7 +101,7 @@ def run(arguments: argparse.Namespace, replay: "Callable[[Metadata], Sequence[Sa
     if adapted.helped:
         adapted.save(out)
     nuclei = sum(int(sample.labels.max()) for sample in samples)
-    print(f"{plural(len(samples), 'image')}, {nuclei:,} nuclei; {text(adapted, metadata.predict, arguments)}")
+    print(f"{plural(len(samples), 'image')}, {nuclei:,} nuclei; {text(adapted, metadata.chosen, arguments)}")
     return adapted
 
 
@@ -185,7 +185,7 @@ def text(adapted: "Adapted", before: "PredictSettings", arguments: argparse.Name
         ])  # fmt: skip
     steps, after = adapted.metadata.adapted.steps, scores[adapted.chosen]
     changed = [f"{steps} steps of training"] if steps else []
-    changed += [f"{key} {getattr(before, key):g} -> {value:g}" for key, value in adapted.metadata.predict
+    changed += [f"{key} {getattr(before, key):g} -> {value:g}" for key, value in adapted.metadata.chosen
                 if value != getattr(before, key)]  # fmt: skip
     return "\n".join([
         *lines,

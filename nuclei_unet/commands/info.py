@@ -29,8 +29,8 @@ def main(arguments: argparse.Namespace) -> int:
         return 0
     facts = {"model": name, "SHA-256": digest} | _facts(metadata)
     width = max(map(len, facts))
-    for key, value in facts.items():
-        print(f"{key:<{width}}  {one_line(value or MISSING)}")
+    for key, fact in facts.items():
+        print(f"{key:<{width}}  {one_line(fact or MISSING)}")
     for split, groups in metadata.scores.items():
         print(f"\nscores on {groups.get('n_images', '?')} {one_line(split)} images")
         for group, values in groups.items():
@@ -38,8 +38,8 @@ def main(arguments: argparse.Namespace) -> int:
                 print(f"  {one_line(f'{group}/{key}'):<32} {value:.3f}")
     for title, section in (("image to network", metadata.normalize), ("maps to nuclei", metadata.predict)):
         print(f"\n{title}")
-        for key, value in (section.model_dump() if section else {"": MISSING}).items():
-            print(f"  {key:<32} {value}")
+        for key, setting in (section.model_dump() if section else {"": MISSING}).items():
+            print(f"  {key:<32} {setting}")
     return 0
 
 
@@ -52,7 +52,7 @@ def _facts(metadata: Metadata) -> dict[str, str | None]:
         "licence": metadata.licence,
         "maps": ", ".join(metadata.targets),
         "filters": ", ".join(map(str, metadata.network.filters)),
-        "sees nuclei at": metadata.diameter and f"{metadata.diameter:g} px: images are scaled to that",
+        "sees nuclei at": f"{metadata.diameter:g} px: images are scaled to that" if metadata.diameter else None,
     }
 
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -34,7 +35,7 @@ class Scored:
     """What is kept of one image: its counts, and its row of per_image.csv."""
 
     counts: scores.Counts
-    row: dict[str, object]
+    row: dict[str, Any]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

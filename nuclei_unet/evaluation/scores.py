@@ -173,8 +173,8 @@ def values(scores: Sequence[ScoreInfo], images: Sequence[Counts]) -> dict[str, f
             return score.of(together)
         each = [score.of(counts) for counts in images]
         if score.over == "mean":
-            return np.mean(each)
+            return float(np.mean(each))
         return metrics.bootstrap_interval(each)[("low", "high").index(score.over)]
 
     # Six digits are enough for thousands of images, and easy to read in a diff.
-    return {score.key: round(float(value(score)), 6) for score in scores}
+    return {score.key: round(value(score), 6) for score in scores}

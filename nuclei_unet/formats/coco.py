@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -119,7 +120,7 @@ def read(path: Path) -> dict[str, Callable[[], np.ndarray]]:
     try:
         shapes = {image["id"]: (int(image["height"]), int(image["width"])) for image in content["images"]}
         names = {image["id"]: str(image["file_name"]) for image in content["images"]}
-        by_image = {image_id: [] for image_id in names}
+        by_image: dict[Any, list[dict]] = {image_id: [] for image_id in names}
         for annotation in content["annotations"]:
             by_image[annotation["image_id"]].append(annotation)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
@@ -136,10 +137,10 @@ def read(path: Path) -> dict[str, Callable[[], np.ndarray]]:
 
 
 def _paint(shape: tuple[int, int], annotated: list[dict], where: str) -> np.ndarray:
-    numbers = [annotation.get("label") for annotation in annotated]
+    numbers: list[Any] = [annotation.get("label") for annotation in annotated]
     own = all(type(number) is int and 0 < number <= MAX_LABEL for number in numbers)
     if not own or len(set(numbers)) < len(numbers):
-        numbers = range(1, len(annotated) + 1)
+        numbers = list(range(1, len(annotated) + 1))
     flat = np.zeros(shape[0] * shape[1], np.uint32)  # column-major, as the code counts
     for number, annotation in zip(numbers, annotated, strict=True):
         pixels = _pixels(annotation.get("segmentation"), shape, f"{where}, annotation {annotation.get('id')}")
@@ -147,7 +148,7 @@ def _paint(shape: tuple[int, int], annotated: list[dict], where: str) -> np.ndar
     return checked(flat.reshape(shape[::-1]).T, where)
 
 
-def _pixels(mask: object, shape: tuple[int, int], where: str) -> np.ndarray:
+def _pixels(mask: Any, shape: tuple[int, int], where: str) -> np.ndarray:
     """Return the numbers, from 0 and down the columns, of a mask's pixels."""
     if isinstance(mask, list) and mask and all(isinstance(ring, list) and len(ring) % 2 == 0 for ring in mask):
         return _inside([ring_of(list(zip(ring[::2], ring[1::2], strict=True)), where) for ring in mask], shape)

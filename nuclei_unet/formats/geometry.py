@@ -131,7 +131,8 @@ def _simple_rings(ring: list[list[int]]) -> Iterator[list[tuple[int, int]]]:
     """Split a ring wherever it comes to a vertex a second time."""
     path: list[tuple[int, int]] = []
     position: dict[tuple[int, int], int] = {}
-    for vertex in map(tuple, ring):
+    for x, y in ring:
+        vertex = x, y
         if vertex in position:
             start = position[vertex]
             yield path[start:]

@@ -2,7 +2,7 @@
 
 import importlib
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePath
@@ -116,11 +116,12 @@ def micrometres(length: float, unit: str) -> float | None:
     return length * factor if factor and math.isfinite(length) and length > 0 else None
 
 
-def square(width: float | None, height: float | None, source: str) -> tuple[float | None, str]:
+def square(sides: Iterable[float | None], source: str) -> tuple[float | None, str]:
     """Return a pixel's side and where it is from, from its width and height in micrometres.
 
     If the sides differ by more than one percent, it is unknown, and the second value says why.
     """
+    width, height = sides
     if width is None or height is None:
         return None, "unknown"
     if abs(width - height) > 0.01 * max(width, height):

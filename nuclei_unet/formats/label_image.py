@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -69,7 +70,7 @@ def numbered(names: Sequence[str]) -> list[int]:
     return numbers if own else list(range(1, len(names) + 1))
 
 
-def read_json(path: Path, largest: int) -> object:
+def read_json(path: Path, largest: int) -> Any:
     """Return what a JSON file holds. Raises InputError: no such file, more than `largest` bytes, or no JSON."""
     try:
         if path.stat().st_size > largest:

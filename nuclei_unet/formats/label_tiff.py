@@ -2,6 +2,7 @@
 
 import uuid
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -25,9 +26,9 @@ def write_labels(path: Path, labels: np.ndarray, pixel_size: float | None = None
 
     labels = checked(labels, str(path))
     # No time, no random number: the same labels give the same bytes.
-    how = {"compression": "zlib", "software": "nuclei-unet", "photometric": "minisblack"}
+    how: dict[str, Any] = {"compression": "zlib", "software": "nuclei-unet", "photometric": "minisblack"}
     if labels.dtype == np.uint16:
-        about = {"axes": "YX", "min": 0, "max": max(int(labels.max()), 1)}
+        about: dict[str, Any] = {"axes": "YX", "min": 0, "max": max(int(labels.max()), 1)}
         how |= {"imagej": True, "metadata": about | ({"unit": "um"} if pixel_size else {})}
         if pixel_size:
             how |= {"resolution": (1 / pixel_size, 1 / pixel_size)}

@@ -27,8 +27,8 @@ def thumbnail(image: np.ndarray, labels: np.ndarray, side: int = 256) -> bytes:
     size = max(round(width * scale), 1), max(round(height * scale), 1)
     # Every second, third ... pixel first: enough for a thumbnail, and OpenCV cannot resize integers of 32 bits.
     step = max(max(height, width) // (4 * side), 1)
-    pixels = to_rgb(image[::step, ::step]).astype(np.float32)
-    pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+    fewer = to_rgb(image[::step, ::step]).astype(np.float32)
+    pixels = cv2.resize(fewer, size, interpolation=cv2.INTER_AREA)
     low, high = np.percentile(pixels, (0.5, 99.8))
     picture = np.rint(np.clip((pixels - low) / max(high - low, 1e-6), 0, 1) * 255).astype(np.uint8)
     rows, columns = ((np.arange(n) + 0.5) * full // n for n, full in ((size[1], height), (size[0], width)))

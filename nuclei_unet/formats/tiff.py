@@ -74,7 +74,8 @@ def _image(path, tif, series, meta, scene, given) -> ImageFile:
     names = meta.channels if meta else []
     # An only channel matters if it has a name.
     kept = "YX" + "C" * bool(any(names))
-    axes, shape = "", ()
+    axes = ""
+    shape: tuple[int, ...] = ()
     for axis, size in zip(full_axes, full_shape, strict=True):
         if size > 1 or axis in kept:
             axes, shape = axes + axis, (*shape, size)
@@ -136,7 +137,7 @@ def listening(path: Path) -> Iterator[None]:
     said: list[str] = []
     logger = logging.getLogger("tifffile")
     listener = logging.Handler()
-    listener.emit = lambda record: said.append(record.getMessage())
+    listener.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
     before = logger.propagate, logger.disabled, logger.level
     # Whatever the process around us did to all loggers, ours has to hear.
     logger.propagate, logger.disabled = False, False
@@ -209,7 +210,7 @@ def pixel_size(tif, series, meta: OmeImage | None) -> tuple[float | None, str]:
     A resolution is believed only if it gives 0.01 to 5 µm; otherwise it is a printer's or a screen's.
     """
     if meta is not None and meta.width is not None and meta.height is not None:
-        return square(meta.width, meta.height, "OME metadata")
+        return square((meta.width, meta.height), "OME metadata")
     per_unit = [_rational(series.keyframe.tags.valueof(tag)) for tag in (282, 283)]
     if None in per_unit:
         return None, "unknown"
@@ -227,7 +228,7 @@ def pixel_size(tif, series, meta: OmeImage | None) -> tuple[float | None, str]:
         source == "TIFF resolution" and not all(PLAUSIBLE[0] <= side <= PLAUSIBLE[1] for side in sides)
     ):
         return None, "unknown"
-    return square(*sides, source)
+    return square(sides, source)
 
 
 def _rational(value) -> float | None:

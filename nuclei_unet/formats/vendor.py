@@ -56,7 +56,7 @@ def open_czi(path: Path) -> list[ImageFile]:
             shape = (*(counts[axis] for axis in outer), place.h, place.w, *[3] * colour)
             load = partial(_load_czi, czi, path, scene, tuple(place), axes, shape, dtype)
             channels = channel_names(axes, shape, names)
-            images.append(ImageFile(path, label, axes, shape, dtype, channels, *square(*sides, "CZI metadata"), load))
+            images.append(ImageFile(path, label, axes, shape, dtype, channels, *square(sides, "CZI metadata"), load))
         return images
 
 
@@ -91,13 +91,13 @@ def open_nd2(path: Path) -> list[ImageFile]:
         sizes, dtype = dict(file.sizes), np.dtype(file.dtype)
         described = (file.metadata.channels if file.metadata else None) or []
         names = [channel.channel.name for channel in described]
-        sides = [None, None]
+        sides: list[float | None] = [None, None]
         # Without a calibration the library says 1.
         if described and all(described[0].volume.axesCalibrated[:2]):
             sides = list(described[0].volume.axesCalibration[:2])
     axes = "".join(axis for axis in sizes if axis != "P")
     shape = tuple(sizes[axis] for axis in axes)
-    channels, (size, source) = channel_names(axes, shape, names), square(*sides, "ND2 metadata")
+    channels, (size, source) = channel_names(axes, shape, names), square(sides, "ND2 metadata")
     return [
         ImageFile(path, scene, axes, shape, dtype, channels, size, source, partial(_load_nd2, nd2, path, sizes, number))
         for number, scene in enumerate(scene_names(sizes.get("P", 1)))
@@ -152,7 +152,7 @@ def _lif_image(liffile, path, number, image, stored, tile, scene) -> ImageFile:
     sides = [_lif_side(about, dimension) for dimension in ("1", "2")]
     load = partial(_load_lif, liffile, path, number, stored, tile)
     channels = channel_names(axes, shape, names)
-    return ImageFile(path, scene, axes, shape, image.dtype, channels, *square(*sides, "LIF metadata"), load)
+    return ImageFile(path, scene, axes, shape, image.dtype, channels, *square(sides, "LIF metadata"), load)
 
 
 def _lif_side(about, dimension: str) -> float | None:

@@ -136,7 +136,7 @@ def _pixel_size(described: list[dict], axes: str, scales: dict, level: dict) -> 
     if not known or not set("YX") <= set(axes):
         return None, "unknown"
     units = {axis: str(described[axes.index(axis)].get("unit", "")) for axis in "YX"}
-    return square(*(micrometres(float(lengths[axis]), units[axis]) for axis in "XY"), "OME-Zarr metadata")
+    return square((micrometres(float(lengths[axis]), units[axis]) for axis in "XY"), "OME-Zarr metadata")
 
 
 def _load(path: Path, array, axes: str, **index: int | slice) -> np.ndarray:

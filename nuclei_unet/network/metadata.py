@@ -60,6 +60,13 @@ class Metadata(Section):
         """Return it as JSON in canonical form: equal metadata give equal bytes."""
         return self.model_dump_json(indent=1) + "\n"
 
+    @property
+    def chosen(self) -> PredictSettings:
+        """The prediction settings. Raises InputError if there are none yet."""
+        if self.predict is None:
+            raise InputError("the model was trained but not evaluated, so it does not say how its maps become nuclei")
+        return self.predict
+
 
 def parse(text: str | bytes, name: str) -> Metadata:
     """Return what `dump` wrote. Raises InputError that names the file it is from."""

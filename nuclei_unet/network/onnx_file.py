@@ -87,10 +87,10 @@ def load(data: bytes, name: str, metadata: Metadata) -> keras.Model:
         model = unet.build(metadata.normalize.channels, metadata.targets, metadata.network)
         for layer in model.layers:
             if layer.weights:
-                bias = f"{layer.name}/bias"
+                added = f"{layer.name}/bias"
                 kernel, bias = (
                     numpy_helper.to_array(weights[part]).astype(np.float32)
-                    for part in (f"{layer.name}/kernel", bias + FULL if bias + FULL in weights else bias)
+                    for part in (f"{layer.name}/kernel", added + FULL if added + FULL in weights else added)
                 )
                 kernel = kernel.transpose(TO_KERAS)
                 if isinstance(layer, keras.layers.DepthwiseConv2D):

@@ -23,8 +23,8 @@ SAMPLE = 2**18
 WINDOWS, WINDOW_SIDE = 6, 256
 # By this factor, nuclei may be smaller or larger than usual before the pixel size is doubted.
 CONTRADICTION = 3.0
-# What is found in a picture of something else, or in a stain or channel that the network does not know, agrees less with
-# its own map of distances. See docs/recipe.md for how many it names, and accuses.
+# What is found in a picture of something else, or in a stain that the network does not know, agrees less with its own
+# map of distances. docs/recipe.md says how many this names, and accuses.
 FAMILIAR = 0.88
 # Edges are sought this far outside and inside of outlines, px.
 OUTSIDE, INSIDE = 2, 3
@@ -127,7 +127,7 @@ def _windows(labels: np.ndarray) -> list[tuple[slice, slice]]:
         return [(slice(None), slice(None))]
     step = 8
     rows, columns = np.nonzero(labels[::step, ::step])
-    chosen = np.unique(np.linspace(0, rows.size - 1, WINDOWS).astype(int)) if rows.size else []
+    chosen = np.unique(np.linspace(0, rows.size - 1, WINDOWS if rows.size else 0).astype(int))
     corners = ((max(step * int(place[i]) - WINDOW_SIDE // 2, 0) for place in (rows, columns)) for i in chosen)
     return [(slice(top, top + WINDOW_SIDE), slice(left, left + WINDOW_SIDE)) for top, left in corners]
 

@@ -87,10 +87,9 @@ def estimate(
     else:
         return Diameter(round(first, 1), UNKNOWN, sure=False)
     seen = followed(seen)
-    expected = [factor * seen.diameter for factor in AFAR]
-    afar = max(
-        (look(px) for px in expected if px <= min(widest, usual * SHRUNK)), key=lambda one: one.agreement, default=seen
-    )
+    farther = (factor * seen.diameter for factor in AFAR)
+    looks = [look(px) for px in farther if px <= min(widest, usual * SHRUNK)]
+    afar = max(looks, key=lambda one: one.agreement, default=seen)
     if afar.agreement > seen.agreement + CLEARER and (afar := followed(afar)).agreement > seen.agreement + CLEARER:
         seen = afar
     return Diameter(round(within(seen.diameter), 1), ESTIMATED, seen.settled, round(seen.agreement, 3))

@@ -30,7 +30,9 @@ FAST: tuple[Augmentation, ...] = ((0.8, 0),)
 class Network(Protocol):
     """A network ready to predict, whatever computes it."""
 
-    channels: int
+    @property
+    def channels(self) -> int:
+        """How many channels its images have."""
 
     def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """Return the maps {target: float32 (N, H, W, 1)} of images, float32 (N, H, W, channels), 0 ... 255."""
@@ -41,11 +43,11 @@ class Predictor:
 
     Each image is scaled so that its typical nucleus has the size that the network knows, predicted once for each of
     `metadata.predict.augmentations` relative to that, and the maps are averaged. All images are normalized: uint8
-    (H, W) or (H, W, 3), as `images.normalize` returns them.
+    (H, W) or (H, W, 3), as `images.normalize` returns them. Raises InputError if the network was not evaluated.
     """
 
     def __init__(self, network: Network, metadata: Metadata):
-        self.predict, self.usual = metadata.predict, metadata.diameter
+        self.predict, self.usual = metadata.chosen, metadata.diameter
         self.multiple = metadata.network.size_multiple
         self._run = network
 

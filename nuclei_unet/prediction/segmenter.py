@@ -22,8 +22,6 @@ class Segmenter:
     """
 
     def __init__(self, network: Network, metadata: Metadata):
-        if metadata.predict is None:
-            raise InputError("the model was trained but not evaluated, so it does not say how its maps become nuclei")
         self.metadata = metadata
         self.predictor = Predictor(network, metadata)
 

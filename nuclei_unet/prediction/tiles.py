@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 
-def tiles(shape: tuple[int, int], core: int, overlap: int) -> Iterator[tuple[tuple[slice, slice], ...]]:
+def tiles(shape: tuple[int, int], core: int, overlap: int) -> Iterator[tuple[tuple[slice, ...], ...]]:
     """Cut an image into cores that tile it; yield each core and the tile around it, both as (rows, columns)."""
     for top in range(0, shape[0], core):
         for left in range(0, shape[1], core):

@@ -40,7 +40,8 @@ def page(results: Iterable[Result], facts: Mapping[str, str]) -> str:
             if len(rows[group]) < MOST_ROWS:
                 rows[group].append(bare)
         if result.error is None:
-            nuclei, largest = nuclei + result.count, max(largest, result.count)
+            count = result.count or 0
+            nuclei, largest = nuclei + count, max(largest, count)
             sizes.append((diameters, result.pixel_size))
             if result.thumbnail and len(pictured[bool(result.warnings)]) < MOST_THUMBNAILS:
                 pictured[bool(result.warnings)].append(result)

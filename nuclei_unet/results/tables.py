@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -25,7 +26,7 @@ def keep_rows(folder: Path, name: str, table: Mapping[str, np.ndarray]) -> None:
         partial.write_bytes(tables.csv_bytes({"image": np.array([name] * len(table["label"]), object), **table}))
 
 
-def finish(results: Sequence[Result], folder: Path, formats: Sequence[str], facts: Mapping[str, dict]) -> None:
+def finish(results: Sequence[Result], folder: Path, formats: Sequence[str], facts: Mapping[str, Any]) -> None:
     """Write the tables, files of formats that hold all images, summary.html and run.json.
 
     `results` need only say names and what went wrong; `facts` are about the run.
@@ -40,8 +41,8 @@ def finish(results: Sequence[Result], folder: Path, formats: Sequence[str], fact
                 writer.writerows(csv.DictReader(rows))
     for name in formats:
         if name == "parquet":
-            rows = sum(result.count or 0 for result in results)
-            parquet.write_csv(folder / MEASUREMENTS, folder / FORMATS[name].ending, rows)
+            nuclei = sum(result.count or 0 for result in results)
+            parquet.write_csv(folder / MEASUREMENTS, folder / FORMATS[name].ending, nuclei)
         elif FORMATS[name].together:
             labels = ((image, label_tiff.read_labels(folder / f"{image}{FORMATS['tiff'].ending}")) for image in done)
             FORMATS[name].write_all(folder / FORMATS[name].ending, labels)
@@ -66,7 +67,7 @@ def _columns(folder: Path, names: Iterable[str]) -> list[str]:
     return list(columns) or ["image", "label"]
 
 
-def _shown(facts: Mapping[str, dict]) -> dict[str, str]:
+def _shown(facts: Mapping[str, Any]) -> dict[str, str]:
     """Return what the page says about the run; run.json has all of it."""
     model = facts["model"]
     commit = f", commit {model['commit'][:7]}" if model["commit"] else ""

@@ -44,8 +44,8 @@ def add_cytoplasm(image: np.ndarray, foreground: np.ndarray, rng: np.random.Gene
         for cells in (rng.integers(4, 12), rng.integers(8, 48))
     )
     reach = rng.uniform(6, 48) * (1 + 0.7 * uneven)
-    body = (cv2.distanceTransform(255 * (~inside).astype(np.uint8), cv2.DIST_L2, 3) < reach).astype(np.float32)
-    body = cv2.GaussianBlur(body * (1 + rng.uniform(0, 0.4) * texture), (0, 0), rng.uniform(0.7, 3))
+    near = (cv2.distanceTransform(255 * (~inside).astype(np.uint8), cv2.DIST_L2, 3) < reach).astype(np.float32)
+    body = cv2.GaussianBlur(near * (1 + rng.uniform(0, 0.4) * texture), (0, 0), rng.uniform(0.7, 3))
     # As bright as a part of the nuclei, which shine through it. Then all is dimmed: nuclei are as bright as before.
     level = rng.uniform(0.15, 1.2)
     grey = image if image.ndim == 2 else image.mean(axis=2)

@@ -48,7 +48,9 @@ class KeepState(keras.callbacks.Callback):
     def __init__(self, path: Path, variables: list, stop: keras.callbacks.EarlyStopping, rows: list[dict]):
         super().__init__()
         self.path, self.variables, self.stop, self.rows = path, variables, stop, rows
-        self.epoch, self._best, self._best_weights = 0, {}, None
+        self.epoch = 0
+        self._best: dict[str, float] = {}
+        self._best_weights: list[np.ndarray] | None = None
         if path.exists():
             try:
                 self._read()

@@ -1,8 +1,9 @@
 """Train one network on several machines, with the crops, steps and results of one, up to rounding.
 
 All machines run the same program. TF_CONFIG lists their addresses and says which one this is. Each worker draws its
-share of each batch; gradients, the statistics of batch normalization and the measured losses are summed over all. Only the chief, worker 0, validates and writes; the others get from it what
-they need to take the same decisions. Keras' `fit` cannot do it (keras-team/keras#20585): a loop is in its place.
+share of each batch; gradients, the statistics of batch normalization and the measured losses are summed over all. Only
+the chief, worker 0, validates and writes; the others get from it what they need to take the same decisions. Keras'
+`fit` cannot do it (keras-team/keras#20585): a loop is in its place.
 """
 
 import contextlib
@@ -177,7 +178,8 @@ def train(
     """
     source, center_crops = Crops(training, settings, state.parent), Crops(validation, settings, state.parent)
     steps = fit.steps_per_epoch(source, settings)
-    history, stop, epochs_kept = EpochLog(log.epoch if log else lambda *_: None), fit.early_stopping(settings), []
+    history, stop = EpochLog(log.epoch if log else lambda *_: None), fit.early_stopping(settings)
+    epochs_kept: list[int] = []
     callbacks = [ShareLogs(workers), history, stop, StopOnExplosion()]
     with _watched(workers, epochs_kept):
         with workers.strategy.scope():
@@ -248,7 +250,7 @@ def _step(model: keras.Model, strategy: tf.distribute.Strategy, measures: dict) 
 
     The names are Keras' own; they are there after the first step.
     """
-    names = []
+    names: list[str] = []
 
     def on_one_device(image, truth):
         with tf.GradientTape() as tape:

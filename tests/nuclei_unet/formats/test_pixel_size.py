@@ -18,7 +18,7 @@ def test_units(length, unit, expected):
 
 
 def test_pixels_that_are_not_square_have_no_size():
-    assert square(0.5, 0.504, "here") == (pytest.approx(0.502), "here")
-    size, source = square(0.5, 0.25, "here")
+    assert square((0.5, 0.504), "here") == (pytest.approx(0.502), "here")
+    size, source = square((0.5, 0.25), "here")
     assert size is None and source == "unknown: pixels of 0.5 x 0.25 µm are not square (here)"
-    assert square(0.5, None, "here") == (None, "unknown")
+    assert square((0.5, None), "here") == (None, "unknown")
