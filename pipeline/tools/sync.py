@@ -20,4 +20,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    stage.run(main, tensorflow=True)
+    stage.run(main)

@@ -18,6 +18,7 @@ import pandas as pd
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run
 
 from nuclei_unet.files import file_digest, tree_digest
+from nuclei_unet.quiet import quiet_tensorflow
 from pipeline import layout
 from pipeline.dataset import processed
 from pipeline.params import Params, flatten
@@ -53,6 +54,8 @@ def sync(settings: Params, last: str = "visualize", seconds: float | None = None
     lacking = [stage for stage in stages if run.data.tags.get(f"files.{stage}") != digests[stage]]
     if not lacking and seconds is None and run.info.status == "FINISHED":
         return
+    if {"train", "evaluate"} & {*lacking}:
+        quiet_tensorflow()  # models are opened
     describe(client, run, settings)
     with mlflow.start_run(run_id=run.info.run_id):  # at its end the run is FINISHED
         mlflow.set_tag("model_sha256", file_digest(layout.TRAINED))
