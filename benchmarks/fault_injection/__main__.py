@@ -4,7 +4,7 @@
 
 Runs the pipeline on a small synthetic data set in temporary copies of the project, once undisturbed, then once for each
 fault. After the cause is gone `dvc repro` must succeed, and every output must have the hash of the undisturbed run.
-Requests, files and names from outside must end in one clear line, and change nothing. Fails if anything was lost.
+Model files of others must end in one clear line, and change nothing. Fails if anything was lost.
 All faults take an hour on 2 cores and write benchmarks/results/fault_injection.md; `--short` is what CI runs.
 """
 
@@ -18,7 +18,7 @@ from pathlib import Path
 import pandas as pd
 from tqdm import tqdm
 
-from benchmarks.fault_injection import hostile, killed, resources, served, tracking  # noqa: F401  (rows)
+from benchmarks.fault_injection import hostile, killed, resources, tracking  # noqa: F401  (rows)
 from benchmarks.fault_injection.project import FAULTS, SMALL, Failed, Project
 from benchmarks.measure import save_table
 from pipeline.machine import describe
