@@ -9,9 +9,7 @@ from pipeline import params
 from tests import PARAMS, guests
 
 # What these assert is shown in full when it fails, as in a test.
-pytest.register_assert_rewrite(
-    "tests.nuclei_unet.nuclei", "tests.nuclei_unet.training.examples", "tests.pipeline.tracking.trainings"
-)
+pytest.register_assert_rewrite("tests.cli", "tests.html", "tests.refusals", "tests.nuclei_unet", "tests.pipeline")
 # The same examples in every run, however slow the machine is: a test that fails here fails everywhere.
 hypothesis_settings.register_profile("same", derandomize=True, deadline=None)
 hypothesis_settings.load_profile("same")
@@ -22,6 +20,13 @@ def own_tracking_store(tmp_path, monkeypatch):
     """Keep tests out of the user's MLflow, whatever the environment says."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
     monkeypatch.delenv("MLFLOW_EXPERIMENT_NAME", raising=False)
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """Return an empty folder, the current one during the test."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
 
 
 @pytest.fixture(scope="session")

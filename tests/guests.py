@@ -28,8 +28,7 @@ def environment() -> Path:
 
     Without a package index the test is skipped; on CI it fails.
     """
-    version = f"{sys.version_info.major}.{sys.version_info.minor}"
-    ready = FOLDER / f".installed-{version}-{file_digest(LOCK)[:16]}"
+    ready = FOLDER / f".installed-{sys.version_info.major}.{sys.version_info.minor}-{file_digest(LOCK)[:16]}"
     (ROOT / ".locks").mkdir(exist_ok=True)
     with filelock.FileLock(ROOT / ".locks/guests.lock"):
         if not ready.exists():

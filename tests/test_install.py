@@ -35,7 +35,6 @@ def base():
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
-    """Return a folder with two synthetic images."""
     folder = tmp_path_factory.mktemp("images")
     for number, (_, image, _) in enumerate(synthetic.held_out_images(2, 2018)):
         cv2.imwrite(str(folder / f"{number}.png"), image[..., ::-1])
@@ -85,8 +84,7 @@ def test_a_wheel_in_an_empty_environment(images, tmp_path):
     if done.returncode:
         offline = re.search(UNREACHABLE, done.stderr) and not os.environ.get("CI")
         (pytest.skip if offline else pytest.fail)(f"cannot be installed: {done.stderr.strip()[-500:]}")
-    size = sum(path.lstat().st_size for path in (tmp_path / "venv").rglob("*"))
-    assert size < 700e6
+    assert sum(path.lstat().st_size for path in (tmp_path / "venv").rglob("*")) < 700e6
     variables = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "VIRTUAL_ENV"))}
     command = [tmp_path / "venv/bin/nuclei-unet", "predict", images, "out"]
     done = subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, text=True)

@@ -3,8 +3,8 @@
 import pytest
 
 from nuclei_unet import errors
-from nuclei_unet.commands.main import main
 from nuclei_unet.prediction import models
+from tests.cli import call
 
 
 @pytest.mark.parametrize(
@@ -22,13 +22,11 @@ def test_signs_that_a_terminal_obeys_are_spelled_out(text, shown):
 
 
 def test_what_is_printed_is_one_line_whatever_a_file_is_called_or_says(capsys, monkeypatch):
-    with pytest.raises(SystemExit):
-        main(["info", "no\n\x1b[2Jsuch.onnx"])
+    call("info", "no\n\x1b[2Jsuch.onnx")
     assert capsys.readouterr().err == "error: no\\n\\x1b[2Jsuch.onnx: no such model\n"
     metadata, *more = models.describe(None)
     described = (metadata.but(commit="\x1b[2J", licence="MIT\nmodel  trusted"), *more)
     monkeypatch.setattr(models, "describe", lambda model: described)
-    with pytest.raises(SystemExit):
-        main(["info", "m.onnx"])
+    call("info", "m.onnx")
     said = capsys.readouterr().out
     assert r"MIT\nmodel  trusted" in said and r"\x1b[2J" in said and "\x1b" not in said

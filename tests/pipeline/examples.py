@@ -34,14 +34,12 @@ def sample(image_id, labels, image=None, image_type="small-fluorescent", split="
 
 
 TWO = np.repeat(np.repeat([[1, 1, 0, 2, 2]], 4, axis=0), 4, axis=1)  # two nuclei of 32 px, 16 px apart
-
-
 IMAGE_TYPES = ("small-fluorescent", "purple-on-white", "<script>image_type")
 SHAPES = ((40, 56), (64, 30), (48, 48), (40, 56), (48, 48))
 
 
 def write_project(folder):
-    """Write what visualize reads, with five test images, and return their ids."""
+    """Write what visualize reads, with five test images."""
     rng = np.random.default_rng(0)
     for name in ("data/raw", "data/processed/labels", "data/predictions", "reports"):
         (folder / name).mkdir(parents=True)
@@ -58,7 +56,6 @@ def write_project(folder):
             dataset.write_labels(folder / f"data/processed/labels/{image_id}.png", labels)
             dataset.write_labels(folder / f"data/predictions/{image_id}.png", np.roll(labels, 1, axis=0))
     write_reports(folder / "reports", ids)
-    return ids
 
 
 def history():

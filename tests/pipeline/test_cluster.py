@@ -3,10 +3,10 @@
 import shutil
 import subprocess
 import sys
-import time
 
 import pytest
 
+from benchmarks.fault_injection.project import wait_for
 from nuclei_unet.files import tree_digest
 from pipeline import params
 from pipeline.process import OUTSIDE, environment, free_port
@@ -60,9 +60,7 @@ def test_workers_that_die_or_join_late_change_nothing(name, project, tmp_path, m
         set_params(folder, {"run.scheduler": address})
         first = worker()
         process = stage(folder, name)
-        deadline = time.monotonic() + 90
-        while len(list(partial.rglob("*.png"))) < 3 and time.monotonic() < deadline and process.poll() is None:
-            time.sleep(0.01)
+        wait_for(lambda: len(list(partial.rglob("*.png"))) >= 3, process)
         first.kill()
         worker()
         worker()
@@ -83,6 +81,5 @@ def test_a_scheduler_that_does_not_answer_is_named_and_nothing_is_lost(project, 
 
 
 def test_the_scheduler_is_no_dependency_of_a_stage():
-    text = (ROOT / "dvc.yaml").read_text()
-    assert not [line for line in text.splitlines() if line.strip().startswith("- run")]
+    assert not [line for line in (ROOT / "dvc.yaml").read_text().splitlines() if line.strip().startswith("- run")]
     assert "run" in params.AROUND

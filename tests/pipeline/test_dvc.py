@@ -1,6 +1,5 @@
 """The pipeline as DVC runs it: in a copy of the project, on a tiny synthetic data set."""
 
-import ast
 import base64
 import importlib.util
 import json
@@ -29,6 +28,7 @@ from pipeline.tools import verify
 from pipeline.tools.project import copy_project
 from pipeline.tracking.names import curve
 from tests import ROOT
+from tests.test_layers import imported
 
 STAGES = ("download", "preprocess", "train", "evaluate", "visualize")
 # How files are written, checked and mirrored, and where the work is done; none of them shapes what an output holds.
@@ -122,8 +122,7 @@ def test_second_repro_runs_nothing(project):
 def test_metrics_diff_shows_what_a_change_did(project):
     run(project, "git", "checkout", "-q", "-b", "other")
     set_params(project, {"evaluate.foreground_threshold": 0.2})
-    log = run(project, "dvc", "repro")
-    assert re.findall(r"Running stage '(\w+)'", log) == ["evaluate", "visualize"]
+    assert re.findall(r"Running stage '(\w+)'", run(project, "dvc", "repro")) == ["evaluate", "visualize"]
     table = run(project, "dvc", "metrics", "diff", "main")
     assert re.search(r"metrics\.json\s+test\.iou\s+[\d.]+\s+[\d.]+\s+-?[\d.]+", table)
     assert len(table.splitlines()) <= 7
@@ -149,9 +148,8 @@ def test_mlflow_has_one_finished_run_with_everything(project):
     scores = json.loads(run(project, "git", "show", "main:reports/scores.json"))
     assert first.data.metrics["test/instance/dsb_score"] == scores["test"]["instance"]["dsb_score"]
     assert [m.step for m in client.get_metric_history(first.info.run_id, curve("val_foreground_iou"))] == [1, 2]
-    assert {"model_sha256", "precision", "seconds.train", "seconds.evaluate", "seconds.visualize"} <= set(
-        first.data.tags
-    )
+    seconds = {f"seconds.{stage}" for stage in ("train", "evaluate", "visualize")}
+    assert {"model_sha256", "precision"} | seconds <= set(first.data.tags)
     artifacts = {item.path for item in client.list_artifacts(first.info.run_id)}
     assert {"scores.json", "history.csv", "per_image.csv", "report.html", "figures"} <= artifacts
     assert first.inputs.dataset_inputs[0].dataset.name == "synthetic"
@@ -169,15 +167,9 @@ def test_the_champion_answers_requests(project, tmp_path):
     variables = environment(MLFLOW_TRACKING_URI=f"sqlite:///{project / layout.STORE}")
     command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", "models:/nuclei-unet@champion"]
     with (project / ".git/serve.log").open("w") as log:
-        server = subprocess.Popen(
-            [*command, "--env-manager", "local", "--port", str(port)],
-            env=variables,
-            # Far from the project: the model brings all that it needs.
-            cwd=tmp_path,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
+        # Far from the project: the model brings all that it needs.
+        options = {"cwd": tmp_path, "stdout": log, "stderr": log, "start_new_session": True}
+        server = subprocess.Popen([*command, "--env-manager", "local", "--port", str(port)], env=variables, **options)
     try:
         address = f"http://127.0.0.1:{port}"
         wait_for(lambda: is_served(port), server)
@@ -225,15 +217,12 @@ def test_the_ui_shows_run_curves_files_and_model(project, screenshots, chromium)
             screenshots.visit(page, shown)
             if name == "ui-curves":
                 # Before the single scores.
-                titles = (
-                    page.get_by_text(title, exact=True).first for title in ("curves", "curves/more", "test/instance")
-                )
-                tops = [title.bounding_box()["y"] for title in titles]
+                titles = ("curves", "curves/more", "test/instance")
+                tops = [page.get_by_text(title, exact=True).first.bounding_box()["y"] for title in titles]
                 assert tops == sorted(tops)
         screenshots.visit(page, screenshots.Shown(run_page, ("nuclei",), press="Show more"))
         # The description's picture of examples came from the server.
-        picture = page.locator('img[src*="preview.png"]')
-        assert 100 < picture.evaluate("image => image.naturalWidth") <= 600
+        assert 100 < page.locator('img[src*="preview.png"]').evaluate("image => image.naturalWidth") <= 600
         # What stands beside the description is not pushed out of the window.
         assert page.get_by_text("Registered models").first.bounding_box()["x"] < screenshots.SIZE["width"]
 
@@ -274,8 +263,7 @@ def test_plots_need_no_network(project, screenshots, chromium):
 
 @pytest.mark.slow
 def test_an_experiment_in_a_copy_logs_to_the_projects_store(project):
-    changed = ["-S", "evaluate.foreground_threshold=0.3"]
-    log = run(project, "dvc", "exp", "run", "--temp", "--name", "lower", *changed)
+    log = run(project, "dvc", "exp", "run", "--temp", "--name", "lower", "-S", "evaluate.foreground_threshold=0.3")
     assert re.findall(r"Running stage '(\w+)'", log) == ["evaluate", "visualize"]
     client = mlflow.MlflowClient(f"sqlite:///{project / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("nuclei-unet")
@@ -308,11 +296,7 @@ def file_of(module: str) -> Path:
 
 def imports(module: str, seen: frozenset[str] = frozenset()) -> set[str]:
     """Return the modules of this project that a module needs, itself included, as far as they shape an output."""
-    found = {module}
-    for node in ast.walk(ast.parse(file_of(module).read_text())):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in ("nuclei_unet", "pipeline"):
-            named = {f"{node.module}.{alias.name}" for alias in node.names}
-            found |= {name for name in {node.module, *named} if file_of(name).is_file()}
+    found = {module, *(name for name in imported(file_of(module).read_text()) if file_of(name).is_file())}
     for other in found - seen - NO_DEPENDENCY - {module}:
         found |= imports(other, seen | found)
     return found - NO_DEPENDENCY

@@ -1,6 +1,5 @@
 """The preprocess stage on archives made by hand, with every fault that data may have."""
 
-import hashlib
 import json
 import re
 import zipfile
@@ -12,7 +11,6 @@ import pandas as pd
 import pytest
 from ruamel.yaml import YAML
 
-from nuclei_unet.errors import InputError
 from nuclei_unet.formats import kaggle
 from nuclei_unet.formats.run_lengths import encode_run_lengths
 from pipeline import download, layout, preprocess
@@ -20,6 +18,7 @@ from pipeline.dataset import archives
 from pipeline.dataset import processed as dataset
 from pipeline.params import FaultSettings
 from tests import PARAMS
+from tests.refusals import refused
 
 FAULTS = list(FaultSettings.model_fields)
 NO_PNG = b"this is no PNG"
@@ -57,17 +56,16 @@ def train_images():
 
 
 @pytest.fixture
-def project(tmp_path, monkeypatch):
-    """Return a function that makes tmp_path a project: params.yaml, data/raw/ with six sound images and one of test."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "data" / "raw").mkdir(parents=True)
+def project(here):
+    """Return a function that makes a project here: params.yaml, data/raw/ with six sound images and one of test."""
+    (here / "data" / "raw").mkdir(parents=True)
 
     def make(train=None, solution=None, **on_fault):
         yaml = YAML()
         content = yaml.load(PARAMS)
         content["preprocess"]["validation_fraction"] = 0.34
         content["preprocess"]["on_fault"] |= dict.fromkeys(FAULTS, "skip") | on_fault
-        yaml.dump(content, tmp_path / "params.yaml")
+        yaml.dump(content, here / "params.yaml")
         write_zip(Path("data/raw/stage1_train.zip"), train_images() | (train or {}))
         write_zip(Path("data/raw/stage1_test.zip"), {"test0": (picture(9), [])})
         rows = solution or [("test0", encode_run_lengths(mask(9)), 49, 50, "Public")]
@@ -76,25 +74,13 @@ def project(tmp_path, monkeypatch):
     return make
 
 
-@pytest.fixture(scope="session")
-def raw(tmp_path_factory):
-    """Return a folder as data/raw/: 20 drawn training images of 5 frames, 4 test images."""
-    folder = tmp_path_factory.mktemp("raw")
-    download.write_synthetic(folder, train=20, test=4, seed=7)
-    return folder
-
-
 def audit():
     return json.loads(Path("reports/data_audit.json").read_text())
 
 
 def outputs(folder):
-    return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for name in ("data/processed", "reports")
-        for path in sorted((folder / name).rglob("*"))
-        if path.is_file()
-    }
+    paths = (path for name in ("data/processed", "reports") for path in (folder / name).rglob("*"))
+    return {str(path.relative_to(folder)): path.read_bytes() for path in paths if path.is_file()}
 
 
 def process_one(tmp_path, settings, image, masks, **changes):
@@ -104,8 +90,7 @@ def process_one(tmp_path, settings, image, masks, **changes):
     (tmp_path / "out").mkdir(exist_ok=True)
     with archives.open_archive(archive) as zipped:
         names = archives.mask_members(zipped)["a"]
-    work = preprocess.Work(archive, tmp_path / "out", section)
-    kept, faults = preprocess.process_image(("a", names), work)
+    kept, faults = preprocess.process_image(("a", names), preprocess.Work(archive, tmp_path / "out", section))
     if kept is None:
         assert not any((tmp_path / "out").rglob("*.png"))
         return None, faults, None
@@ -158,17 +143,14 @@ def test_a_bad_mask_is_left_out_without_a_gap_in_the_labels(tmp_path, settings, 
 
 def test_no_set_may_be_empty_and_none_may_share_an_image(project):
     project(solution=[("test0", "", 49, 50, "Public")])
-    with pytest.raises(InputError, match="no usable test image"):
-        preprocess.main()
+    refused("no usable test image", preprocess.main)
     # One would overwrite the other.
     project(train={"test0": (picture(7), [mask(7)])})
-    with pytest.raises(InputError, match="test0 is in stage1_train.zip and in stage1_test.zip"):
-        preprocess.main()
+    refused("test0 is in stage1_train.zip and in stage1_test.zip", preprocess.main)
     project()
     text = Path("params.yaml").read_text().replace("validation_fraction: 0.34", "validation_fraction: 0.01")
     Path("params.yaml").write_text(text)
-    with pytest.raises(InputError, match=r"preprocess.validation_fraction: 0.01 of 6 images in 6 source frames"):
-        preprocess.main()
+    refused(r"preprocess.validation_fraction: 0.01 of 6 images in 6 source frames", preprocess.main)
     assert [path.name for path in Path("data").iterdir()] == ["raw"] and not any(Path("reports").iterdir())
 
 
@@ -232,18 +214,15 @@ def test_a_fault_set_to_fail_stops_and_leaves_what_was_there(project, tmp_path, 
     Path("reports").mkdir()
     before = outputs(tmp_path)
     name = "train3" if fault == "duplicate_image" else "bad"
-    with pytest.raises(InputError, match=f"stage1_train.zip: image {name}: ") as caught:
-        preprocess.main()
-    message = str(caught.value)
-    assert f"preprocess.on_fault.{fault} to skip" in message and "\n" not in message
+    message = refused(f"stage1_train.zip: image {name}: ", preprocess.main)
+    assert f"preprocess.on_fault.{fault} to skip" in message
     assert outputs(tmp_path) == before
     assert {path.name for path in Path("data").iterdir()} == {"raw", "processed"}
 
 
-def test_a_second_run_gives_the_same_bytes(project, raw, tmp_path, monkeypatch):
+def test_a_second_run_gives_the_same_bytes(project, tmp_path, monkeypatch):
     project()
-    for path in raw.iterdir():
-        Path("data/raw", path.name).write_bytes(path.read_bytes())
+    download.write_synthetic(Path("data/raw"), train=20, test=4, seed=7)  # training images of 5 frames
     preprocess.main()
     first = outputs(tmp_path)
     monkeypatch.setattr(preprocess, "cpus", lambda: 1)
@@ -265,6 +244,5 @@ def test_a_second_run_gives_the_same_bytes(project, raw, tmp_path, monkeypatch):
 )
 def test_a_solution_that_does_not_fit_the_images(project, rows, message):
     project(solution=rows, mask_shape="fail", no_nuclei="fail")
-    with pytest.raises(InputError, match=message):
-        preprocess.main()
+    refused(message, preprocess.main)
     assert [path.name for path in Path("data").iterdir()] == ["raw"]

@@ -53,8 +53,7 @@ def test_products_are_added_exactly(shipped, monkeypatch):
 
 def test_eight_bits_find_what_floats_find(shipped, tmp_path):
     data, name, _ = models.content(None)
-    network = onnx_file.load(data, name, shipped.metadata)
-    onnx_file.save(network, tmp_path / "float.onnx", shipped.metadata)
+    onnx_file.save(onnx_file.load(data, name, shipped.metadata), tmp_path / "float.onnx", shipped.metadata)
     floats = Segmenter(OnnxNetwork((tmp_path / "float.onnx").read_bytes(), "float"), shipped.metadata)
     scores, changed = [], []
     for _, image, truth in synthetic.held_out_images(4, 2018):

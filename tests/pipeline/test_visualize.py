@@ -1,17 +1,15 @@
 """The visualize stage: the choice of examples, and the whole stage on a small project."""
 
-from dataclasses import dataclass, field
-from html.parser import HTMLParser
-
 import numpy as np
 import pandas as pd
 import pytest
 
-from nuclei_unet.errors import InputError
 from pipeline import visualize
 from pipeline.dataset import processed as dataset
 from pipeline.report.results import read_results
+from tests.html import Reader
 from tests.pipeline.examples import write_project
+from tests.refusals import refused
 
 
 def test_best_median_and_worst_images():
@@ -31,27 +29,10 @@ def test_examples_are_the_medians_of_the_commonest_kinds_then_what_is_nearest():
 
 
 @pytest.fixture
-def project(tmp_path, monkeypatch):
+def project(here):
     """A project folder with five test images and all that the stage reads; the current folder during the test."""
-    write_project(tmp_path)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-@dataclass
-class Page:
-    """The tags of an HTML page."""
-
-    text: str
-    tags: list = field(default_factory=list)
-
-    def __post_init__(self):
-        parser = HTMLParser()
-        parser.handle_starttag = lambda tag, attributes: self.tags.append((tag, dict(attributes)))
-        parser.feed(self.text)
-
-    def all(self, name):
-        return [attributes for tag, attributes in self.tags if tag == name]
+    write_project(here)
+    return here
 
 
 def test_the_stage_writes_figures_and_a_page_that_needs_nothing_else(project, capsys):
@@ -61,18 +42,19 @@ def test_the_stage_writes_figures_and_a_page_that_needs_nothing_else(project, ca
     assert names == charts | {"best.png", "median.png", "worst.png", "examples.png"}
     assert "report.html" in capsys.readouterr().out
 
-    page = Page((project / "reports/report.html").read_text(encoding="utf-8"))
+    text = (project / "reports/report.html").read_text(encoding="utf-8")
+    page = Reader(text)
     images = page.all("img")
     assert len(images) == len(names)
     assert all(i["src"].startswith("data:image/png;base64,iVBOR") and len(i["alt"]) > 30 for i in images)
-    assert not any(page.all(tag) for tag in ("script", "link", "iframe", "object")) and "url(" not in page.text
-    assert all("<caption>" in table for table in page.text.split("<table>")[1:])
-    assert str(project) not in page.text
-    assert "DSB score of 0.432" in page.text and "0.211" in page.text
-    assert "train.model.filters" in page.text and "[24, 48, 96]" in page.text
-    assert "&lt;script&gt;image_type" in page.text and "&lt;b&gt;x" in page.text
-    assert page.text.count("&lt;b&gt;x") == 20 and "first 20 of 25" in page.text
-    assert "All images are synthetic" not in page.text
+    assert not any(page.all(tag) for tag in ("script", "link", "iframe", "object")) and "url(" not in text
+    assert all("<caption>" in table for table in text.split("<table>")[1:])
+    assert str(project) not in text
+    assert "DSB score of 0.432" in text and "0.211" in text
+    assert "train.model.filters" in text and "[24, 48, 96]" in text
+    assert "&lt;script&gt;image_type" in text and "&lt;b&gt;x" in text
+    assert text.count("&lt;b&gt;x") == 20 and "first 20 of 25" in text
+    assert "All images are synthetic" not in text
 
     # Twice gives the same bytes.
     written = {path: path.read_bytes() for path in (project / "reports").rglob("*") if path.suffix in (".html", ".png")}
@@ -103,16 +85,14 @@ def test_a_missing_file_is_named_with_its_stage_and_old_figures_stay(project, na
     figure = project / "reports/figures/old.png"
     figure.parent.mkdir()
     figure.touch()
-    with pytest.raises(InputError, match=f"{name}: no such file; stage {writer} writes it, run `dvc repro`"):
-        visualize.main()
+    refused(f"{name}: no such file; stage {writer} writes it, run `dvc repro`", visualize.main)
     assert [path.name for path in figure.parent.iterdir()] == ["old.png"]
     assert not list((project / "reports").glob("*.partial"))
 
 
 def test_a_damaged_file_is_named(project):
     dataset.write_labels(project / f"data/predictions/0{'f' * 63}.png", np.zeros((4, 4), np.uint16))
-    with pytest.raises(InputError, match="differ in size"):
-        visualize.main()
+    refused("differ in size", visualize.main)
     for name, text, message in (
         ("per_image.csv", "image_id,split\n", "has no test image"),
         ("by_type.csv", "", "not a CSV table.*--force evaluate"),
@@ -121,6 +101,5 @@ def test_a_damaged_file_is_named(project):
         path = project / "reports" / name
         before = path.read_text()
         path.write_text(text)
-        with pytest.raises(InputError, match=f"{name}: {message}"):
-            visualize.main()
+        refused(f"{name}: {message}", visualize.main)
         path.write_text(before)

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from nuclei_unet.adaptation import Settings, adapt, calibrate, finetune, study
-from nuclei_unet.errors import InputError
 from nuclei_unet.files import file_digest
 from nuclei_unet.network import onnx_file
 from nuclei_unet.prediction import models
 from nuclei_unet.prediction.segmenter import Segmenter
 from tests.nuclei_unet.adaptation.adapting import image, random_labels, wide_annotator
+from tests.refusals import refused
 
 CALIBRATE = Settings(calibrate_only=True, threads=2)
 
@@ -124,21 +124,17 @@ def test_one_image_is_cut_into_halves_but_one_nucleus_is_not_cross_validated(wid
 def test_images_without_nuclei_are_taken_but_not_alone(wide, normalization):
     empty = adapt.annotated("empty", image(9, count=0)[0], np.zeros((96, 112), int), normalization)
     assert adapt.adapt([*wide[:2], empty], settings=CALIBRATE).cross_validated
-    with pytest.raises(InputError, match="none of the label images has a nucleus"):
-        adapt.adapt([empty])
+    refused("none of the label images has a nucleus", adapt.adapt, [empty])
 
 
 def test_what_cannot_be_adapted(wide, tmp_path, monkeypatch):
     for count in (0, 101):
-        with pytest.raises(InputError, match=f"{count} annotated images; adapt takes 1 to 100"):
-            adapt.adapt(wide[:1] * count)
+        refused(f"{count} annotated images; adapt takes 1 to 100", adapt.adapt, wide[:1] * count)
     path = tmp_path / "trained.onnx"
     onnx_file.copy(models.PRETRAINED, path, models.describe(None)[0].but(predict=None))
-    with pytest.raises(InputError, match=r"trained.onnx: was trained but not evaluated"):
-        adapt.adapt(wide, path)
+    refused(r"trained.onnx: was trained but not evaluated", adapt.adapt, wide, path)
     monkeypatch.setattr("nuclei_unet.adaptation.find_spec", lambda name: None)
-    with pytest.raises(InputError, match="needs TensorFlow"):
-        adapt.adapt(wide)
+    refused("needs TensorFlow", adapt.adapt, wide)
 
 
 @pytest.mark.parametrize(
@@ -162,8 +158,7 @@ def test_enough_annotations_to_choose_more_than_the_offset(wide):
 
 
 def test_an_annotation_must_fit_its_image(normalization):
-    with pytest.raises(InputError, match="a: the image has 9 x 7 pixels, but its labels 9 x 8"):
-        adapt.annotated("a", np.zeros((9, 7), np.uint8), np.zeros((9, 8), int), normalization)
+    image, said = np.zeros((9, 7), np.uint8), "a: the image has 9 x 7 pixels, but its labels 9 x 8"
+    refused(said, adapt.annotated, "a", image, np.zeros((9, 8), int), normalization)
     many = np.arange(256 * 257).reshape(256, 257).clip(0, 65536)
-    with pytest.raises(InputError, match="a: 65536 nuclei do not fit"):
-        adapt.annotated("a", np.zeros((256, 257), np.uint8), many, normalization)
+    refused("a: 65536 nuclei do not fit", adapt.annotated, "a", np.zeros((256, 257), np.uint8), many, normalization)

@@ -63,21 +63,13 @@ def test_the_given_images_count_and_one_drawn_otherwise_does_not_decide(which, o
 def test_the_threshold_and_the_smallest_area_are_found(evaluate):
     # A network that is never surer than 0.4 inside of small nuclei, and specks of 49 px that are none.
     specks = [(2, 44), (86, 50)]
-    images = [seen(circles(), specks=specks)] * 3
     settings = evaluate(min_area=30)
-    found = calibrate(Trials(images), settings, range(3), search=True)
+    found = calibrate(Trials([seen(circles(), specks=specks)] * 3), settings, range(3), search=True)
     assert 49 < found.min_area < 250 and found.foreground_threshold == 0.5
     low = [seen(circles(), threshold_at=1.0)] * 3
     found = calibrate(Trials(low), settings, range(3), search=True)
     better = label_nuclei({"foreground": low[0].maps["foreground"].astype(np.float32)}, found)
     assert outline_style(circles(), better) == pytest.approx(0, abs=0.3)
-
-
-@pytest.fixture
-def evaluate(settings):
-    """Return an `evaluate` section with other values for some of its keys."""
-    plain = {"foreground_threshold": 0.5, "border_weight": 1.0, "min_area": 0, "smoothing": 0.5, "prominence": 0.05}
-    return lambda **values: settings.evaluate.model_copy(update=plain | values)
 
 
 def test_images_without_nuclei_are_valid(evaluate):

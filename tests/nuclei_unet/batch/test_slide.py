@@ -2,9 +2,8 @@
 
 import json
 import signal
-import subprocess
-import sys
 import time
+from functools import partial
 
 import cv2
 import numpy as np
@@ -12,28 +11,22 @@ import pandas as pd
 import pytest
 import zarr
 
+from benchmarks.fault_injection.project import wait_for
 from nuclei_unet import Segmenter
 from nuclei_unet.batch import slide
-from nuclei_unet.commands.main import main
 from nuclei_unet.files import tree_digest
 from nuclei_unet.formats import parquet, zarr_labels
 from nuclei_unet.formats.zarr_images import open_levels
 from nuclei_unet.labels import components
 from nuclei_unet.prediction import diameter, predictor
 from pipeline.dataset import synthetic
-from tests import ROOT
+from tests import cli
 
 USUAL = 24  # px, of the nuclei that the pretrained model knows: the slide is not scaled
 OPTIONS = ("predict", "--fast", "--diameter", str(USUAL))
-# Cores of 128 px.
-SMALL = {"TILE": 192, "OVERLAP": 32}
-
-
-@pytest.fixture(autouse=True)
-def small_tiles(monkeypatch):
-    """Cut images of a few hundred pixels into several tiles."""
-    for name, value in SMALL.items():
-        monkeypatch.setattr(predictor, name, value)
+SMALL = {"TILE": 192, "OVERLAP": 32}  # as `small_tiles`
+pytestmark = pytest.mark.usefixtures("small_tiles")
+call = partial(cli.call, *OPTIONS)
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +43,6 @@ class AtUsualSize(Segmenter):
 
 @pytest.fixture(scope="module")
 def segmenter():
-    """Return what predicts a whole image."""
     predict = Segmenter.load().metadata.predict.model_copy(update={"augmentations": predictor.FAST})
     return AtUsualSize.load(predict=predict)
 
@@ -74,13 +66,6 @@ def write_slide(path, array, chunks=(100, 130), *, pixel_size=None, levels=1, na
     return path
 
 
-def call(*arguments, options=OPTIONS):
-    """Run the command in this process; return its exit code."""
-    with pytest.raises(SystemExit) as stopped:
-        main([*options, *map(str, arguments)])
-    return stopped.value.code
-
-
 def start(*arguments):
     """Run the command with small tiles in a process of its own."""
     code = (
@@ -88,11 +73,7 @@ def start(*arguments):
         "from nuclei_unet.prediction import predictor\n"
         f"if __name__ == '__main__':\n    vars(predictor).update({SMALL})\n    main({[*OPTIONS, *map(str, arguments)]})"
     )
-    return subprocess.Popen(
-        [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        # A shell's background jobs, and their children, ignore Ctrl-C.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )  # fmt: skip
+    return cli.start("-c", code)
 
 
 def same_table(folder, table, name):
@@ -103,9 +84,6 @@ def same_table(folder, table, name):
 
 def parts(folder):
     return list(folder.glob(".nuclei-unet/*/part-*.npz"))
-
-
-# ---- the same as in one piece
 
 
 def grey(image):
@@ -134,14 +112,13 @@ def real_numbers(image):
 def test_the_result_is_that_of_the_whole_image(image_type, chunks, tmp_path, synthetic_image, segmenter, capsys):
     stored, image, names = image_type(synthetic_image)
     path, out = write_slide(tmp_path / "a.ome.zarr", stored, chunks, names=names, pixel_size=0.3), tmp_path / "out.zarr"
-    assert call(path, out) == 0
+    printed = cli.output(capsys, call, path, out)
     want = segmenter(image)
     assert want.max() > 80 and len(segmenter.predictor.cut(image.shape[:2], 1.0)) == 16
     np.testing.assert_array_equal(zarr_labels.read(out), want)
     measured = stored if stored.ndim == 2 else np.moveaxis(stored, 0, -1)
     same_table(out, segmenter.measure(want, measured, pixel_size=0.3, channels=names), "a")
-    said = f"1 slide 420 x 500 (level 0, 0.3 um a pixel), {want.max()} nuclei in {out}\n"
-    assert capsys.readouterr().out.endswith(said)
+    assert printed.endswith(f"1 slide 420 x 500 (level 0, 0.3 um a pixel), {want.max()} nuclei in {out}\n")
     assert {entry.name for entry in out.iterdir()} == slide.OURS
     assert [entry.name for entry in (out / ".nuclei-unet").iterdir()] == ["lock"]
     record = json.loads((out / "run.json").read_text())
@@ -162,12 +139,12 @@ def test_the_diameter_is_estimated_as_in_the_whole_image(tmp_path, synthetic_ima
     monkeypatch.setattr(diameter, "SAMPLE", 50_000)  # in windows
     monkeypatch.setattr(diameter, "SIDE", 128)
     path, out = write_slide(tmp_path / "a.zarr", synthetic_image, pixel_size=0.3), tmp_path / "out.zarr"
-    assert call(path, out, options=OPTIONS[:2]) == 0
+    printed = cli.output(capsys, cli.call, *OPTIONS[:2], path, out)
     want, used = segmenter.find(synthetic_image, pixel_size=0.3)
     np.testing.assert_array_equal(zarr_labels.read(out), want)
     slide_facts = json.loads((out / "run.json").read_text())["slide"]
     assert (slide_facts["diameter"], slide_facts["diameter_from"]) == (used.px, "estimated") and used.px != USUAL
-    assert f"typical nucleus: {used.px:g} px across (estimated)" in capsys.readouterr().out
+    assert f"typical nucleus: {used.px:g} px across (estimated)" in printed
 
 
 def bright(self, image, scale, shape=None):
@@ -221,9 +198,6 @@ def test_the_pyramid_is_that_of_the_label_image(tmp_path, segmenter, monkeypatch
     assert not (out / "labels/nuclei/0/0/0").exists()
 
 
-# ---- levels
-
-
 def test_the_level_is_chosen_by_the_size_of_nuclei(tmp_path):
     def chosen(pixel_size, given=None, diameter=None, levels=4, usual=24):
         path = write_slide(tmp_path / "a.zarr", np.zeros((64, 80), np.uint8), pixel_size=pixel_size, levels=levels)
@@ -247,26 +221,20 @@ def test_the_level_is_chosen_by_the_size_of_nuclei(tmp_path):
 def test_a_coarser_level_is_segmented_as_an_image_of_its_own(tmp_path, synthetic_image, segmenter, capsys):
     image = cv2.resize(synthetic_image, None, fx=2, fy=2, interpolation=cv2.INTER_NEAREST)
     path, out = write_slide(tmp_path / "a.zarr", image, pixel_size=0.08, levels=3), tmp_path / "out.zarr"
-    assert call(path, out, options=(*OPTIONS[:-1], str(2 * USUAL))) == 0
-    assert "level 1 of 3, 420 x 500 pixels: its nuclei of some 24 px suit the model best" in capsys.readouterr().out
+    printed = cli.output(capsys, cli.call, *OPTIONS[:-1], 2 * USUAL, path, out)
+    assert "level 1 of 3, 420 x 500 pixels: its nuclei of some 24 px suit the model best" in printed
     np.testing.assert_array_equal(zarr_labels.read(out), segmenter(synthetic_image))
     (pyramid,) = zarr.open_group(out / "labels/nuclei", mode="r").attrs["multiscales"]
     assert pyramid["datasets"][0]["coordinateTransformations"] == [{"type": "scale", "scale": [0.16, 0.16]}]
 
 
-# ---- workers, interruptions
-
-
 @pytest.mark.slow
 def test_the_number_of_processes_changes_nothing(tmp_path, synthetic_image):
     path = write_slide(tmp_path / "a.zarr", synthetic_image, pixel_size=0.3)
-    found = []
     for jobs in (1, 2):
-        out = tmp_path / f"{jobs}/out.zarr"
-        assert call(path, out, "--jobs", jobs) == 0
-        files = [file for file in sorted(out.rglob("*")) if file.is_file() and file.name not in ("lock", "run.json")]
-        found.append({file.relative_to(out).as_posix(): file.read_bytes() for file in files})
-    assert found[0] == found[1] and {"measurements.parquet", "labels/nuclei/0/0/0"} <= set(found[0])
+        assert call(path, tmp_path / f"{jobs}/out.zarr", "--jobs", jobs) == 0
+    one, two = (cli.results(tmp_path / f"{jobs}/out.zarr") for jobs in (1, 2))
+    assert one == two and {"measurements.parquet", "labels/nuclei/0/0/0"} <= set(one)
 
 
 @pytest.mark.slow
@@ -274,8 +242,7 @@ def test_the_number_of_processes_changes_nothing(tmp_path, synthetic_image):
 def test_kill_9_and_a_second_start(jobs, tmp_path, synthetic_image, segmenter, capsys):
     path, out = write_slide(tmp_path / "a.zarr", synthetic_image), tmp_path / "out.zarr"
     process = start(path, out, "--jobs", jobs)
-    while len(parts(out)) < 4 and process.poll() is None:
-        time.sleep(0.01)
+    wait_for(lambda: len(parts(out)) >= 4, process)
     process.kill()
     process.communicate()
     assert process.returncode == -signal.SIGKILL and not (out / "run.json").exists()
@@ -296,8 +263,7 @@ def test_kill_9_and_a_second_start(jobs, tmp_path, synthetic_image, segmenter, c
 def test_ctrl_c_ends_at_once_and_says_how_to_go_on(jobs, tmp_path, synthetic_image):
     path, out = write_slide(tmp_path / "a.zarr", np.tile(synthetic_image, (3, 3))), tmp_path / "out.zarr"
     process = start(path, out, "--jobs", jobs)
-    while len(parts(out)) < 3 and process.poll() is None:
-        time.sleep(0.01)
+    wait_for(lambda: len(parts(out)) >= 3, process)
     before = time.monotonic()
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
@@ -311,77 +277,57 @@ def test_what_is_done_is_done_again_only_if_something_changed(tmp_path, syntheti
     synthetic_image = synthetic_image[:150, :300]
     path, out = write_slide(tmp_path / "a.zarr", synthetic_image), tmp_path / "out.zarr"
     assert call(path, out) == 0
-    capsys.readouterr()
     before = (out / "run.json").stat().st_mtime_ns
-    assert call(path, out) == 0
-    assert capsys.readouterr().out.endswith("(was done before)\n")
+    assert cli.output(capsys, call, path, out).endswith("(was done before)\n")
     assert (out / "run.json").stat().st_mtime_ns == before
     for options in (("--overwrite",), ("--pixel-size", "0.4")):
-        assert call(path, out, *options) == 0
-        assert "done before" not in capsys.readouterr().out
+        assert "done before" not in cli.output(capsys, call, path, out, *options)
     assert json.loads((out / "run.json").read_text())["parameters"]["pixel_size"] == 0.4
     write_slide(path, synthetic_image[:, :120])
     assert call(path, out, "--pixel-size", "0.4") == 0
     assert zarr_labels.read(out).shape == (150, 120)
 
 
-# ---- empty, broken, not for slides
-
-
 def test_an_empty_slide_of_absent_chunks(tmp_path, capsys):
     path, out = write_slide(tmp_path / "a.zarr", np.zeros((700, 900), np.uint8)), tmp_path / "out.zarr"
     assert not list((path / "0").glob("[0-9]*"))
-    assert call(path, out) == 0
-    assert "700 x 900 (level 0, pixel size unknown), 0 nuclei" in capsys.readouterr().out
+    assert "700 x 900 (level 0, pixel size unknown), 0 nuclei" in cli.output(capsys, call, path, out)
     assert not zarr_labels.read(out).any()
     table = pd.read_parquet(out / "measurements.parquet")
     assert len(table) == 0 and {"image", "label", "area", "intensity_mean"} <= set(table)
 
 
-def refused(capsys, *arguments):
-    """Run the command, which must refuse; return its one line."""
-    capsys.readouterr()
-    assert call(*arguments) == 1
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("error: ")
-    return line
-
-
 def test_what_cannot_be_done_is_refused_in_one_line(tmp_path, synthetic_image, capsys, monkeypatch):
     image, out = synthetic_image[:150, :150], tmp_path / "out.zarr"
     path = write_slide(tmp_path / "a.zarr", image)
+    unclear = write_slide(tmp_path / "c.zarr", np.stack([image] * 2), names=("a", "b"))
+    values = image.astype(np.float32)
+    values[77, 80] = np.nan
+    damaged = write_slide(tmp_path / "d.zarr", image)
+    chunk = next(file for file in sorted((damaged / "0").iterdir()) if not file.name.startswith("."))
+    chunk.write_bytes(chunk.read_bytes()[:20])
+    (tmp_path / "folder.zarr").mkdir()
+    (tmp_path / "folder.zarr" / ".zgroup").write_text('{"zarr_format": 2}')
+    zarr.open_group(str(tmp_path / "s.zarr"), mode="w", zarr_format=2).attrs["bioformats2raw.layout"] = 3
+    for number in (0, 1):
+        write_slide(tmp_path / f"s.zarr/{number}", image)
     for arguments, said in (
         ((path, out, "--write", "geojson"), "--write: not for slides"),
         ((path, out, "--project", "max"), "--project: not for slides"),
         ((path, path), "is the slide"),
         ((path, path / "labels.zarr"), "one lies in the other"),
+        ((write_slide(tmp_path / "z.zarr", np.stack([image] * 3), axes="zyx"), out), "has 3 planes along Z"),
+        ((unclear, out), "choose a channel: 0 a, 1 b"),
+        ((unclear, out, "--channel", "DAPI"), "no channel DAPI"),
+        ((write_slide(tmp_path / "m.zarr", image > 9), out), "true/false"),
+        ((write_slide(tmp_path / "n.zarr", values), out), "n.zarr: the image has NaN or infinite values"),
+        ((damaged, out), "d.zarr: cannot be read"),
+        ((tmp_path / "folder.zarr", out), "folder.zarr: has no images by OME-Zarr's metadata"),
+        ((tmp_path / "s.zarr", out), "holds 2 images"),
     ):
-        assert said in refused(capsys, *arguments)
-    stack = write_slide(tmp_path / "z.zarr", np.stack([image] * 3), axes="zyx")
-    assert "has 3 planes along Z" in refused(capsys, stack, out)
-    unclear = write_slide(tmp_path / "c.zarr", np.stack([image] * 2), names=("a", "b"))
-    assert "choose a channel: 0 a, 1 b" in refused(capsys, unclear, out)
-    assert "no channel DAPI" in refused(capsys, unclear, out, "--channel", "DAPI")
-    mask = write_slide(tmp_path / "m.zarr", image > 9)
-    assert "true/false" in refused(capsys, mask, out)
-    values = image.astype(np.float32)
-    values[77, 80] = np.nan
-    nan = write_slide(tmp_path / "n.zarr", values)
-    assert "n.zarr: the image has NaN or infinite values" in refused(capsys, nan, out)
-    damaged = write_slide(tmp_path / "d.zarr", image)
-    chunk = next(file for file in sorted((damaged / "0").iterdir()) if not file.name.startswith("."))
-    chunk.write_bytes(chunk.read_bytes()[:20])
-    assert "d.zarr: cannot be read" in refused(capsys, damaged, out)
-    (tmp_path / "folder.zarr").mkdir()
-    (tmp_path / "folder.zarr" / ".zgroup").write_text('{"zarr_format": 2}')
-    assert "folder.zarr: has no images by OME-Zarr's metadata" in refused(capsys, tmp_path / "folder.zarr", out)
-    several = zarr.open_group(str(tmp_path / "s.zarr"), mode="w", zarr_format=2)
-    several.attrs["bioformats2raw.layout"] = 3
-    for number in (0, 1):
-        write_slide(tmp_path / f"s.zarr/{number}", image)
-    assert "holds 2 images" in refused(capsys, tmp_path / "s.zarr", out)
+        assert said in cli.error(capsys, call, *arguments)
     monkeypatch.setattr(parquet, "find_spec", lambda name: None)
-    assert "needs pyarrow: pip install 'nuclei-unet[parquet]'" in refused(capsys, path, out)
+    assert "needs pyarrow: pip install 'nuclei-unet[parquet]'" in cli.error(capsys, call, path, out)
     assert not out.exists()
 
 
@@ -389,22 +335,19 @@ def test_nothing_of_somebody_else_is_overwritten(tmp_path, synthetic_image, caps
     path = write_slide(tmp_path / "a.zarr", synthetic_image[:150, :150])
     other = write_slide(tmp_path / "other.zarr", synthetic_image[:50, :50])
     before = tree_digest([other])
-    assert "is not a result of this command" in refused(capsys, path, other)
+    assert "is not a result of this command" in cli.error(capsys, call, path, other)
     assert tree_digest([other]) == before
     (tmp_path / "file.zarr").write_text("x")
-    assert "is a file" in refused(capsys, path, tmp_path / "file.zarr")
+    assert "is a file" in cli.error(capsys, call, path, tmp_path / "file.zarr")
     # An empty folder is nobody's.
     (tmp_path / "empty.zarr").mkdir()
     assert call(path, tmp_path / "empty.zarr") == 0
 
 
 def test_a_channel_by_name_and_one_colour(tmp_path, synthetic_image, segmenter):
-    synthetic_image = synthetic_image[:150, :300]
-    stack = np.stack([synthetic_image // 2, synthetic_image])
-    path = write_slide(tmp_path / "a.zarr", stack, names=("blue stuff", "red stuff"))
-    assert call(path, tmp_path / "a/out.zarr", "--channel", "red") == 0
-    np.testing.assert_array_equal(zarr_labels.read(tmp_path / "a/out.zarr"), segmenter(synthetic_image))
-    colours = np.stack([synthetic_image // 2, synthetic_image, synthetic_image // 4])
-    path = write_slide(tmp_path / "b.zarr", colours, names=("Red", "Green", "Blue"))
-    assert call(path, tmp_path / "b/out.zarr", "--channel", "green") == 0
-    np.testing.assert_array_equal(zarr_labels.read(tmp_path / "b/out.zarr"), segmenter(synthetic_image))
+    image = synthetic_image[:150, :300]
+    for chosen, others, names in (("red", [], ("blue stuff", "red stuff")), ("green", [4], ("Red", "Green", "Blue"))):
+        stack = np.stack([image // 2, image, *(image // part for part in others)])
+        path, out = write_slide(tmp_path / f"{chosen}.zarr", stack, names=names), tmp_path / chosen / "out.zarr"
+        assert call(path, out, "--channel", chosen) == 0
+        np.testing.assert_array_equal(zarr_labels.read(out), segmenter(image))

@@ -1,9 +1,9 @@
 """The command `nuclei-unet adapt` on synthetic images."""
 
-import argparse
 import os
 import re
 import sys
+from unittest.mock import Mock
 
 import cv2
 import numpy as np
@@ -11,20 +11,18 @@ import pytest
 import tifffile
 
 from nuclei_unet.adaptation import calibrate
-from nuclei_unet.commands import adapt, info
-from nuclei_unet.commands.main import main
-from nuclei_unet.errors import InputError
+from nuclei_unet.commands import adapt
 from nuclei_unet.formats import geojson, kaggle
 from nuclei_unet.formats.label_tiff import write_labels
 from nuclei_unet.prediction import models
+from tests import cli
 from tests.nuclei_unet.adaptation.adapting import image, random_labels, wide_annotator
+from tests.refusals import refused
 
 
 def requested(*arguments):
     """Return what the command is asked for, with the number of threads that all tests share."""
-    parser = argparse.ArgumentParser()
-    adapt.add_arguments(parser)
-    return parser.parse_args(["--threads", "2", *map(str, arguments)])
+    return cli.asked(adapt, "--threads", 2, *arguments)
 
 
 @pytest.fixture(scope="module")
@@ -69,22 +67,10 @@ def test_what_helps_is_written_and_said(lab, tmp_path, capsys):
     assert rows["baseline"][0] == f"{before:.3f}" and rows["offset only"][0] == f"{after:.3f}"
     assert list(out.parent.iterdir()) == [out]
 
-    with pytest.raises(InputError, match=r"my-lab.onnx: exists; --overwrite replaces it"):
-        run(lab, out)
+    refused(r"my-lab.onnx: exists; --overwrite replaces it", run, lab, out)
     first = out.read_bytes()
     run(lab, out, "--overwrite")
     assert out.read_bytes() == first
-
-    capsys.readouterr()
-    assert info.main(argparse.Namespace(model=str(out), json=False)) == 0
-    said = capsys.readouterr().out
-    digest = models.describe(None)[2]
-    assert re.search(f"\nadapted from +the model with SHA-256 {digest}\n", said)
-    assert "3 images with" in said and "0 steps: its settings alone" in said and f"{after - before:+.3f}: dsb" in said
-    assert re.search(f"outline_offset +{offset}\n", said)
-    # An unadapted model says nothing of it.
-    info.main(argparse.Namespace(model=None, json=False))
-    assert "adapted" not in capsys.readouterr().out
 
 
 def test_what_does_not_help_is_not_written(lab, tmp_path, capsys):
@@ -123,9 +109,7 @@ def test_frames_by_name(lab):
 
 def test_what_cannot_be_adapted_is_said_in_one_line(lab, tmp_path, monkeypatch):
     def fault(images, labels, out, *more):
-        with pytest.raises(InputError) as said:
-            adapt.run(requested(images, labels, "--out", out, *more))
-        return str(said.value)
+        return refused(None, adapt.run, requested(images, labels, "--out", out, *more))
 
     images, labels, out = lab / "images", lab / "labels", tmp_path / "a.onnx"
     assert "give it a name that ends in .onnx" in fault(images, labels, tmp_path / "a.keras")
@@ -153,24 +137,18 @@ def test_what_is_no_value_is_said(option, value, said, capsys):
 
 def test_axes_and_the_format_of_labels_can_be_said(lab, tmp_path):
     for number in range(2):
-        stack = np.stack([image(number)[0]] * 3)
-        tifffile.imwrite(tmp_path / f"images-{number}.tif", stack)
+        tifffile.imwrite(tmp_path / f"images-{number}.tif", np.stack([image(number)[0]] * 3))
         geojson.write(tmp_path / f"labels/images-{number}_z0.json", image(number)[1])
     paths = [tmp_path / "images-*.tif", tmp_path / "labels", "--out", "a.onnx", "--from", "geojson"]
-    with pytest.raises(InputError, match="axes"):
-        adapt.find(requested(*paths))
+    refused("axes", adapt.find, requested(*paths))
     pairs = adapt.find(requested(*paths, "--axes", "ZYX"))
     assert [pair.name for pair in pairs] == ["images-0_z0", "images-1_z0"]
     assert pairs[0].read().shape == (96, 112) and pairs[0].labels((96, 112)).max() == 7
 
 
 def test_an_interrupted_run_leaves_nothing_behind(lab, tmp_path, monkeypatch, capsys):
-    def interrupted(*arguments, **named):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(calibrate, "calibrate", interrupted)
+    monkeypatch.setattr(calibrate, "calibrate", Mock(side_effect=KeyboardInterrupt))
     monkeypatch.setattr(os, "_exit", sys.exit)
-    with pytest.raises(SystemExit) as ended:
-        main(["adapt", str(lab / "images"), str(lab / "labels"), "--out", str(tmp_path / "a.onnx"), "--threads", "2"])
-    assert ended.value.code == 130 and capsys.readouterr().err.splitlines()[-1] == "interrupted"
+    code = cli.call("adapt", lab / "images", lab / "labels", "--out", tmp_path / "a.onnx", "--threads", 2)
+    assert code == 130 and capsys.readouterr().err.splitlines()[-1] == "interrupted"
     assert not list(tmp_path.iterdir())

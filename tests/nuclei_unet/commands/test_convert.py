@@ -1,6 +1,5 @@
 """nuclei-unet convert: every format into every other, and what it refuses."""
 
-import argparse
 import json
 import re
 
@@ -9,12 +8,13 @@ import pytest
 import tifffile
 
 from nuclei_unet.commands import convert
-from nuclei_unet.errors import InputError
 from nuclei_unet.formats import coco, geojson, kaggle, label_tiff, rois
 from nuclei_unet.formats.reading import Images
 from nuclei_unet.formats.registry import FORMATS, READ
+from tests import cli
+from tests.images import png
 from tests.nuclei_unet.formats.label_images import LABELS, same
-from tests.pngs import png
+from tests.refusals import refused
 
 TARGETS = {name: f"to-{name}" for name in READ} | {"rle": "to.csv", "coco": "to.json"}
 # Every size is that of the image only if a nucleus touches its lower right corner.
@@ -23,9 +23,7 @@ CORNER[-1, -1] = 9
 
 
 def run(*arguments):
-    parser = argparse.ArgumentParser()
-    convert.add_arguments(parser)
-    return convert.main(parser.parse_args(list(map(str, arguments))))
+    return convert.main(cli.asked(convert, *arguments))
 
 
 def make(folder, **images):
@@ -44,8 +42,7 @@ def read(folder):
 @pytest.mark.parametrize(("first", "second"), zip(READ, (*READ[1:], READ[0]), strict=True))
 def test_every_format_into_every_other(tmp_path, first, second):
     images = {"a": CORNER, "plate/b 2": CORNER[:, ::-1] % 60_000}
-    make(tmp_path / "in", a=CORNER)
-    label_tiff.write_labels(tmp_path / "in/plate/b 2_labels.tif", images["plate/b 2"])
+    make(tmp_path / "in", **images)
     sizes = ["--images", tmp_path / "images"]
     for name, labels in images.items():
         path = tmp_path / "images" / f"{name}.tif"
@@ -146,8 +143,7 @@ def test_what_exists_is_not_overwritten(tmp_path):
         # Another file beside it is no obstacle and stays.
         if not FORMATS[to].together:
             (target / "note.txt").write_text("mine")
-        with pytest.raises(InputError, match="exists.*--overwrite"):
-            run(tmp_path / "in", target, "--to", to)
+        refused("exists.*--overwrite", run, tmp_path / "in", target, "--to", to)
         assert run(tmp_path / "in", target, "--to", to, "--overwrite") == 0
         assert FORMATS[to].together or (target / "note.txt").read_text() == "mine"
     # Masks are replaced, but not the image beside them.
@@ -165,16 +161,12 @@ def test_the_source_is_never_overwritten(tmp_path):
     for to, target in TARGETS.items():
         assert run(tmp_path / "in", tmp_path / target, "--to", to) == 0
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    for to, target in TARGETS.items():
-        with pytest.raises(InputError, match="would be written into what is converted"):
-            run(tmp_path / target, tmp_path / target, "--to", to, "--overwrite")
-    for source in ("to-kaggle/a", "to-ome-zarr/a.ome.zarr", "to-tiff/a_labels.tif"):
-        source = tmp_path / source
-        to = source.parent.name.removeprefix("to-")
-        with pytest.raises(InputError, match="would be written into what is converted"):
-            run(source, source.parent, "--to", to, "--overwrite")
-    with pytest.raises(InputError, match="would be written into"):
-        run(tmp_path / "to.json", tmp_path / "to.json", "--to", "rle", "--overwrite")
+    itself = [(target, target, to) for to, target in TARGETS.items()]
+    inside = [("to-kaggle/a", "to-kaggle", "kaggle"), ("to-ome-zarr/a.ome.zarr", "to-ome-zarr", "ome-zarr")]
+    inside += [("to-tiff/a_labels.tif", "to-tiff", "tiff"), ("to.json", "to.json", "rle")]
+    for source, target, to in itself + inside:
+        arguments = (tmp_path / source, tmp_path / target, "--to", to, "--overwrite")
+        refused("would be written into what is converted", run, *arguments)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
     # Another format may lie beside the source.
     assert run(tmp_path / "in", tmp_path / "in", "--to", "rois") == 0
@@ -209,16 +201,14 @@ def test_names_cannot_leave_the_target(tmp_path, name, capsys):
         ("in", ["--to", "coco", "--images", "absent"], "no such file or folder"),
     ],
 )
-def test_what_cannot_be_converted(tmp_path, monkeypatch, source, arguments, match):
-    monkeypatch.chdir(tmp_path)
-    make(tmp_path / "in", a=LABELS)
-    label_tiff.write_labels(tmp_path / "mixed/a.tif", LABELS)
-    geojson.write(tmp_path / "mixed/a.geojson", LABELS)
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "note.txt").write_text("hello")
-    with pytest.raises(InputError, match=match):
-        run(source, "out", *arguments)
-    assert not (tmp_path / "out").exists()
+def test_what_cannot_be_converted(here, source, arguments, match):
+    make(here / "in", a=LABELS)
+    label_tiff.write_labels(here / "mixed/a.tif", LABELS)
+    geojson.write(here / "mixed/a.geojson", LABELS)
+    (here / "empty").mkdir()
+    (here / "note.txt").write_text("hello")
+    refused(match, run, source, "out", *arguments)
+    assert not (here / "out").exists()
 
 
 @pytest.mark.parametrize(

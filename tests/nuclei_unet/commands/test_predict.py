@@ -1,13 +1,12 @@
 """`nuclei-unet predict`, with the model that ships, on synthetic images in the formats of users."""
 
-import csv
-import io
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -16,16 +15,19 @@ import pandas as pd
 import pytest
 import tifffile
 
+from benchmarks.fault_injection.project import wait_for
 from nuclei_unet import measurements
 from nuclei_unet.batch import files
-from nuclei_unet.commands.main import main
 from nuclei_unet.evaluation import metrics
 from nuclei_unet.formats import label_tiff
 from nuclei_unet.formats.label_tiff import read_labels
 from pipeline.dataset import synthetic
-from tests import ROOT
+from tests import ROOT, cli
 
-OUTPUTS = {".nuclei-unet", "measurements.csv", "run.json", "summary.html"}
+OUTPUTS = {"measurements.csv", "run.json", "summary.html"}
+ALL_FORMATS = "geojson,rois,overlay,ome-zarr,coco,rle,parquet"
+call = partial(cli.call, "predict", "--fast")
+start = partial(cli.start, "-m", "nuclei_unet", "predict")
 
 
 @pytest.fixture(scope="module")
@@ -35,19 +37,8 @@ def synthetic_image():
     return np.ascontiguousarray(image[..., 0]), labels
 
 
-def call(*arguments):
-    """Run the command in this process; return its exit code."""
-    with pytest.raises(SystemExit) as stopped:
-        main(["predict", "--fast", *map(str, arguments)])
-    return stopped.value.code
-
-
 def run_json(folder):
     return json.loads((folder / "run.json").read_text())
-
-
-def rows(folder):
-    return list(csv.DictReader(io.StringIO((folder / "measurements.csv").read_text())))
 
 
 def write_png(path, image):
@@ -64,34 +55,22 @@ def images(tmp_path, synthetic_image):
     tifffile.imwrite(folder / "a.tif", image.astype(np.uint16) * 200, photometric="minisblack")
     channels = np.stack([image // 4, image, image // 2]).astype(np.uint16) * 100
     (folder / "plate 1").mkdir()
-    tifffile.imwrite(
-        folder / "plate 1/b.ome.tif",
-        channels,
-        ome=True,
-        photometric="minisblack",
-        metadata={
-            "axes": "CYX",
-            "Channel": {"Name": ["GFP", "DAPI", "Cy5"]},
-            "PhysicalSizeX": 0.65,
-            "PhysicalSizeXUnit": "µm",
-            "PhysicalSizeY": 0.65,
-            "PhysicalSizeYUnit": "µm",
-        },
-    )
+    about = {"axes": "CYX", "Channel": {"Name": ["GFP", "DAPI", "Cy5"]}}
+    about |= {f"PhysicalSize{axis}": 0.65 for axis in "XY"} | {f"PhysicalSize{axis}Unit": "µm" for axis in "XY"}
+    tifffile.imwrite(folder / "plate 1/b.ome.tif", channels, ome=True, photometric="minisblack", metadata=about)
     return folder
 
 
 def test_a_folder_of_all_types(images, tmp_path, synthetic_image, capsys):
     _, truth = synthetic_image
     out = tmp_path / "results"
-    assert call(images, out, "--write", "geojson,rois,overlay,ome-zarr,coco,rle,parquet") == 0
-    assert "3 images" in capsys.readouterr().out
+    assert "3 images" in cli.output(capsys, call, images, out, "--write", ALL_FORMATS)
     names = ["a.png", "a.tif", "plate 1/b"]
     found = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
     for name in names:
         assert {f"{name}{end}" for end in ("_labels.tif", ".geojson", "_rois.zip", "_overlay.png")} <= found
         assert (out / f"{name}.ome.zarr").is_dir()
-    assert OUTPUTS - {".nuclei-unet"} | {"coco.json", "nuclei_rle.csv", "measurements.parquet"} <= found
+    assert OUTPUTS | {"coco.json", "nuclei_rle.csv", "measurements.parquet"} <= found
     assert not [name for name in found if "partial" in name]
 
     labels = {name: read_labels(out / f"{name}_labels.tif") for name in names}
@@ -120,19 +99,15 @@ def test_a_second_start_does_only_what_is_missing(images, tmp_path, capsys):
     first = {path: path.stat().st_mtime_ns for path in out.rglob("*_labels.tif")}
     table = (out / "measurements.csv").read_bytes()
     (out / "a.png_labels.tif").unlink()
-    assert call(images, out) == 0
-    assert "2 were done before" in capsys.readouterr().out
+    assert "2 were done before" in cli.output(capsys, call, images, out)
     again = {path for path in first if path.stat().st_mtime_ns != first[path]}
     assert {path.name for path in again} == {"a.png_labels.tif"}
     assert (out / "measurements.csv").read_bytes() == table
     # Other settings, another image: what they change is done again.
     write_png(images / "a.png", np.zeros((30, 30), np.uint8))
-    assert call(images, out) == 0
-    assert "2 were done before" in capsys.readouterr().out
-    assert call(images, out, "--overwrite") == 0
-    assert "done before" not in capsys.readouterr().out
-    assert call(images, out, "--diameter", "30") == 0
-    assert "done before" not in capsys.readouterr().out
+    assert "2 were done before" in cli.output(capsys, call, images, out)
+    for options in (("--overwrite",), ("--diameter", "30")):
+        assert "done before" not in cli.output(capsys, call, images, out, *options)
 
 
 def test_broken_files_are_named_and_the_others_done(images, tmp_path, capsys, synthetic_image):
@@ -151,8 +126,7 @@ def test_broken_files_are_named_and_the_others_done(images, tmp_path, capsys, sy
         assert any(name in line and reason in line for line in errors), (name, errors)
     assert "Traceback" not in said.err
     assert sum(item["error"] is not None for item in run_json(out)["images"]) == 4
-    page = (out / "summary.html").read_text()
-    assert "cut short" in page
+    assert "cut short" in (out / "summary.html").read_text()
     # A broken file that was mended is done at the next start.
     write_png(images / "broken.png", synthetic_image[0])
     for name in ("empty.tif", "nan.tif", "stack.tif"):
@@ -160,39 +134,33 @@ def test_broken_files_are_named_and_the_others_done(images, tmp_path, capsys, sy
     assert call(images, out) == 0
 
 
-@pytest.mark.parametrize(
-    "image",
-    [np.zeros((1, 1), np.uint8), np.zeros((3, 500), np.uint8)],
-    ids=["one pixel", "a strip"],
-)
-def test_images_without_nuclei(image, tmp_path):
-    write_png(tmp_path / "in/x.png", image)
+@pytest.mark.parametrize("shape", [(1, 1), (3, 500)], ids=["one pixel", "a strip"])
+def test_images_without_nuclei(shape, tmp_path):
+    write_png(tmp_path / "in/x.png", np.zeros(shape, np.uint8))
     out = tmp_path / "results"
-    assert call(tmp_path / "in", out, "--write", "geojson,rois,overlay,ome-zarr,coco,rle,parquet") == 0
-    assert read_labels(out / "x_labels.tif").shape == image.shape
+    assert call(tmp_path / "in", out, "--write", ALL_FORMATS) == 0
+    assert read_labels(out / "x_labels.tif").shape == shape
     (item,) = run_json(out)["images"]
     assert item["count"] == 0 and any("No nuclei" in warning for warning in item["warnings"])
-    assert rows(out) == []
+    assert pd.read_csv(out / "measurements.csv").empty
 
 
 def test_planes_and_projections(tmp_path, synthetic_image, capsys):
     image = synthetic_image[0][:128, :128]
     stack = np.stack([image // 3, image, image // 2])
     tifffile.imwrite(tmp_path / "s.tif", stack, imagej=True, metadata={"axes": "ZYX"})
-    assert call(tmp_path / "s.tif", tmp_path / "each") == 0
-    assert "3 images" in (said := capsys.readouterr().out) and "each plane of a stack" in said
+    said = cli.output(capsys, call, tmp_path / "s.tif", tmp_path / "each")
+    assert "3 images" in said and "each plane of a stack" in said
     names = ["s_z0", "s_z1", "s_z2"]
     assert sorted(path.name for path in (tmp_path / "each").glob("*.tif")) == [f"{n}_labels.tif" for n in names]
-    assert call(tmp_path / "s.tif", tmp_path / "one", "--project", "max") == 0
-    assert "projected to one image: max" in capsys.readouterr().out
-    projected = read_labels(tmp_path / "one/s_labels.tif")
-    assert (projected == read_labels(tmp_path / "each/s_z1_labels.tif")).all()
+    said = cli.output(capsys, call, tmp_path / "s.tif", tmp_path / "one", "--project", "max")
+    assert "projected to one image: max" in said
+    assert (read_labels(tmp_path / "one/s_labels.tif") == read_labels(tmp_path / "each/s_z1_labels.tif")).all()
 
 
 def test_the_diameter_is_estimated_or_given(tmp_path):
     _, image, truth = next(synthetic.held_out_images(1, 2018))
-    large = cv2.resize(image, None, fx=3, fy=3, interpolation=cv2.INTER_CUBIC)
-    tifffile.imwrite(tmp_path / "l.tif", large)
+    tifffile.imwrite(tmp_path / "l.tif", cv2.resize(image, None, fx=3, fy=3, interpolation=cv2.INTER_CUBIC))
     truth = np.kron(truth, np.ones((3, 3), np.uint16))
     found, used = {}, {}
     for name, options in (("estimated", ()), ("the user", ("--diameter", "12"))):
@@ -201,28 +169,18 @@ def test_the_diameter_is_estimated_or_given(tmp_path):
         assert item["diameter_from"] == name
         used[name] = item["diameter"]
         found[name] = metrics.dsb_score(metrics.instance_counts(truth, read_labels(tmp_path / name / "l_labels.tif")))
-    assert (
-        used["estimated"] == pytest.approx(np.median(measurements.diameters(truth)), rel=0.3) and used["the user"] == 12
-    )
+    assert used == {"estimated": pytest.approx(np.median(measurements.diameters(truth)), rel=0.3), "the user": 12}
     assert found["estimated"] > found["the user"] + 0.1
 
 
 def test_several_processes_give_the_same_files(images, tmp_path):
-    assert call(images, tmp_path / "one", "--write", "geojson,rois,coco") == 0
-    assert call(images, tmp_path / "two", "--write", "geojson,rois,coco", "--jobs", "2") == 0
-    for path in (tmp_path / "one").rglob("*"):
-        name = path.relative_to(tmp_path / "one")
-        if path.is_file() and name.parts[0] != ".nuclei-unet" and name.name not in ("run.json", "summary.html"):
-            assert path.read_bytes() == (tmp_path / "two" / name).read_bytes(), name
+    for jobs in (1, 2):
+        assert call(images, tmp_path / f"{jobs}", "--write", "geojson,rois,coco", "--jobs", jobs) == 0
+    assert cli.results(tmp_path / "1") == cli.results(tmp_path / "2")
 
 
-def start(*arguments):
-    return subprocess.Popen(
-        [sys.executable, "-m", "nuclei_unet", "predict", *map(str, arguments)],
-        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        # A shell's background jobs, and their children, ignore Ctrl-C.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )  # fmt: skip
+def labels_in(folder):
+    return list(folder.glob("[0-9]*_labels.tif"))
 
 
 @pytest.mark.slow
@@ -232,9 +190,7 @@ def test_ctrl_c_ends_at_once_and_a_second_start_goes_on(jobs, tmp_path, syntheti
         write_png(tmp_path / f"in/{number:02}.png", synthetic_image[0])
     out = tmp_path / "results"
     process = start(tmp_path / "in", out, "--jobs", jobs)
-    deadline = time.monotonic() + 60
-    while len(list(out.glob("[0-9]*_labels.tif"))) < 2 and time.monotonic() < deadline:
-        time.sleep(0.05)
+    wait_for(lambda: len(labels_in(out)) >= 2, process)
     before = time.monotonic()
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
@@ -258,8 +214,7 @@ def test_kill_9_leaves_nothing_that_the_next_run_takes_for_a_result(tmp_path, sy
         write_png(tmp_path / f"in/{number}.png", synthetic_image[0])
     out = tmp_path / "results"
     process = start("--fast", tmp_path / "in", out)
-    while not list(out.glob("[0-9]_labels.tif")) and process.poll() is None:
-        time.sleep(0.02)
+    wait_for(lambda: labels_in(out), process)
     process.kill()
     process.communicate()
     assert call(tmp_path / "in", out) == 0
@@ -272,22 +227,13 @@ def test_two_runs_on_one_folder(tmp_path, synthetic_image):
         write_png(tmp_path / f"in/{number}.png", synthetic_image[0])
     out = tmp_path / "results"
     first = start(tmp_path / "in", out)
-    while not (out / ".nuclei-unet/lock").exists() and first.poll() is None:
-        time.sleep(0.02)
+    wait_for((out / ".nuclei-unet/lock").exists, first)
     time.sleep(0.3)
     second = start(tmp_path / "in", out)
     _, said = second.communicate(timeout=60)
     first.send_signal(signal.SIGINT)
     first.communicate()
     assert second.returncode == 1 and "another run is writing there" in said and "Traceback" not in said
-
-
-def refused(capsys, *arguments):
-    """Run the command, which must refuse to start; return its one line."""
-    assert call(*arguments) == 1
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("error: ")
-    return line
 
 
 def test_one_bad_plane_does_not_stop_the_others(tmp_path, synthetic_image, capsys):
@@ -302,17 +248,17 @@ def test_what_cannot_be_started_is_refused_in_one_line(tmp_path, synthetic_image
     write_png(tmp_path / "in/x.png", synthetic_image[0])
     (tmp_path / "none").mkdir()
     (tmp_path / "notes.txt").write_text("no image")
-    assert "no image" in refused(capsys, tmp_path / "none", tmp_path / "out")
-    assert "no such file or folder" in refused(capsys, tmp_path / "nowhere", tmp_path / "out")
-    assert "notes.txt" in refused(capsys, tmp_path / "notes.txt", tmp_path / "out")
-    assert "folder of images" in refused(capsys, tmp_path / "in", tmp_path / "in/results")
-    assert "folder of images" in refused(capsys, tmp_path / "in", tmp_path / "in")
-    assert "is a file" in refused(capsys, tmp_path / "in", tmp_path / "notes.txt")
-    assert "not a format" in refused(capsys, tmp_path / "in", tmp_path / "out", "--write", "svg")
-    assert "no such model" in refused(capsys, tmp_path / "in", tmp_path / "out", "--model", tmp_path / "m.onnx")
-    assert "nothing that is installed knows" in refused(
-        capsys, tmp_path / "in", tmp_path / "out", "--model", "s3://a/b"
-    )
+    for images, out, options, said in (
+        ("none", "out", (), "no image"),
+        ("nowhere", "out", (), "no such file or folder"),
+        ("notes.txt", "out", (), "notes.txt"),
+        *(("in", out, (), "folder of images") for out in ("in/results", "in")),
+        ("in", "notes.txt", (), "is a file"),
+        ("in", "out", ("--write", "svg"), "not a format"),
+        ("in", "out", ("--model", tmp_path / "m.onnx"), "no such model"),
+        ("in", "out", ("--model", "s3://a/b"), "nothing that is installed knows"),
+    ):
+        assert said in cli.error(capsys, call, tmp_path / images, tmp_path / out, *options)
     assert not (tmp_path / "out").exists() and not (tmp_path / "in/results").exists()
 
 
@@ -320,9 +266,9 @@ def test_no_input_and_no_foreign_file_is_overwritten(tmp_path, synthetic_image, 
     write_png(tmp_path / "x.png", synthetic_image[0])
     tifffile.imwrite(tmp_path / "x_labels.tif", synthetic_image[0])
     before = (tmp_path / "x_labels.tif").read_bytes()
-    line = refused(capsys, tmp_path / "x.png", tmp_path / "x_labels.tif", tmp_path)
+    line = cli.error(capsys, call, tmp_path / "x.png", tmp_path / "x_labels.tif", tmp_path)
     assert "x_labels.tif: is an input" in line
-    assert "is not from nuclei-unet" in refused(capsys, tmp_path / "x.png", tmp_path)
+    assert "is not from nuclei-unet" in cli.error(capsys, call, tmp_path / "x.png", tmp_path)
     assert (tmp_path / "x_labels.tif").read_bytes() == before
 
 
@@ -334,7 +280,7 @@ def test_a_full_disk_stops_the_run_with_one_line(tmp_path, synthetic_image, caps
         raise OSError(28, "No space left on device", str(path))
 
     monkeypatch.setattr(label_tiff, "write_labels", full)
-    line = refused(capsys, tmp_path / "in", tmp_path / "out")
+    line = cli.error(capsys, call, tmp_path / "in", tmp_path / "out")
     assert "No space left on device" in line and "0_labels.tif" in line
 
 
@@ -357,4 +303,4 @@ def test_a_folder_name_that_is_not_text_is_printed_somehow(tmp_path, synthetic_i
     variables = os.environ | {"PYTHONIOENCODING": "utf-8:strict"}
     done = subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True)
     assert not done.returncode and r"\udcff out" in done.stdout, done.stderr
-    assert OUTPUTS - {".nuclei-unet"} <= {path.name for path in out.iterdir()}
+    assert {path.name for path in out.iterdir()} >= OUTPUTS

@@ -1,6 +1,5 @@
 """The command `nuclei-unet score` on folders of tiny label images."""
 
-import argparse
 import csv
 import json
 from pathlib import Path
@@ -11,10 +10,11 @@ import pytest
 import tifffile
 
 from nuclei_unet.commands import score
-from nuclei_unet.errors import InputError
 from nuclei_unet.evaluation import scores
 from nuclei_unet.formats.label_tiff import write_labels
 from nuclei_unet.formats.registry import FORMATS, READ
+from tests import cli
+from tests.refusals import refused
 
 TWO = np.repeat(np.repeat([[1, 1, 0, 2, 2]], 4, axis=0), 4, axis=1).astype(np.uint16)  # 4 x 20, 32 pixels each
 MERGED = np.repeat(np.repeat([[1, 1, 1, 1, 1]], 4, axis=0), 4, axis=1).astype(np.uint16)
@@ -22,9 +22,7 @@ EMPTY = np.zeros((4, 20), np.uint16)
 
 
 def run(*arguments):
-    parser = argparse.ArgumentParser()
-    score.add_arguments(parser)
-    return score.main(parser.parse_args(list(map(str, arguments))))
+    return score.main(cli.asked(score, *arguments))
 
 
 @pytest.fixture
@@ -41,9 +39,7 @@ def test_all_scores_are_printed_with_the_worst_images(folders, capsys):
     assert run(*folders) == 0
     out, err = capsys.readouterr()
     assert out.startswith("3 images, 4 nuclei, 3 predicted\n") and "error" not in err
-    for one in scores.SCORES:
-        if one.over not in ("low", "high"):
-            assert f"\n{one.name} " in out
+    assert all(f"\n{one.name} " in out for one in scores.SCORES if one.over not in ("low", "high"))
     (line,) = (line for line in out.splitlines() if line.startswith("DSB score"))
     assert line.split()[2:4] == ["0.667", "0.000-1.000"]
     assert "2 correct, 0 missed, 0 split, 2 merged" in out and "2 correct, 0 false, 0 split, 1 merged" in out
@@ -100,11 +96,10 @@ def test_one_nucleus_is_no_mask_and_sets_need_a_common_name(tmp_path, capsys):
     pieces[:, 1], pieces[:, 5] = 1, 1
     for folder in ("labels", "truth"):
         write_labels(tmp_path / folder / "a.tif", pieces)
-    assert run(tmp_path / "labels", tmp_path / "truth") == 0
-    assert capsys.readouterr().out.startswith("1 images, 1 nuclei, 1 predicted")
+    printed = cli.output(capsys, run, tmp_path / "labels", tmp_path / "truth")
+    assert printed.startswith("1 images, 1 nuclei, 1 predicted")
     (tmp_path / "truth/a.tif").rename(tmp_path / "truth/b.tif")
-    with pytest.raises(InputError, match="no name in common: they hold, for example, a and b"):
-        run(tmp_path / "labels", tmp_path / "truth")
+    refused("no name in common: they hold, for example, a and b", run, tmp_path / "labels", tmp_path / "truth")
 
 
 @pytest.mark.parametrize("to", READ)
@@ -119,8 +114,7 @@ def test_labels_and_truth_may_have_any_format(tmp_path, capsys, to, side):
             one.write(path, "a", TWO)
             one.write(path, "b", MERGED)
         paths.append(path)
-    assert run(*paths) == 0
-    assert capsys.readouterr().out.startswith("2 images, 3 nuclei, 3 predicted\n")
+    assert cli.output(capsys, run, *paths).startswith("2 images, 3 nuclei, 3 predicted\n")
 
 
 def test_sizes_that_neither_side_says(tmp_path, capsys):

@@ -33,8 +33,7 @@ def test_pixel_counts_and_scores():
     ],
 )
 def test_pixel_scores_at_the_edges(truth, predicted, scores):
-    found = metrics.pixel_scores(metrics.pixel_counts(row(truth), row(predicted)))
-    assert list(found.values()) == scores
+    assert list(metrics.pixel_scores(metrics.pixel_counts(row(truth), row(predicted))).values()) == scores
 
 
 def test_gaps_in_labels_and_images_without_background():
@@ -42,8 +41,7 @@ def test_gaps_in_labels_and_images_without_background():
     # In ascending order: truth 3 and 5, predicted 7 and 9.
     np.testing.assert_array_equal(with_gaps, [[1, 1, 0], [0, 2, 1], [1, 0, 1]])
     assert counts("0553330", "0099777") == counts("0112220", "0022111")
-    matrix = metrics.overlap_matrix(row("1122"), row("3344"))
-    np.testing.assert_array_equal(matrix, [[0, 0, 0], [0, 2, 0], [0, 0, 2]])
+    np.testing.assert_array_equal(metrics.overlap_matrix(row("1122"), row("3344")), [[0, 0, 0], [0, 2, 0], [0, 0, 2]])
     np.testing.assert_array_equal(metrics.overlap_matrix(row("11"), row("00")), [[0], [2]])
 
 
@@ -52,7 +50,6 @@ def test_ious_of_the_pairs_that_touch():
     found = metrics.overlaps(row("0112220"), row("0011222")).of_nuclei()
     assert list(zip(found.true.tolist(), found.predicted.tolist(), strict=True)) == [(1, 1), (2, 1), (2, 2)]
     np.testing.assert_allclose(found.ious(), [1 / 3, 1 / 4, 2 / 4])
-    # Of empty images.
     assert metrics.overlaps(row("00"), row("12")).of_nuclei().ious().size == 0
     found = metrics.overlaps(np.zeros((0, 5), np.uint16), np.zeros((0, 5), np.uint16))
     assert found.pixels.size == 0 and found.true_areas.size == found.predicted_areas.size == 1
@@ -60,8 +57,7 @@ def test_ious_of_the_pairs_that_touch():
 
 def test_a_hundred_thousand_nuclei_need_no_table_of_all_pairs():
     truth = np.arange(1, 90_001, dtype=np.uint32).reshape(300, 300).repeat(2, axis=0)
-    found = metrics.instance_counts(truth, truth * 40_000)
-    assert found == InstanceCounts(90_000, 90_000, (1.0,) * 90_000)
+    assert metrics.instance_counts(truth, truth * 40_000) == InstanceCounts(90_000, 90_000, (1.0,) * 90_000)
 
 
 @pytest.mark.parametrize("shapes", [((2, 3), (3, 2)), ((4, 4), (4, 5)), ((4,), (4,)), ((2, 2, 1), (2, 2, 1))])

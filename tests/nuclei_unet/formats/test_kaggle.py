@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from nuclei_unet.errors import InputError
 from nuclei_unet.formats import kaggle, run_lengths
+from tests.images import png
 from tests.nuclei_unet.formats.label_images import LABELS
-from tests.pngs import png
+from tests.refusals import refused
 
 
 def read(path: Path) -> dict[str, np.ndarray]:
@@ -23,8 +23,8 @@ def solution(tmp_path: Path, *rows: str, header: str = "ImageId,EncodedPixels,He
 
 
 def test_a_csv_becomes_label_images(tmp_path):
-    path = solution(tmp_path, "a,1 2,3,2,Public", "b,4 1,2,2,Public", "a,2 2 6 1,3,2,Public", "c,,1,2,Public")
-    labels = read(path)
+    rows = ("a,1 2,3,2,Public", "b,4 1,2,2,Public", "a,2 2 6 1,3,2,Public", "c,,1,2,Public")
+    labels = read(solution(tmp_path, *rows))
     assert {key: image.dtype for key, image in labels.items()} == dict.fromkeys("abc", np.dtype(np.uint16))
     assert labels["a"].tolist() == [[1, 0], [1, 0], [2, 2]]  # pixel 2 stays with the earlier row
     assert labels["b"].tolist() == [[0, 0], [0, 1]]
@@ -46,20 +46,15 @@ def test_a_csv_becomes_label_images(tmp_path):
 )
 def test_faults_of_a_solution_name_file_and_line(tmp_path, row, match):
     path = solution(tmp_path, "a,1 1,3,2,Public", row)
-    with pytest.raises(InputError, match=match) as caught:
-        read(path)
-    assert f"{path}, line 3" in str(caught.value)
+    assert f"{path}, line 3" in refused(match, read, path)
 
 
 def test_faults_of_the_csv_itself(tmp_path):
-    with pytest.raises(InputError, match="column Height is missing"):
-        read(solution(tmp_path, header="ImageId,EncodedPixels,Width"))
-    with pytest.raises(InputError, match="no such file"):
-        read(tmp_path / "absent.csv")
+    refused("column Height is missing", read, solution(tmp_path, header="ImageId,EncodedPixels,Width"))
+    refused("no such file", read, tmp_path / "absent.csv")
     for data in (b"", b"\x89PNG\xff\xfe,\x00", b"a,b\n1,2,3\n1\n1,2,3,4\n"):
         (tmp_path / "bad.csv").write_bytes(data)
-        with pytest.raises(InputError, match="bad.csv"):
-            read(tmp_path / "bad.csv")
+        refused("bad.csv", read, tmp_path / "bad.csv")
 
 
 def test_other_programs_read_the_csv(tmp_path):
@@ -77,8 +72,7 @@ def test_other_programs_read_the_csv(tmp_path):
 @pytest.mark.parametrize("label", ["0", "-1", "x", "4294967296", ""])
 def test_wrong_labels_are_named(tmp_path, label):
     path = solution(tmp_path, f"a,1 1,3,2,{label}", header="ImageId,EncodedPixels,Height,Width,Label")
-    with pytest.raises(InputError, match="solution.csv, line 2, Label: "):
-        read(path)
+    refused("solution.csv, line 2, Label: ", read, path)
 
 
 def test_masks_have_the_layout_of_the_data_set(tmp_path):
@@ -112,5 +106,4 @@ def test_masks_with_any_names_are_numbered_in_their_order(tmp_path):
     ],
 )
 def test_wrong_masks_are_named(tmp_path, masks, match):
-    with pytest.raises(InputError, match=match):
-        kaggle.read_masks(folder_of(tmp_path, **masks))
+    refused(match, kaggle.read_masks, folder_of(tmp_path, **masks))

@@ -34,8 +34,7 @@ def test_contrast_is_stretched_whatever_the_range(dtype, channels):
 
 
 def test_values_that_are_no_numbers():
-    image = np.array([[np.nan, 1, 2], [np.inf, -np.inf, 3]])
-    picture = overlay(image, np.zeros((2, 3), np.uint8))[..., 0]
+    picture = overlay(np.array([[np.nan, 1, 2], [np.inf, -np.inf, 3]]), np.zeros((2, 3), np.uint8))[..., 0]
     assert picture[0, 0] == picture[1, 1] == 0 and picture[1, 0] == 255 and 100 < picture[0, 2] < 160
     assert not overlay(np.full((2, 3), np.nan), np.zeros((2, 3), np.uint8)).any()
 
@@ -43,5 +42,4 @@ def test_values_that_are_no_numbers():
 def test_a_png_in_rgb(tmp_path):
     image = np.random.default_rng(0).integers(0, 256, (*LABELS.shape, 3), np.uint8)
     write(tmp_path / "new" / "a.png", LABELS, image)
-    found = cv2.imread(str(tmp_path / "new" / "a.png"))[..., ::-1]
-    assert np.array_equal(found, overlay(image, LABELS))
+    assert np.array_equal(cv2.imread(str(tmp_path / "new" / "a.png"))[..., ::-1], overlay(image, LABELS))

@@ -6,7 +6,6 @@ import zlib
 
 import cv2
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
@@ -14,11 +13,11 @@ from PIL import Image
 
 from nuclei_unet.errors import InputError
 from nuclei_unet.formats.png import PNG_START, decode
-from tests.pngs import GREY
+from tests.images import GREY
+from tests.refusals import refused
 
 
 def written(image: Image.Image, form: str) -> bytes:
-    """Return an image file."""
     stream = io.BytesIO()
     image.save(stream, form)
     return stream.getvalue()
@@ -52,8 +51,7 @@ def test_decode_refuses_what_is_no_sound_png():
         (bomb, "20000 x 20000 pixels"),
         (bytes(wrong), "cannot be decoded"),
     ]:
-        with pytest.raises(InputError, match=match):
-            decode(data, "x.png")
+        refused(match, decode, data, "x.png")
 
 
 pictures = npst.arrays(

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nuclei_unet.errors import InputError
-from nuclei_unet.formats import parquet as parquet_tables
+from nuclei_unet.formats import parquet
 from nuclei_unet.formats.tables import csv_bytes
+from tests.refusals import refused
 
 TABLE = {
     "image": np.array(["a, b.png", 'say "x".png', "ü.png"], object),
@@ -60,7 +60,7 @@ def test_any_name_and_number_comes_back(found):
 def test_parquet_is_the_csv_with_types(tmp_path):
     (tmp_path / "t.csv").write_bytes(csv_bytes(TABLE | {"image": np.array(["1", "007", "ü, x.png"], object)}))
     for name in ("a", "b"):
-        parquet_tables.write_csv(tmp_path / "t.csv", tmp_path / name)
+        parquet.write_csv(tmp_path / "t.csv", tmp_path / name)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
     read = pd.read_parquet(tmp_path / "a")
     assert read["image"].tolist() == ["1", "007", "ü, x.png"]
@@ -68,25 +68,24 @@ def test_parquet_is_the_csv_with_types(tmp_path):
     assert read["area"].dtype == np.float64 and read["area"][1] == 0.333333333 and pd.isna(read["area"][2])
 
     (tmp_path / "t.csv").write_bytes(csv_bytes({name: column[:0] for name, column in TABLE.items()}))
-    parquet_tables.write_csv(tmp_path / "t.csv", tmp_path / "empty")
+    parquet.write_csv(tmp_path / "t.csv", tmp_path / "empty")
     assert list(pd.read_parquet(tmp_path / "empty")) == list(TABLE)
 
 
 def test_parquet_without_pyarrow_says_what_to_install(monkeypatch, tmp_path):
     monkeypatch.setattr("nuclei_unet.formats.parquet.find_spec", lambda name: None)
-    with pytest.raises(InputError, match=r"pip install 'nuclei-unet\[parquet\]'"):
-        parquet_tables.write_csv(tmp_path / "t.csv", tmp_path / "t.parquet")
+    refused(r"pip install 'nuclei-unet\[parquet\]'", parquet.write_csv, tmp_path / "t.csv", tmp_path / "t.parquet")
 
 
 def test_a_very_long_table_becomes_a_folder_that_reads_like_one_file(tmp_path, monkeypatch):
-    monkeypatch.setattr(parquet_tables, "PART", 1000)
+    monkeypatch.setattr(parquet, "PART", 1000)
     table = {"image": np.array(["a"] * 200_000, object), "label": np.arange(200_000), "area": np.arange(200_000) / 7}
     (tmp_path / "t.csv").write_bytes(csv_bytes(table))
-    parquet_tables.write_csv(tmp_path / "t.csv", tmp_path / "t.parquet", 200_000)
+    parquet.write_csv(tmp_path / "t.csv", tmp_path / "t.parquet", 200_000)
     assert len(list((tmp_path / "t.parquet").iterdir())) > 1
     found = pd.read_parquet(tmp_path / "t.parquet")
     assert found.label.tolist() == list(range(200_000)) and np.allclose(found.area, table["area"], rtol=1e-8)
     # A small one takes the folder's place, and the other way round.
     (tmp_path / "t.csv").write_bytes(csv_bytes({name: values[:5] for name, values in table.items()}))
-    parquet_tables.write_csv(tmp_path / "t.csv", tmp_path / "t.parquet", 5)
+    parquet.write_csv(tmp_path / "t.csv", tmp_path / "t.parquet", 5)
     assert (tmp_path / "t.parquet").is_file() and len(pd.read_parquet(tmp_path / "t.parquet")) == 5

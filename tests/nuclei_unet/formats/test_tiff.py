@@ -1,3 +1,4 @@
+import contextlib
 import logging
 import os
 import struct
@@ -14,6 +15,7 @@ from nuclei_unet import InputError
 from nuclei_unet.formats.planes import planes
 from nuclei_unet.formats.reading import open_images
 from tests import ROOT
+from tests.refusals import refused
 
 RNG = np.random.default_rng(0)
 GREY = RNG.integers(0, 60_000, (40, 60), np.uint16)
@@ -26,6 +28,10 @@ PLAIN = {"metadata": None, "photometric": "minisblack"}
 def only(path, axes=None):
     (image,) = open_images(path, axes)
     return image
+
+
+def loaded(path):
+    return [image.load() for image in open_images(path)]
 
 
 def same(path, array, axes, given=None):
@@ -43,8 +49,7 @@ def same(path, array, axes, given=None):
 )
 def test_what_opencv_writes(tmp_path, compression, array, axes):
     path = tmp_path / "a.tif"
-    bgr = array[..., ::-1] if array.ndim == 3 else array
-    cv2.imwrite(str(path), bgr, [cv2.IMWRITE_TIFF_COMPRESSION, compression])
+    cv2.imwrite(str(path), array[..., ::-1] if array.ndim == 3 else array, [cv2.IMWRITE_TIFF_COMPRESSION, compression])
     same(path, array, axes)
 
 
@@ -74,8 +79,7 @@ def test_a_colour_table_for_display_changes_no_grey_value(tmp_path):
 @pytest.mark.parametrize("mode", ["CMYK", "LAB"])
 def test_other_colours_are_refused(tmp_path, mode):
     Image.fromarray(RGB).convert(mode).save(tmp_path / "a.tif")
-    with pytest.raises(InputError, match=r"a\.tif: its colours are (SEPARATED|CIELAB); save it as grey or RGB"):
-        open_images(tmp_path / "a.tif")
+    refused(r"a\.tif: its colours are (SEPARATED|CIELAB); save it as grey or RGB", open_images, tmp_path / "a.tif")
 
 
 def test_pages_of_several_sizes_are_scenes(tmp_path):
@@ -89,8 +93,7 @@ def test_pages_of_several_sizes_are_scenes(tmp_path):
 @pytest.mark.parametrize("compression", [None, "zlib"])
 def test_a_stack_without_axes_is_refused_with_the_choices(tmp_path, compression):
     tifffile.imwrite(tmp_path / "a.tif", STACK, **PLAIN, compression=compression)
-    with pytest.raises(InputError, match=r"3 dimensions \(5, 40, 60\) are; give the axes as ZYX, TYX or CYX$"):
-        open_images(tmp_path / "a.tif")
+    refused(r"3 dimensions \(5, 40, 60\) are; give the axes as ZYX, TYX or CYX$", open_images, tmp_path / "a.tif")
     for axes in ("ZYX", "tyx", "CYX"):
         image = same(tmp_path / "a.tif", STACK, axes.upper(), axes)
         assert image.channels == (("0", "1", "2", "3", "4") if axes == "CYX" else ())
@@ -103,19 +106,15 @@ def test_choices_fit_the_shape(tmp_path):
         ((2, 3, 2, 40, 60), "TZCYX or TCZYX"),
     ):
         tifffile.imwrite(tmp_path / "a.tif", np.zeros(shape, np.uint16), photometric="minisblack")
-        with pytest.raises(InputError) as error:
-            open_images(tmp_path / "a.tif")
-        assert str(error.value).endswith(f"give the axes as {choices}")
+        assert refused(None, open_images, tmp_path / "a.tif").endswith(f"give the axes as {choices}")
 
 
 def test_axes_that_do_not_fit_are_refused(tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", STACK, **PLAIN)
     for axes in ("TZYX", "YX"):
-        with pytest.raises(InputError, match=rf"3 dimensions, which the axes {axes} do not fit"):
-            open_images(tmp_path / "a.tif", axes)
+        refused(rf"3 dimensions, which the axes {axes} do not fit", open_images, tmp_path / "a.tif", axes)
     for axes in ("ZXQ", "ZZYX", "CZT", "", "Z Y X"):
-        with pytest.raises(InputError, match="give a letter"):
-            open_images(tmp_path / "a.tif", axes)
+        refused("give a letter", open_images, tmp_path / "a.tif", axes)
 
 
 def test_planar_colours_are_rgb_but_three_channels_are_not(tmp_path):
@@ -126,8 +125,7 @@ def test_planar_colours_are_rgb_but_three_channels_are_not(tmp_path):
     assert only(tmp_path / "a.tif").channels == ("0", "1", "2")
     # Samples of grey: channels too, whether stored pixel by pixel or plane by plane.
     tifffile.imwrite(tmp_path / "b.tif", RGB, photometric="minisblack", planarconfig="contig")
-    image = same(tmp_path / "b.tif", RGB, "YXC")
-    np.testing.assert_array_equal(image.load(C=1), RGB[..., 1])
+    np.testing.assert_array_equal(same(tmp_path / "b.tif", RGB, "YXC").load(C=1), RGB[..., 1])
     tifffile.imwrite(tmp_path / "c.tif", three, photometric="minisblack", planarconfig="separate")
     np.testing.assert_array_equal(same(tmp_path / "c.tif", three, "CYX").load(C=2), three[2])
 
@@ -222,19 +220,17 @@ def test_series_are_scenes_each_with_its_own_metadata(tmp_path):
     second = pixels((30, 20, 1, 1, 1), channels("c") + '<TiffData IFD="2" PlaneCount="1"/>', 'PhysicalSizeX="1"')
     write_ome(tmp_path / "a.ome.tif", [*HYPER[0, 0], GREY[:20, :30]], first, second)
     images = open_images(tmp_path / "a.ome.tif")
-    about = [(image.scene, image.channels, image.pixel_size) for image in images]
-    assert about == [("scene0", ("a", "b"), 0.25), ("scene1", ("c",), None)]
+    assert [(image.scene, image.channels) for image in images] == [("scene0", ("a", "b")), ("scene1", ("c",))]
+    assert [image.pixel_size for image in images] == [0.25, None]
     np.testing.assert_array_equal(images[1].load(C=0), GREY[:20, :30])
 
 
 def test_series_beside_the_image_are_left_out(tmp_path):
     image = pixels((60, 40, 1, 1, 1), '<TiffData IFD="0" PlaneCount="1"/>')
-    others = [
-        pixels((width, 20, 1, 1, 1), f'<TiffData IFD="{at}" PlaneCount="1"/>').replace(
-            "<Image", f'<Image Name="{name}"'
-        )
-        for at, width, name in ((1, 30, "label image"), (2, 20, "macrophages"))
-    ]
+    others = []
+    for at, width, name in ((1, 30, "label image"), (2, 20, "macrophages")):
+        about = pixels((width, 20, 1, 1, 1), f'<TiffData IFD="{at}" PlaneCount="1"/>')
+        others.append(about.replace("<Image", f'<Image Name="{name}"'))
     write_ome(tmp_path / "a.ome.tif", [GREY, GREY[:20, :30], GREY[:20, :20]], image, *others)
     assert [image.shape for image in open_images(tmp_path / "a.ome.tif")] == [(40, 60), (20, 20)]
 
@@ -263,10 +259,8 @@ def test_an_image_in_several_files_belongs_to_the_first(tmp_path):
     same(tmp_path / "0.ome.tif", HYPER[0, 0], "CYX")
     assert open_images(tmp_path / "1.ome.tif") == []
     (tmp_path / "1.ome.tif").unlink()
-    image = only(tmp_path / "0.ome.tif")
-    np.testing.assert_array_equal(image.load(C=0), HYPER[0, 0, 0])
-    with pytest.raises(InputError, match="a plane of the image is missing"):
-        image.load(C=1)
+    np.testing.assert_array_equal(only(tmp_path / "0.ome.tif").load(C=0), HYPER[0, 0, 0])
+    refused("a plane of the image is missing", only(tmp_path / "0.ome.tif").load, C=1)
 
 
 @pytest.mark.parametrize("silence", ["disabled", "level"])
@@ -274,18 +268,15 @@ def test_a_cut_file_is_refused_whatever_was_done_to_its_logger(silence, tmp_path
     # As logging.config.fileConfig does to all loggers that it does not know.
     monkeypatch.setattr(logging.getLogger("tifffile"), silence, True if silence == "disabled" else logging.CRITICAL)
     tifffile.imwrite(tmp_path / "a.tif", np.stack([GREY] * 3), imagej=True, metadata={"axes": "ZYX"})
-    data = (tmp_path / "a.tif").read_bytes()
-    (tmp_path / "a.tif").write_bytes(data[: -GREY.nbytes])
-    with pytest.raises(InputError, match=r"a\.tif: the file is damaged or cut short"):
-        [image.load() for image in open_images(tmp_path / "a.tif")]
+    (tmp_path / "a.tif").write_bytes((tmp_path / "a.tif").read_bytes()[: -GREY.nbytes])
+    refused(r"a\.tif: the file is damaged or cut short", loaded, tmp_path / "a.tif")
 
 
 def test_broken_ome_metadata(tmp_path):
     about = pixels((60, 40, 1, 1, 1), "<TiffData/>")
     for text in (OME.format(about).replace("</Pixels>", ""), OME.format(about)[:-20]):
         tifffile.imwrite(tmp_path / "a.ome.tif", GREY, description=text, metadata=None)
-        with pytest.raises(InputError, match=r"a\.ome\.tif: .*(damaged|OME metadata are cut short)"):
-            open_images(tmp_path / "a.ome.tif")
+        refused(r"a\.ome\.tif: .*(damaged|OME metadata are cut short)", open_images, tmp_path / "a.ome.tif")
 
 
 def variants(folder):
@@ -306,7 +297,7 @@ def test_a_file_that_is_cut_short_is_refused_wherever_the_cut_is(tmp_path, capfd
             path = tmp_path / whole.name
             path.write_bytes(data[:length])
             try:
-                found = [image.load() for image in open_images(path)]
+                found = loaded(path)
             except InputError as error:
                 assert str(error).startswith(f"{path}: ") and "\n" not in str(error)
             else:
@@ -322,8 +313,7 @@ def test_coded_data_that_are_cut_short(tmp_path, compression):
     data = (tmp_path / "a.tif").read_bytes()
     for lost in (1, 10, 500):
         (tmp_path / "a.tif").write_bytes(data[:-lost])
-        with pytest.raises(InputError, match=r"a\.tif: the file is cut short$"):
-            only(tmp_path / "a.tif").load()
+        refused(r"a\.tif: the file is cut short$", loaded, tmp_path / "a.tif")
 
 
 @pytest.mark.slow
@@ -336,11 +326,9 @@ def test_damaged_bytes_never_end_in_a_traceback(tmp_path):
             for at in RNG.integers(4, min(len(data), 600), 4):
                 damaged[at] = RNG.integers(256)
             (tmp_path / "a.tif").write_bytes(damaged)
-            try:
+            with contextlib.suppress(InputError):
                 for image in open_images(tmp_path / "a.tif"):
                     planes(image, 0)[0].read()
-            except InputError:
-                pass
 
 
 def tiff_header(width, height, data=b"\0" * 64, compression=1):
@@ -355,12 +343,10 @@ def test_a_header_that_claims_a_million_by_a_million_pixels(tmp_path):
     path = tmp_path / "a.tif"
     for compression in (1, 8):
         path.write_bytes(tiff_header(10**6, 10**6, compression=compression))
-        with pytest.raises(InputError, match=r"1,000,000,000,000 values in a plane"):
-            planes(only(path))
+        refused(r"1,000,000,000,000 values in a plane", planes, only(path))
     path.write_bytes(tiff_header(40_000, 40_000))
     (plane,) = planes(only(path))
-    with pytest.raises(InputError, match="cut short"):
-        plane.read()
+    refused("cut short", plane.read)
     path.write_bytes(tiff_header(8, 8))
     assert planes(only(path))[0].read()[0].shape == (8, 8)
 

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 import zarr
 
-from nuclei_unet import InputError
 from nuclei_unet.formats.planes import planes
 from nuclei_unet.formats.reading import open_images
 from nuclei_unet.formats.zarr_images import one_channel, open_levels, window
+from tests.refusals import refused
 
 ARRAY = np.random.default_rng(0).integers(0, 60_000, (2, 2, 3, 40, 60), np.uint16)  # TCZYX
 
@@ -25,15 +25,8 @@ def write(path, array=ARRAY, described=None, scale=(1, 1, 2, 0.5, 0.5), version=
     for level in range(2):
         chunks = tuple(min(size, 32) for size in array.shape)
         group.create_array(str(level), data=array[..., :: 2**level, :: 2**level], chunks=chunks)
-    multiscales = {
-        "version": version,
-        "axes": axes() if described is None else described,
-        "datasets": [
-            {"path": "0", "coordinateTransformations": [{"type": "scale", "scale": list(scale)}]},
-            {"path": "1"},
-        ],
-        **more,
-    }
+    scaled = {"path": "0", "coordinateTransformations": [{"type": "scale", "scale": list(scale)}]}
+    multiscales = {"version": version, "axes": described or axes(), "datasets": [scaled, {"path": "1"}], **more}
     about = {"multiscales": [multiscales], "omero": {"channels": [{"label": name} for name in names]}}
     group.attrs.update({"ome": {"version": version, **about}} if version == "0.5" else about)
     return path
@@ -77,8 +70,7 @@ def test_older_metadata(tmp_path):
 
 
 def test_images_of_bioformats(tmp_path):
-    root = zarr.open_group(str(tmp_path / "a.zarr"), mode="w", zarr_format=2)
-    root.attrs["bioformats2raw.layout"] = 3
+    zarr.open_group(str(tmp_path / "a.zarr"), mode="w", zarr_format=2).attrs["bioformats2raw.layout"] = 3
     for number in (0, 1):
         write(tmp_path / "a.zarr" / str(number), ARRAY + number, version="0.4")
     images = open_images(tmp_path / "a.zarr")
@@ -89,23 +81,20 @@ def test_images_of_bioformats(tmp_path):
 
 
 def test_what_is_no_image(tmp_path):
-    def refused(path, said):
-        with pytest.raises(InputError, match=rf"{path.name}: .*{said}"):
-            open_images(path)
-
     zarr.open_group(str(tmp_path / "empty.zarr"), mode="w")
-    refused(tmp_path / "empty.zarr", "no images by OME-Zarr's metadata")
     zarr.open_group(str(tmp_path / "plate.zarr"), mode="w").attrs["ome"] = {"plate": {}}
-    refused(tmp_path / "plate.zarr", "is a plate; give its images")
     zarr.create_array(str(tmp_path / "array.zarr"), shape=(4, 4), dtype="u1")
-    refused(tmp_path / "array.zarr", "not an OME-Zarr")
     (tmp_path / "folder.zarr").mkdir()
-    refused(tmp_path / "folder.zarr", "not an OME-Zarr")
-    refused(write(tmp_path / "axes.zarr", described=axes("zyx")), "3 axes are named for 5 dimensions")
+    write(tmp_path / "axes.zarr", described=axes("zyx"))
     shutil.rmtree(write(tmp_path / "level.zarr") / "0")
-    refused(tmp_path / "level.zarr", "not an OME-Zarr")
     (write(tmp_path / "json.zarr") / "zarr.json").write_text("{")
-    refused(tmp_path / "json.zarr", "not an OME-Zarr")
+    for name, said in (
+        ("empty.zarr", "no images by OME-Zarr's metadata"),
+        ("plate.zarr", "is a plate; give its images"),
+        ("axes.zarr", "3 axes are named for 5 dimensions"),
+        *((f"{name}.zarr", "not an OME-Zarr") for name in ("array", "folder", "level", "json")),
+    ):
+        refused(rf"{name}: .*{said}", open_images, tmp_path / name)
 
 
 def test_a_damaged_chunk(tmp_path):
@@ -113,8 +102,7 @@ def test_a_damaged_chunk(tmp_path):
     (image,) = open_images(path)
     chunk = next(file for file in sorted((path / "0" / "c").rglob("*")) if file.is_file())
     chunk.write_bytes(chunk.read_bytes()[:50])
-    with pytest.raises(InputError, match=r"a\.zarr: cannot be read"):
-        image.load()
+    refused(r"a\.zarr: cannot be read", image.load)
 
 
 def test_levels_windows_and_channels(tmp_path):

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from skimage import data
 
-from nuclei_unet.errors import InputError
 from nuclei_unet.network import encoder, imagenet, unet
+from tests.refusals import refused
 
 # Classes of ImageNet: three of cats; espresso and cup.
 CATS, COFFEE = {281, 282, 285}, {967, 968}
@@ -73,9 +73,7 @@ def test_nothing_in_a_file_is_run(capsys):
 
 def test_missing_and_other_weights_are_named(monkeypatch, tmp_path):
     monkeypatch.setattr(imagenet, "PACKAGE", "no_such_package")
-    with pytest.raises(InputError, match=r"train\.model\.encoder: the package no-such-package, .* is not installed"):
-        imagenet.read()
+    refused(r"train\.model\.encoder: the package no-such-package, .* is not installed", imagenet.read)
     monkeypatch.undo()
     monkeypatch.setattr(imagenet, "SHA256", "0" * 64)
-    with pytest.raises(InputError, match=r"efficientnet-lite0-57934424\.pth: not the weights that are expected"):
-        imagenet.read()
+    refused(r"efficientnet-lite0-57934424\.pth: not the weights that are expected", imagenet.read)

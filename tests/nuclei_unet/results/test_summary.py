@@ -1,6 +1,5 @@
 import base64
 from dataclasses import replace
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
@@ -10,6 +9,7 @@ from hypothesis import strategies as st
 from nuclei_unet.results import summary
 from nuclei_unet.results.record import Result
 from nuclei_unet.results.summary import page
+from tests.html import Reader
 
 PICTURE = base64.b64encode(b"\xff\xd8\xff picture").decode()
 GOOD = Result(
@@ -17,38 +17,6 @@ GOOD = Result(
 )
 WARNED = replace(GOOD, name="plate1/B02", warnings=("Blurred: very.", "Saturated: 9%."))
 FAILED = Result("plate1/C03", "in/plate1/C03.tif", error="in/plate1/C03.tif: is cut short")
-VOID = ("meta", "img", "br", "rect", "path", "link", "input")
-
-
-class Reader(HTMLParser):
-    """Collects a page's elements and visible text, and checks that elements are closed in order."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.open, self.elements, self.words = [], [], []
-        self.feed(text)
-        self.close()
-        assert not self.open
-
-    def handle_starttag(self, tag, attrs):
-        self.elements.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        if tag not in VOID:
-            assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        if not {"style", "title"} & set(self.open):
-            self.words.append(data)
-
-    @property
-    def text(self):
-        return " ".join(" ".join(self.words).split())
-
-    def all(self, tag):
-        return [attrs for name, attrs in self.elements if name == tag]
 
 
 def read(items, facts=None):
@@ -97,8 +65,7 @@ def test_hostile_names_are_shown_as_text(field):
 
 
 def test_names_that_are_not_utf8_can_be_written():
-    name = b"caf\xe9".decode(errors="surrogateescape")
-    assert "caf?" in page([replace(GOOD, name=name)], {}).encode().decode()
+    assert "caf?" in page([replace(GOOD, name=b"caf\xe9".decode(errors="surrogateescape"))], {}).encode().decode()
 
 
 @pytest.mark.parametrize("item", [FAILED, replace(GOOD, count=0, diameters=(), warnings=("No nuclei were found.",))])

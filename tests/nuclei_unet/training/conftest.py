@@ -31,9 +31,7 @@ def train_params(settings, model_params):
 
 
 @pytest.fixture(scope="module")
-def long_training(train_params):
+def long_training(train_params, model_params):
     """Return parameters with all that a training carries from epoch to epoch."""
-    two = ("foreground", "border")
-    params = train_params(AUGMENTED, epochs=4, targets=two, type_balance=0.5, optimizer="adamw", schedule="cosine")
-    model = params.model.model_copy(update={"dropout": (0.2,) * len(params.model.filters)})
-    return params.model_copy(update={"model": model})
+    carried = {"model": model_params(dropout=(0.2, 0.2)), "optimizer": "adamw", "schedule": "cosine"}
+    return train_params(AUGMENTED, epochs=4, targets=("foreground", "border"), type_balance=0.5, **carried)

@@ -18,8 +18,7 @@ def test_a_crop_follows_from_its_number(train_params):
         for pixels, same in zip(drawn[number], again.draw(number), strict=True):
             np.testing.assert_array_equal(pixels, same)
     assert len({image.tobytes() for image, _ in drawn}) == 6
-    other = crops.Crops(samples, params.model_copy(update={"seed": params.seed + 1}))
-    assert (other.draw(0)[0] != drawn[0][0]).any()
+    assert (crops.Crops(samples, params.model_copy(update={"seed": params.seed + 1})).draw(0)[0] != drawn[0][0]).any()
 
 
 @pytest.mark.parametrize("augment", [{}, {"flip": True}, {"rotate": True}, {"flip": True, "zoom": (0.5, 2.0)}])
@@ -33,8 +32,7 @@ def test_image_and_maps_move_together(augment, train_params):
 
 
 def test_without_balance_every_image_comes_once_before_any_twice(train_params):
-    samples = [sample(n) for n in range(5)]
-    source = crops.Crops(samples, train_params())
+    source = crops.Crops([sample(n) for n in range(5)], train_params())
     for start in (0, 5, 10):
         assert len({source.draw(number)[0].tobytes() for number in range(start, start + 5)}) == 5
 

@@ -10,10 +10,10 @@ from tests.nuclei_unet.training.examples import Stopped, same_training, stop_at,
 
 
 @pytest.mark.slow
-def test_early_stopping_stays_where_it_was(train_params, tmp_path):
+def test_early_stopping_stays_where_it_was(train_params, model_params, tmp_path):
     # Nothing gets better: the first epoch is the best, and the third is the last.
-    params = train_params(epochs=6, early_stopping=2, learning_rate=1e-12, targets=("foreground",))
-    params = params.model_copy(update={"model": params.model.model_copy(update={"normalization": "none"})})
+    plain = {"model": model_params(normalization="none"), "targets": ("foreground",), "learning_rate": 1e-12}
+    params = train_params(epochs=6, early_stopping=2, **plain)
     state = tmp_path / "train-1.npz"
     with pytest.raises(Stopped):
         trained(params, state=state, log_epoch=stop_at(3))
@@ -24,21 +24,19 @@ def test_early_stopping_stays_where_it_was(train_params, tmp_path):
 
 
 @pytest.mark.parametrize("kind", hostile_states.STATES)
-def test_a_state_that_means_harm_is_left_aside(kind, tmp_path, capsys, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_a_state_that_means_harm_is_left_aside(kind, here, capsys):
     variables = [keras.Variable(np.ones(3, np.float32))]
     np.savez("train-1.npz", state='{"epoch": 1, "best_weights": 0, "best": {}, "rows": []}', variable0=np.ones(3))
-    state, rows = tmp_path / "train-1.npz", []
+    state, rows = here / "train-1.npz", []
     assert resume.KeepState(state, variables, None, rows).epoch == 1
     hostile_states.STATES[kind](state)
     assert resume.KeepState(state, variables, None, rows).epoch == 0 and not rows
     assert "train-1.npz is damaged; starting from the first epoch" in capsys.readouterr().err
-    assert list(tmp_path.iterdir()) == [state]
+    assert list(here.iterdir()) == [state]
 
 
-def test_the_state_is_reused_only_if_settings_files_and_machine_are_unchanged(long_training, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    data, code, folder = tmp_path / "data", tmp_path / "code.py", tmp_path / "states"
+def test_the_state_is_reused_only_if_settings_files_and_machine_are_unchanged(long_training, here):
+    data, code, folder = here / "data", here / "code.py", here / "states"
     for made in (data, folder):
         made.mkdir()
     (data / "manifest.csv").write_text("a")

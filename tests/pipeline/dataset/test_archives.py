@@ -11,7 +11,8 @@ import pytest
 
 from nuclei_unet.errors import InputError
 from pipeline.dataset import archives
-from tests.pngs import GREY, png
+from tests.images import GREY, png
+from tests.refusals import refused
 
 FILES = {"a/images/a.png": GREY, "a/masks/m2.png": png([[255]]), "a/masks/m1.png": png([[0]]), "b/images/b.png": GREY}
 
@@ -32,11 +33,9 @@ def link(name: str) -> zipfile.ZipInfo:
     return entry
 
 
-def refused(tmp_path: Path, files, match: str, subfolder: str = "") -> None:
+def unpackable(tmp_path: Path, files, match: str, subfolder: str = "") -> None:
     source = write_zip(tmp_path / "bad.zip", files)
-    with pytest.raises(InputError, match=match) as caught:
-        archives.repack(source, tmp_path / "out" / "raw.zip", subfolder)
-    assert "bad.zip" in str(caught.value) and "\n" not in str(caught.value)
+    assert "bad.zip" in refused(match, archives.repack, source, tmp_path / "out" / "raw.zip", subfolder)
     assert not any(tmp_path.glob("out/*"))
 
 
@@ -57,23 +56,23 @@ def refused(tmp_path: Path, files, match: str, subfolder: str = "") -> None:
     ],
 )
 def test_suspicious_names_are_refused(tmp_path, name, match):
-    refused(tmp_path, [*FILES.items(), (name, GREY)], match)
+    unpackable(tmp_path, [*FILES.items(), (name, GREY)], match)
 
 
 def test_other_members_are_refused(tmp_path):
-    refused(tmp_path, [*FILES.items(), (link("a/masks/x.png"), "/etc/passwd")], "link")
-    refused(tmp_path, FILES, "no files below 'top/'", "top/")
+    unpackable(tmp_path, [*FILES.items(), (link("a/masks/x.png"), "/etc/passwd")], "link")
+    unpackable(tmp_path, FILES, "no files below 'top/'", "top/")
     # Names outside the subfolder are checked, too.
-    refused(tmp_path, [(f"top/{name}", data) for name, data in FILES.items()] + [("../x", b"")], "'..' part", "top/")
+    unpackable(tmp_path, [(f"top/{name}", data) for name, data in FILES.items()] + [("../x", b"")], "'..' part", "top/")
 
 
 def test_bombs_are_refused(tmp_path, monkeypatch):
-    refused(tmp_path, FILES | {"a/masks/x.png": bytes(3 * 2**20)}, "zip bomb")
+    unpackable(tmp_path, FILES | {"a/masks/x.png": bytes(3 * 2**20)}, "zip bomb")
     for limit, value, match in (("MAX_FILES", 3, "holds more"), ("MAX_FILE_BYTES", 60, "larger"),
                                 ("MAX_TOTAL_BYTES", 200, "holds more")):  # fmt: skip
         with monkeypatch.context() as patch:
             patch.setattr(archives, limit, value)
-            refused(tmp_path, FILES, match)
+            unpackable(tmp_path, FILES, match)
 
 
 def test_encrypted_members_are_refused(tmp_path):
@@ -81,13 +80,11 @@ def test_encrypted_members_are_refused(tmp_path):
     data = bytearray(source.read_bytes())
     data[data.index(b"PK\x01\x02") + 8] |= 1  # the flags of the first member in the central directory
     source.write_bytes(data)
-    with pytest.raises(InputError, match="'a/images/a.png' is encrypted"):
-        archives.repack(source, tmp_path / "raw.zip")
+    refused("'a/images/a.png' is encrypted", archives.repack, source, tmp_path / "raw.zip")
 
 
 def test_damaged_archives_are_refused(tmp_path):
-    source = write_zip(tmp_path / "whole.zip", FILES, zipfile.ZIP_STORED)
-    data = source.read_bytes()
+    data = write_zip(tmp_path / "whole.zip", FILES, zipfile.ZIP_STORED).read_bytes()
     middle = data.index(GREY) + len(GREY) // 2
     flipped = data[:middle] + bytes([data[middle] ^ 255]) + data[middle + 1 :]
     # The size that the central directory declares for the first member, with the CRC that zipfile would find.
@@ -99,11 +96,9 @@ def test_damaged_archives_are_refused(tmp_path):
         *((text, "damaged.*download it again") for text in (flipped, bytes(longer))),
     ]:
         (tmp_path / "bad.zip").write_bytes(damaged)
-        with pytest.raises(InputError, match=match):
-            archives.repack(tmp_path / "bad.zip", tmp_path / "out" / "raw.zip")
+        refused(match, archives.repack, tmp_path / "bad.zip", tmp_path / "out" / "raw.zip")
         assert not any(tmp_path.glob("out/*"))
-    with pytest.raises(InputError, match="no such file"):
-        archives.repack(tmp_path / "absent.zip", tmp_path / "raw.zip")
+    refused("no such file", archives.repack, tmp_path / "absent.zip", tmp_path / "raw.zip")
 
 
 def test_any_byte_flipped_is_an_input_error_or_the_same_content(tmp_path):
@@ -140,7 +135,5 @@ def test_canonical_form_does_not_depend_on_the_container(tmp_path):
         assert archive.namelist() == sorted(FILES)
         assert {(m.compress_type, m.date_time) for m in archive.infolist()} == {(0, (1980, 1, 1, 0, 0, 0))}
         assert archives.mask_members(archive) == {"a": ["a/masks/m1.png", "a/masks/m2.png"], "b": []}
-        image = archives.read_image(archive, archives.image_member("a"))
-        assert image.tolist() == [[0, 255], [7, 9], [1, 2]]
-        with pytest.raises(InputError, match="no member 'c/images/c.png'"):
-            archives.read_image(archive, archives.image_member("c"))
+        assert archives.read_image(archive, archives.image_member("a")).tolist() == [[0, 255], [7, 9], [1, 2]]
+        refused("no member 'c/images/c.png'", archives.read_image, archive, archives.image_member("c"))

@@ -21,15 +21,6 @@ def archives(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def drawn():
-    """Kind -> (rgb, labels) of three frames of the size of a 2x2 mosaic."""
-    return {
-        name: [draw_frame(kind, np.random.default_rng(seed), (2 * kind.crop[0], 2 * kind.crop[1])) for seed in range(3)]
-        for name, kind in KINDS.items()
-    }
-
-
-@pytest.fixture(scope="module")
 def training(archives):
     """ImageId -> (RGBA image, masks uint8 (n, H, W))."""
     images, masks = {}, {}
@@ -124,8 +115,10 @@ def touching_pairs(labels):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_kinds_have_their_brightness_colour_and_size(kind, drawn):
-    for rgb, labels in drawn[kind]:
+def test_kinds_have_their_brightness_colour_and_size(kind):
+    mosaic = tuple(2 * side for side in KINDS[kind].crop)
+    for seed in range(3):
+        rgb, labels = draw_frame(KINDS[kind], np.random.default_rng(seed), mosaic)
         assert labels.dtype == np.uint16 and touching_pairs(labels) >= 3
         assert rgb.dtype == np.uint8 and rgb.shape == (*labels.shape, 3)
         inside, outside = np.median(rgb[labels > 0]), np.median(rgb[labels == 0])
@@ -146,5 +139,4 @@ def test_blob_has_the_area_of_its_radius_and_none_outside_the_frame():
     inside = blob(np.random.default_rng(0), (64, 64), np.array([32, 32]), 12, (1, 2), 0)
     assert inside.coverage.sum() == pytest.approx(np.pi * 12**2, rel=0.03)
     for centre in ((-90, 20), (20, 900)):
-        outside = blob(np.random.default_rng(0), (64, 64), np.array(centre), 12, (1, 2), 0)
-        assert outside.coverage.size == 0
+        assert blob(np.random.default_rng(0), (64, 64), np.array(centre), 12, (1, 2), 0).coverage.size == 0

@@ -11,8 +11,7 @@ CORRECT, MISSED, FALSE, SPLIT, MERGED = Outcome
 def test_error_map_draws_predictions_and_missed_nuclei_on_top():
     truth = np.array([[1, 1, 1, 0, 5, 5, 0, 0]], np.uint16)
     predicted = np.array([[2, 2, 0, 0, 0, 3, 3, 3]], np.uint16)
-    expected = [[CORRECT, CORRECT, 0, 0, MISSED, MISSED, FALSE, FALSE]]
-    np.testing.assert_array_equal(error_map(truth, predicted), expected)
+    np.testing.assert_array_equal(error_map(truth, predicted), [[CORRECT, CORRECT, 0, 0, MISSED, MISSED, FALSE, FALSE]])
 
 
 def test_a_perfect_prediction_has_the_colours_of_the_truth_and_a_false_nucleus_is_white():

@@ -5,7 +5,6 @@ import json
 
 import numpy as np
 import pandas as pd
-import pytest
 
 from nuclei_unet.evaluation import scores as library
 from nuclei_unet.labels import resize_labels
@@ -19,13 +18,6 @@ from tests import PARAMS
 from tests.pipeline.examples import TWO, OneMap, sample
 
 MERGED = np.where(np.repeat(np.repeat([[1, 1, 1, 1, 1]], 4, axis=0), 4, axis=1), 255, 0).astype(np.uint8)
-
-
-@pytest.fixture
-def scores(settings):
-    settings = settings.evaluate.model_copy(update={"min_area": 1})
-    found, merged = sample("found", TWO), sample("merged", TWO, image=MERGED, image_type="grey-tissue")
-    return [evaluate.score(one, OneMap(settings))[1] for one in (found, merged)]
 
 
 def test_resized_images_are_scored_at_native_size_and_empty_ones_if_nothing_is_found(settings):
@@ -44,7 +36,9 @@ NEW = library.ScoreInfo(
 )  # fmt: skip
 
 
-def test_one_entry_adds_a_score_everywhere(scores, tmp_path, monkeypatch):
+def test_one_entry_adds_a_score_everywhere(settings, monkeypatch):
+    found, merged = sample("found", TWO), sample("merged", TWO, image=MERGED, image_type="grey-tissue")
+    scores = [evaluate.score(one, OneMap(settings.evaluate))[1] for one in (found, merged)]
     without = summarise(scores)
     # One image is perfect; of the other one nothing matches.
     assert without["n_images"] == 2 and without["instance"]["dsb_score"] == 0.5
@@ -88,7 +82,6 @@ def test_one_entry_adds_a_score_everywhere(scores, tmp_path, monkeypatch):
 
 
 def test_the_scores_that_are_shown_at_the_top_are_in_the_catalogue():
-    paths = {score.path for score in library.SCORES}
-    assert {catalogue.DECISIVE.partition("/")[2], *visualize.TILES} <= paths
+    assert {catalogue.DECISIVE.partition("/")[2], *visualize.TILES} <= {score.path for score in library.SCORES}
     floor = [score.key for score in library.SCORES if score.floor]
     assert len(set(floor)) == len(floor)  # one group holds them all

@@ -23,7 +23,6 @@ def test_written_figures_keep_the_colours_that_mean_something(tmp_path):
     noise = np.random.default_rng(0).integers(0, 255, (40, 40, 3), np.uint8)
     truth = np.zeros((40, 40), np.uint16)
     truth[10:20, 10:30] = 1
-    example = Example(noise, truth, truth, ("id", "image_type", "score"))
-    write_figure(tmp_path / "rows.png", error_rows, [example], 60)
+    write_figure(tmp_path / "rows.png", error_rows, [Example(noise, truth, truth, ("id", "image_type", "score"))], 60)
     colours = {tuple(colour) for colour in dataset.read_image(tmp_path / "rows.png").reshape(-1, 3).tolist()}
     assert {(255, 255, 255), (0x00, 0x72, 0xB2), (0xD5, 0x5E, 0x00), (0xF0, 0xE4, 0x42)} <= colours

@@ -18,24 +18,22 @@ from tests.pipeline.tracking.trainings import client_of
 
 
 @pytest.fixture
-def project(tmp_path, monkeypatch):
+def project(here):
     """Return a project with a model and one training image, and three annotated images; now the working directory."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
-    (tmp_path / "params.yaml").write_text(PARAMS.read_text())
+    (here / "params.yaml").write_text(PARAMS.read_text())
     for name in ("models", "data/processed"):
-        (tmp_path / name).mkdir(parents=True)
+        (here / name).mkdir(parents=True)
     shutil.copy(models.PRETRAINED, layout.MODEL)
     draw, metadata = wide_annotator()
-    processed.write_sample(tmp_path / "data/processed", "a", *image(20))
+    processed.write_sample(here / "data/processed", "a", *image(20))
     rows = [("a", "train", "k", 0, 96, 112, 7)]
     pd.DataFrame(rows, columns=processed.MANIFEST_COLUMNS).to_csv("data/processed/manifest.csv", index=False)
-    (tmp_path / "images").mkdir()
+    (here / "images").mkdir()
     for number in range(3):
         pixels, _ = image(number)
         cv2.imwrite(f"images/{number}.png", pixels)
-        write_labels(tmp_path / f"labels/{number}.tif", draw(pixels))
-        write_labels(tmp_path / f"random/{number}.tif", random_labels(number))
+        write_labels(here / f"labels/{number}.tif", draw(pixels))
+        write_labels(here / f"random/{number}.tif", random_labels(number))
     return metadata
 
 

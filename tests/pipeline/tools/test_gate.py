@@ -5,9 +5,9 @@ import subprocess
 
 import pytest
 
-from nuclei_unet.errors import InputError
 from pipeline import layout
 from pipeline.tools.gate import compared
+from tests.refusals import refused
 
 
 def git(folder, *arguments):
@@ -34,10 +34,8 @@ def clone(tmp_path, monkeypatch):
 
 def test_a_score_may_fall_by_the_tolerance(clone):
     assert "0.5500 in main, 0.5410 here" in compared(0.541, "main", 0.01)
-    with pytest.raises(InputError, match=r"0\.5390 here; .*verify.gate_tolerance"):
-        compared(0.539, "main", 0.01)
+    refused(r"0\.5390 here; .*verify.gate_tolerance", compared, 0.539, "main", 0.01)
 
 
 def test_a_revision_without_results_is_named(clone):
-    with pytest.raises(InputError, match=r"has no reports/metrics\.json"):
-        compared(0.1, "empty", 0.01)
+    refused(r"has no reports/metrics\.json", compared, 0.1, "empty", 0.01)

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from ruamel.yaml import YAML
 
-from nuclei_unet.errors import InputError
 from nuclei_unet.network import onnx_file, unet
 from nuclei_unet.prediction import models
 from nuclei_unet.settings import NormalizeSettings
@@ -23,6 +22,7 @@ from pipeline.tools import package, release, zoo
 from tests import ROOT
 from tests.metadata import metadata_of
 from tests.pipeline.examples import write_project
+from tests.refusals import refused
 
 COMMIT = "c" * 40
 TARGETS = ("foreground", "border", "distance")
@@ -45,15 +45,14 @@ print(json.dumps({
 
 
 @pytest.fixture
-def project(tmp_path, monkeypatch, settings):
-    """Return a function that makes a small project with a tiny model the current folder."""
+def project(here, monkeypatch, settings):
+    """Return a function that makes a small project with a tiny model the current folder, and packs the model."""
 
     def make(targets=TARGETS, **normalization):
-        ids = write_project(tmp_path)
+        write_project(here)
         rng = np.random.default_rng(1)
         for name in ("LICENSE", "pyproject.toml"):
-            (tmp_path / name).write_bytes((ROOT / name).read_bytes())
-
+            (here / name).write_bytes((ROOT / name).read_bytes())
         network = settings.train.model.model_copy(update={"filters": (3, 5), "dropout": (0.0, 0.1)})
         metadata = metadata_of(settings, network, targets, settings.evaluate)
         normalize = NormalizeSettings.model_validate(metadata.normalize.model_dump() | normalization)
@@ -61,13 +60,12 @@ def project(tmp_path, monkeypatch, settings):
         model = unet.build(normalize.channels, targets, network)
         for weight in model.weights:
             weight.assign(weight + rng.uniform(0.01, 0.05, weight.shape))
-        (tmp_path / "models").mkdir()
+        (here / "models").mkdir()
         images = rng.uniform(0, 255, (2, 32, 48, normalize.channels))
         metadata = metadata.but(normalize=normalize, diameter=20.0)
-        onnx_file.save(model, tmp_path / layout.MODEL, metadata, images)
+        onnx_file.save(model, here / layout.MODEL, metadata, images)
         monkeypatch.setattr(release, "commit", lambda: COMMIT)
-        monkeypatch.chdir(tmp_path)
-        return ids
+        package.main()
 
     return make
 
@@ -95,7 +93,6 @@ def readme(**audit):
 
 def test_what_is_in_it_and_its_readme_has_scores_recipe_and_limits(project, tmp_path, capsys):
     project()
-    package.main()
     assert "nuclei-unet.bioimageio.zip: " in capsys.readouterr().out
     files, fields = opened()
     # Every file is described, with its digest, but the description itself.
@@ -124,7 +121,6 @@ def test_what_is_in_it_and_its_readme_has_scores_recipe_and_limits(project, tmp_
 @pytest.mark.parametrize("targets", [TARGETS, TARGETS[:1]], ids=len)
 def test_it_is_the_model_that_was_evaluated(targets, project):
     project(targets)
-    package.main()
     images = np.random.default_rng(2).uniform(0, 255, (1, 32, 48, 1)).astype(np.float32)
     wanted, opened_here = models.load(layout.MODEL), models.load(layout.PACKAGE)
     maps = opened_here.network(images)
@@ -141,7 +137,6 @@ def test_it_is_the_model_that_was_evaluated(targets, project):
 @pytest.mark.parametrize("normalization", NORMALIZATIONS, ids=str)
 def test_the_zoos_tool_passes_it(normalization, project, guest):
     project(**normalization)
-    package.main()
     said = json.loads(guest(ZOO, layout.PACKAGE.resolve(), "onnx").splitlines()[-1])
     assert said["status"] == "passed" and not said["errors"]
     assert said["format"] == f"model {zoo.FORMAT}"
@@ -154,7 +149,6 @@ def test_the_zoos_tool_passes_it(normalization, project, guest):
 @pytest.mark.parametrize("normalization", NORMALIZATIONS, ids=str)
 def test_the_readme_names_the_steps_that_no_field_says(normalization, project):
     project(**normalization)
-    package.main()
     text, fields = readme(), opened()[1]
     (tensor,) = fields["inputs"]
     steps = [step["id"] for step in tensor["preprocessing"]]
@@ -172,8 +166,7 @@ def test_a_release_names_its_commit_and_without_a_model_the_last_package_stays(p
     assert models.describe(None)[0] == models.describe(layout.MODEL)[0].but(commit=COMMIT)
     layout.PACKAGE.write_bytes(b"the last one")
     layout.MODEL.unlink()
-    with pytest.raises(InputError, match=r"models/model.onnx: .*stage evaluate writes it, run `dvc repro`"):
-        package.main()
+    refused(r"models/model.onnx: .*stage evaluate writes it, run `dvc repro`", package.main)
     assert layout.PACKAGE.read_bytes() == b"the last one" and not list(layout.project().glob(".partial*"))
 
 

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from nuclei_unet.errors import InputError
 from pipeline import params
 from pipeline.tools import tables
 from tests import PARAMS, ROOT
+from tests.refusals import refused
 
 
 @pytest.mark.parametrize("path", [tables.PARAMETERS, *tables.RESULTS], ids=str)
@@ -17,8 +17,7 @@ def test_pages_are_up_to_date(path, monkeypatch):
 
 
 def test_every_parameter_is_described():
-    rows = tables.keys(PARAMS.read_text())
-    described = {key: meaning for key, value, meaning in rows if value is not None}
+    described = {key: meaning for key, value, meaning in tables.keys(PARAMS.read_text()) if value is not None}
     assert list(described) == list(params.flatten(params.YAML(typ="safe").load(PARAMS.read_text())))
     assert all(described.values())
 
@@ -34,7 +33,6 @@ def test_what_the_schema_allows():
 
 @pytest.mark.parametrize("text", ["", "<!-- results:x -->", "<!-- /results:x --><!-- results:x -->"])
 def test_a_missing_marker_is_named(text):
-    with pytest.raises(InputError, match=r"a.md: needs <!-- results:x -->"):
-        tables.filled(text, "x", "", Path("a.md"))
+    refused(r"a.md: needs <!-- results:x -->", tables.filled, text, "x", "", Path("a.md"))
     filled = tables.filled("1<!-- results:x -->\nold\n<!-- /results:x -->2", "x", "new", Path("a.md"))
     assert filled == "1<!-- results:x -->\n\nnew\n\n<!-- /results:x -->2"

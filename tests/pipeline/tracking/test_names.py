@@ -9,8 +9,7 @@ from pipeline import git, params
 from pipeline.tracking import names
 from tests import PARAMS
 
-CHANGED = {"train.seed": 3, "train.model.filters": [8, 16, 32], "train.epochs": 2}
-CHANGED |= {"evaluate.augmentations": [[1, 0]]}
+CHANGED = {"train.seed": 3, "train.model.filters": [8, 16, 32], "train.epochs": 2, "evaluate.augmentations": [[1, 0]]}
 
 
 @pytest.fixture

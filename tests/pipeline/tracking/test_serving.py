@@ -8,6 +8,7 @@ import struct
 import sys
 import threading
 import time
+from unittest.mock import Mock
 
 import cv2
 import mlflow
@@ -18,12 +19,12 @@ import requests
 import uvicorn
 from mlflow.pyfunc import scoring_server
 
-from nuclei_unet.errors import InputError
 from nuclei_unet.prediction import models
 from nuclei_unet.prediction.segmenter import Segmenter
 from pipeline.tracking import serving
 from pipeline.tracking.models import example
 from tests.pipeline.tracking.trainings import scored
+from tests.refusals import refused
 
 
 def test_the_served_model_takes_pngs_and_arrays(project):
@@ -41,8 +42,7 @@ def test_the_served_model_takes_pngs_and_arrays(project):
     # The command takes it by its address, too.
     opened = models.load("models:/nuclei-unet@champion")
     assert Segmenter(opened.network, opened.metadata)(rgb).shape == (17, 33)
-    with pytest.raises(InputError, match=r"models:/nuclei-unet@nobody: no such model in "):
-        models.load("models:/nuclei-unet@nobody")
+    refused(r"models:/nuclei-unet@nobody: no such model in ", models.load, "models:/nuclei-unet@nobody")
 
 
 @pytest.fixture
@@ -105,11 +105,8 @@ def test_the_server_refuses_with_one_line(server):
 
 
 def test_a_failure_of_the_server_itself_is_one_line_and_in_its_log(caplog):
-    def fails(_):
-        raise RuntimeError("SECRET")
-
     model = serving.Nuclei()
-    model.segmenter = fails
+    model.segmenter = Mock(side_effect=RuntimeError("SECRET"))
     with pytest.raises(serving.Refused) as caught:
         model.predict(None, pd.DataFrame({"image": [[[1, 2], [3, 4]]]}))
     assert caught.value.message == "image 1 of 1: the server failed; its log says why"

@@ -5,16 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from nuclei_unet.errors import InputError
 from pipeline import layout
 from pipeline.tracking.store import connect, pages, store
+from tests.refusals import refused
 
 
 @pytest.mark.parametrize("uri", ["http://127.0.0.1:9", "no-such://store"])
 def test_the_ui_names_a_store_that_does_not_answer(uri, project, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    with pytest.raises(InputError, match=f"{uri}: MLflow does not answer"):
-        pages(uri)
+    refused(f"{uri}: MLflow does not answer", pages, uri)
 
 
 @pytest.mark.parametrize("name", ["50%25 a?b=c", "Ядро #"])

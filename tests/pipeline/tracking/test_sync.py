@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from benchmarks.fault_injection.tracking import mlflow_server
-from nuclei_unet.errors import InputError
 from pipeline import layout
 from pipeline.process import free_port
 from pipeline.tracking import names, store
@@ -16,13 +15,7 @@ from pipeline.tracking.client import training_run
 from pipeline.tracking.store import pages
 from pipeline.tracking.sync import sync
 from tests.pipeline.tracking.trainings import client_of, evaluate, scored, small, train, visualize, write_model
-
-
-def stopped(settings, error, key="train-1"):
-    """Train one epoch and stop."""
-    with pytest.raises(error), training_run(settings, "float32", key) as log:
-        log.epoch(1, {"loss": 2.0})
-        raise error
+from tests.refusals import refused
 
 
 def curve(run, store="mlflow.db"):
@@ -49,19 +42,17 @@ def test_all_stages_use_the_run_of_the_model_and_a_store_without_it_gets_it_from
     assert "| Pixel IoU | 0.800 | 0.800 |" in note
     assert note.count(f"(get-artifact?path=preview.png&run_uuid={run.info.run_id})") == 1
     client = client_of("mlflow.db")
-    table = client.load_table(run.info.experiment_id, "per_image.json", [run.info.run_id])
-    assert table.dsb_score.tolist() == [0.5]
+    assert client.load_table(run.info.experiment_id, "per_image.json", [run.info.run_id]).dsb_score.tolist() == [0.5]
     files = {item.path for item in client.list_artifacts(run.info.run_id)}
     assert files >= {path.name for path in (layout.HISTORY, *layout.TABLES, *layout.PAGES)}
     (trained,) = (m for m in client.search_logged_models([run.info.experiment_id]) if m.name == "model")
-    loaded = mlflow.keras.load_model(f"models:/{trained.model_id}")
-    assert sorted(loaded.output_names) == sorted(project.train.targets)
+    assert sorted(mlflow.keras.load_model(f"models:/{trained.model_id}").output_names) == sorted(project.train.targets)
 
     # What is there is not sent again.
     with monkeypatch.context() as patch:
-        for name in ("log_batch", "log_artifact", "set_tag", "create_run", "update_run", "set_terminated"):
+        calls = ("log_batch", "log_artifact", "log_inputs", "set_tag", "create_run", "update_run", "set_terminated")
+        for name in calls:
             patch.setattr(mlflow.MlflowClient, name, lambda *_, name=name, **__: pytest.fail(name))
-        patch.setattr(mlflow.MlflowClient, "log_inputs", lambda *_, **__: pytest.fail("log_inputs"))
         sync(project)
 
     # A run that a store lacks is made again from the files.
@@ -73,16 +64,16 @@ def test_all_stages_use_the_run_of_the_model_and_a_store_without_it_gets_it_from
 
     # A model of another training is not taken.
     write_model(small(seed=2))
-    with pytest.raises(InputError, match=r"model.onnx: not made from .*trained.keras"):
-        sync(project)
+    refused(r"model.onnx: not made from .*trained.keras", sync, project)
     layout.SCORES_FILE.unlink()
-    with pytest.raises(InputError, match=r"scores.json: no such file"):
-        sync(project)
+    refused(r"scores.json: no such file", sync, project)
 
 
 @pytest.mark.parametrize(("error", "status"), [(ZeroDivisionError, "FAILED"), (KeyboardInterrupt, "KILLED")])
 def test_a_stopped_training_is_marked_and_goes_on_in_its_run(project, error, status):
-    stopped(project, error)
+    with pytest.raises(error), training_run(project, "float32", "train-1") as log:
+        log.epoch(1, {"loss": 2.0})
+        raise error
     assert runs()[0].info.status == status
     train(project)
     (run,) = runs()
