@@ -106,6 +106,12 @@ def in_half_precision(data: bytes) -> bytes:
     """Return an ONNX file's content without the rounding to eight bits, computed in float16; for GPUs."""
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
+    model = onnx.load_model_from_string(in_floats(data))
+    return convert_float_to_float16(model, keep_io_types=True).SerializeToString()
+
+
+def in_floats(data: bytes) -> bytes:
+    """Return an ONNX file's content without the rounding to eight bits, computed in float32; for other programs."""
     model = onnx.load_model_from_string(data)
     unrounded: dict[str, str] = {}  # what each node that rounds, or undoes it, is computed from
     kept = []
@@ -122,7 +128,11 @@ def in_half_precision(data: bytes) -> bytes:
         node.output[:] = [OUTPUT if name == last else name for name in node.output]
     del model.graph.node[:]
     model.graph.node.extend(kept)
-    return convert_float_to_float16(model, keep_io_types=True).SerializeToString()
+    used = {name for node in kept for name in node.input}
+    weights = [part for part in model.graph.initializer if part.name in used]
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(weights)
+    return model.SerializeToString(deterministic=True)
 
 
 class _Graph:
