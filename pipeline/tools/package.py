@@ -4,8 +4,8 @@
 
 Reads models/model.onnx, reports/, params.yaml, and images and labels in data/. Writes nuclei-unet.bioimageio.zip: the
 description (rdf.yaml), the model, an image and its maps as test, cover pictures, README.md, LICENSE. The model computes
-in floats: in eight bits, other programs would overflow on some CPUs, and find fewer nuclei. `nuclei-unet predict --model
-nuclei-unet.bioimageio.zip` uses it, as do programs that read such packages.
+in floats: in eight bits, other programs would overflow on some CPUs, and find fewer nuclei. The package is read by
+`nuclei-unet predict --model nuclei-unet.bioimageio.zip` and by programs that read such packages.
 """
 
 import tempfile
