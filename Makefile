@@ -1,6 +1,6 @@
 # Every target sets up what it needs: .venv/ with the exact packages of requirements.lock.
 .PHONY: help setup demo test test-all fault-injection repro tutorial experiments verify compare ui sync gate tables \
-	summary adapt release package lint lock clean
+	summary resolve adapt release package lint lock clean
 .DEFAULT_GOAL := help
 
 # The first Python that requirements.lock is resolved for; override with `make PYTHON=/path/to/python3.12`.
@@ -52,6 +52,7 @@ help:
 	@echo "make sync    bring MLflow up to the files in models/ and reports/"
 	@echo "make gate    check that dvc.lock matches, and that the validation score is not below that of REV=main"
 	@echo "make tables  write docs/parameters.md, and the results in README.md and docs/model-card.md"
+	@echo "make resolve after a merge that stopped: make dvc.lock and reports/ fit the merged parameters"
 	@echo "make summary scores and parameters against REV=main as Markdown"
 	@echo "make adapt   adapt models/model.onnx to annotated images: IMAGES=images LABELS=labels OUT=my-lab.onnx"
 	@echo "make release put models/model.onnx into the package, as the model that nuclei-unet predict uses"
@@ -143,6 +144,9 @@ summary: $(READY)
 	@dvc metrics diff --md -- "$${REV:-main}"
 	@printf '\n### Parameters\n\n'
 	@dvc params diff --md -- "$${REV:-main}"
+
+resolve: $(READY)
+	@python -m pipeline.tools.resolve
 
 adapt: $(READY)
 	@test -n "$$IMAGES" && test -n "$$LABELS" && test -n "$$OUT" || \
