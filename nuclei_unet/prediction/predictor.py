@@ -17,10 +17,10 @@ from nuclei_unet.prediction.tiles import Tile, cut, match, paint, relative
 from nuclei_unet.settings import Augmentation
 
 # Side of a tile in pixels, of the image or as the network sees it. It limits the memory that any image takes.
-TILE = 2560
+TILE = 1536
 # Pixels around a tile's core that are predicted and thrown away, as the network sees them. They show it the core's
 # surroundings, and are wider than a large nucleus.
-OVERLAP = 128
+OVERLAP = 96
 # To estimate a diameter, one view at this share of the size is enough; at half the size the network sees too little.
 LOOK = 0.75
 # Test-time augmentation for those in a hurry: none, and two thirds of the pixels.
