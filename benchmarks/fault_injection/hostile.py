@@ -10,8 +10,6 @@ from benchmarks.fault_injection import hostile_models
 from benchmarks.fault_injection.project import Failed, fault
 from nuclei_unet.prediction.models import PRETRAINED
 
-PYTHON = (sys.executable, "-m")
-
 
 @fault("models of others: other files, terabytes, unknown operators", start="fresh", outputs=False)
 def _(project):
@@ -25,12 +23,13 @@ def _(project):
     shutil.copy(PRETRAINED, project.folder / "good.onnx")
     (folder / "own.keras").write_bytes(b"PK")
     says["own.keras"] = r"\.keras"
+    nuclei_unet = sys.executable, "-m", "nuclei_unet"
     for name, wanted in says.items():
         model = str(folder / name)
         for command in (("predict", "images", "results", "--model", model), ("info", model)):
-            project.refused(*PYTHON, "nuclei_unet", *command, says=f"^error: .*{wanted}")
+            project.refused(*nuclei_unet, *command, says=f"^error: .*{wanted}")
     command = ("adapt", "images", "labels", "--out", "adapted.onnx", "--model", str(folder / "beside.onnx"))
-    project.refused(*PYTHON, "nuclei_unet", *command, says="^error: .*beside.onnx")
+    project.refused(*nuclei_unet, *command, says="^error: .*beside.onnx")
     if made := [name for name in ("adapted.onnx", "results/a_labels.tif") if (project.folder / name).exists()]:
         raise Failed(f"wrote {made}")
     return f"{len(says)} files, in predict, info and adapt: one clear line each; no other file was read."
