@@ -60,7 +60,7 @@ def warnings(
     size = float(np.median(sizes))
     if diameter and diameter.agreement is not None and diameter.agreement < FAMILIAR:
         said.append(
-            "Unlike what the model knows: what it found has not the form of nuclei. Look at the outlines; try another "
+            "Unlike what the model knows: what it found does not have the form of nuclei. Look at the outlines; try another "
             "channel or a diameter, or adapt the model."
         )
     elif diameter and not diameter.sure:
