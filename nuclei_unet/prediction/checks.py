@@ -60,8 +60,8 @@ def warnings(
     size = float(np.median(sizes))
     if diameter and diameter.agreement is not None and diameter.agreement < FAMILIAR:
         said.append(
-            "Unlike what the model knows: what it found does not have the form of nuclei. Look at the outlines; try another "
-            "channel or a diameter, or adapt the model."
+            "Unlike what the model knows: what it found does not have the form of nuclei. Look at the outlines; try "
+            "another channel or a diameter, or adapt the model."
         )
     elif diameter and not diameter.sure:
         said.append(f"The size of the nuclei is not clear: {diameter.px:g} px was taken; give their diameter.")
