@@ -21,6 +21,7 @@ from tqdm import tqdm
 from benchmarks.fault_injection import hostile, killed, resources, tracking  # noqa: F401  (rows)
 from benchmarks.fault_injection.project import FAULTS, SMALL, Failed, Project
 from benchmarks.measure import save_table
+from pipeline import layout
 from pipeline.machine import describe
 from pipeline.tools.project import copy_project
 from pipeline.tools.verify import hashes
@@ -74,7 +75,7 @@ def provoked(name: str, starts: dict[str, Project], folder: str) -> tuple[str, s
     project = starts[fault.start].copy(folder)
     try:
         what = fault.provoke(project)
-        return what, missing(project, hashes(starts["undisturbed"].folder)) if fault.outputs else ""
+        return what, missing(project, starts["undisturbed"]) if fault.outputs else ""
     except Failed as error:
         return str(error), "failed"
     except Exception as error:  # of the row itself: the others are tried all the same
@@ -83,9 +84,9 @@ def provoked(name: str, starts: dict[str, Project], folder: str) -> tuple[str, s
         shutil.rmtree(project.folder, ignore_errors=True)
 
 
-def missing(project: Project, wanted: dict) -> str:
+def missing(project: Project, undisturbed: Project) -> str:
     """Return which outputs differ from those of the undisturbed run, and what is left over; empty if all is well."""
-    now = hashes(project.folder)
+    now, wanted = (hashes((one.folder / layout.DVC_LOCK).read_text()) for one in (project, undisturbed))
     lost = [f"other bytes: {output}" for (stage, output), value in wanted.items() if now.get((stage, output)) != value]
     left = [path.name for pattern in (".partial-*", ".resume/*") for path in project.folder.rglob(pattern)]
     return ", ".join(lost + [f"left over: {name}" for name in left])
