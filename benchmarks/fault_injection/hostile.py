@@ -23,13 +23,13 @@ def _(project):
     shutil.copy(PRETRAINED, project.folder / "good.onnx")
     (folder / "own.keras").write_bytes(b"PK")
     says["own.keras"] = r"\.keras"
-    nuclei_unet = sys.executable, "-m", "nuclei_unet"
+    program = sys.executable, "-m", "nuclei_unet"
     for name, wanted in says.items():
         model = str(folder / name)
         for command in (("predict", "images", "results", "--model", model), ("info", model)):
-            project.refused(*nuclei_unet, *command, says=f"^error: .*{wanted}")
+            project.refused(*program, *command, says=f"^error: .*{wanted}")
     command = ("adapt", "images", "labels", "--out", "adapted.onnx", "--model", str(folder / "beside.onnx"))
-    project.refused(*nuclei_unet, *command, says="^error: .*beside.onnx")
+    project.refused(*program, *command, says="^error: .*beside.onnx")
     if made := [name for name in ("adapted.onnx", "results/a_labels.tif") if (project.folder / name).exists()]:
         raise Failed(f"wrote {made}")
     return f"{len(says)} files, in predict, info and adapt: one clear line each; no other file was read."

@@ -101,15 +101,15 @@ class Predictor:
     def _look(self, image: np.ndarray, scale: float) -> tuple[np.ndarray, tuple[float, float]]:
         """Return what is found in a small view: diameters, px of the image, and the two parts of a soft Dice.
 
-        That is how well the map of distances agrees with what it would be if the nuclei found were the true ones. Where
-        the network sees what it knows, from near spots and lumps to nuclei at the wrong size, the two differ.
+        That is how well the map of distances (foreground, if there is none) agrees with that of the nuclei found.
         """
         small = resize(image, _sides(image.shape, scale))
         # What the network sees: where somebody wants outlines to lie must not change the scale.
         predict = self.predict.model_copy(update={"outline_offset": 0.0})
         maps = self._averaged(small, 1.0, small.shape[:2], ((1.0, 0),))
         labels = label_nuclei(maps, predict, enlarged=LOOK)
-        seen, ideal = maps.get("distance", maps["foreground"]), relative_distance(labels)
+        seen = maps.get("distance", maps["foreground"])
+        ideal = relative_distance(labels) if "distance" in maps else (labels > 0).astype(np.float32)
         overlap = 2 * float((seen * ideal).sum()), float((seen * seen).sum() + (ideal * ideal).sum())
         return diameters(labels) / scale, overlap
 
